@@ -1,0 +1,95 @@
+"""Every error that ramify raises on purpose, in one tree.
+
+    RamifyError
+    ├── CompileError            the front end cannot compile the user's function (points at the line)
+    ├── IRError
+    │   ├── VerifyError         a module breaks the IR's rules (names the op, and the pass that made it)
+    │   ├── ParseError          textual IR that does not parse (line and column)
+    │   ├── DecodeError         binary IR that is damaged or of another version
+    │   └── UntrustedCode       loading a module would run its host code, and nobody said `trust=True`
+    ├── ModelError              a model directory that cannot be loaded (names the file, tensor or key)
+    ├── RequestError            a request that no backend could serve as asked
+    │   ├── ContextOverflow     prompt and max_tokens do not fit the model's context
+    │   └── Unsupported         this backend cannot do what was asked
+    ├── BackendError            the backend failed while it served a request
+    ├── Cancelled               the run was cancelled
+    └── UsageError              the command line, the REPL or an API was called wrongly
+
+Exceptions raised by the user's own host code are never wrapped: they reach the caller as they are, with a note
+that names the program and the line.
+"""
+
+from __future__ import annotations
+
+from .span import Span
+
+
+class RamifyError(Exception):
+    """Base of all errors ramify raises on purpose; `span` is the user's source, `help` says what to do."""
+
+    def __init__(self, message: str, *, span: Span | None = None, help: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.span = span
+        self.help = help
+
+    def __str__(self) -> str:
+        """The message with the user's source line and carets under the span, where one is known."""
+        if self.span is None:
+            return self.message if self.help is None else f"{self.message}\n  help: {self.help}"
+        lines = [f"{self.span.file}:{self.span.line}", *self.span.excerpt(), f"error: {self.message}"]
+        if self.help is not None:
+            lines.append(f"help: {self.help}")
+        return "\n".join(lines)
+
+
+class CompileError(RamifyError):
+    """The front end cannot compile the user's function."""
+
+
+class IRError(RamifyError):
+    """Something is wrong with a module of IR."""
+
+
+class VerifyError(IRError):
+    """A module breaks the IR's rules."""
+
+
+class ParseError(IRError):
+    """Textual IR that does not parse."""
+
+
+class DecodeError(IRError):
+    """Binary IR that is damaged or of another version."""
+
+
+class UntrustedCode(IRError):
+    """Loading the module would run host code that the caller has not agreed to."""
+
+
+class ModelError(RamifyError):
+    """A model directory cannot be loaded."""
+
+
+class RequestError(RamifyError):
+    """A request that cannot be served as asked."""
+
+
+class ContextOverflow(RequestError):
+    """Prompt and generation do not fit the model's context."""
+
+
+class Unsupported(RequestError):
+    """The backend cannot do what was asked."""
+
+
+class BackendError(RamifyError):
+    """The backend failed while it served a request."""
+
+
+class Cancelled(RamifyError):
+    """The run was cancelled before it finished."""
+
+
+class UsageError(RamifyError):
+    """The command line, the REPL or an API was called wrongly."""

@@ -1,0 +1,86 @@
+"""The op set, declared as data: what each op takes, gives and means. The verifier reads this table.
+
+Operand signatures are comma lists of types; a trailing `...` repeats the last one any number of times. A result
+signature of `*` means the op's own rule decides (see `rule` and verify.py). Attributes marked `?` may be absent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class OpDef:
+    """The declaration of one op.
+
+    attrs: name -> kind ("str", "int", "bool", "strs", "dict", "json"; a trailing "?" makes it optional).
+    regions: how many. terminator: ends its region. effect: touches a cell, host state or the model's queue, so that it
+    must not be dropped or moved across other effects without proof. rule: the name of an extra check in verify.py.
+    """
+
+    name: str
+    operands: str
+    results: str
+    doc: str
+    attrs: dict[str, str] = field(default_factory=dict)
+    regions: int = 0
+    terminator: bool = False
+    effect: bool = False
+    rule: str = ""
+
+
+_DECLARED = (
+    # Prompts are values: each of these leaves its operand valid and makes a new prompt.
+    OpDef("prompt.empty", "", "prompt", "The prompt with no segments."),
+    OpDef("prompt.append", "prompt, obj", "prompt", "Append a text or any value that renders as one (an expression)."),
+    OpDef("prompt.role", "prompt", "prompt", "Open or close a chat message of a role.", {"role": "str", "mark": "str"}),
+    OpDef("prompt.image", "prompt, obj", "prompt", "Append an image (path or bytes)."),
+    OpDef("prompt.bind", "prompt, obj", "prompt", "Bind a variable to a value without appending text.", {"name": "str"}),
+    OpDef("prompt.get", "prompt", "obj", "Read a variable; the value may still be on its way.", {"name": "str"}),
+    OpDef("prompt.text", "prompt", "text", "The whole text; may still be on its way."),
+    OpDef("prompt.messages", "prompt", "obj", "The chat messages so far; may still be on their way."),
+    OpDef("prompt.fork", "prompt, obj", "obj", "A group of n new cells that all hold this prompt.", effect=True),
+    # The model. `name` binds the result in the new prompt; `params` are constant arguments; `dynamic` names those that
+    # come as operands after the fixed ones, in order.
+    OpDef("lm.gen", "prompt, obj...", "prompt", "Generate text after the prompt.",
+          {"name": "str?", "params": "dict?", "dynamic": "strs?"}, effect=True, rule="dynamic"),
+    OpDef("lm.select", "prompt, obj, obj...", "prompt", "Append the most likely of a list of choices.",
+          {"name": "str?", "params": "dict?", "dynamic": "strs?"}, effect=True, rule="dynamic"),
+    # Cells: the user's State objects.
+    OpDef("cell.new", "prompt", "cell", "A new cell that holds the prompt.", effect=True),
+    OpDef("cell.load", "cell", "prompt", "The prompt a cell holds now.", effect=True),
+    OpDef("cell.store", "cell, prompt", "", "Make a cell hold another prompt.", effect=True),
+    OpDef("cell.of", "obj", "cell", "Check that a host value is a State."),
+    # Host code, executed by CPython. `code` is the user's source text; `inputs` names the operands, then come the
+    # boxes of `captures`. A lazy expression may be evaluated later, once its inputs have arrived.
+    OpDef("py.const", "", "obj", "A constant.", {"value": "json"}),
+    OpDef("py.unbound", "", "obj", "The state of a local variable before it is assigned.", {"name": "str"}),
+    OpDef("py.box", "obj", "obj", "A variable that nested functions share (a CPython cell).", {"name": "str"}, effect=True),
+    OpDef("py.unbox", "obj", "obj", "The value in a box.", effect=True),
+    OpDef("py.expr", "obj...", "obj", "Evaluate an expression.",
+          {"code": "str", "inputs": "strs", "captures": "strs?", "lazy": "bool?"}, effect=True, rule="host"),
+    OpDef("py.block", "obj...", "*", "Execute statements; results are the variables in `outputs`. With `signals`, two "
+          "more results follow: None, 'return', 'break' or 'continue', and the returned value.",
+          {"code": "str", "inputs": "strs", "captures": "strs?", "outputs": "strs", "signals": "bool?"},
+          effect=True, rule="host"),
+    OpDef("py.list", "", "obj", "A new list that a comprehension fills.", effect=True),
+    OpDef("py.push", "obj, obj", "", "Append to such a list; the item may still be on its way.", effect=True),
+    OpDef("py.collect", "obj", "obj", "The list with every item arrived.", effect=True),
+    # Control flow. Loops carry values: operands after the fixed ones start them, region arguments hold them,
+    # terminators pass them on, results are their last values.
+    OpDef("flow.if", "obj", "*", "Run the first region if the condition is true, else the second.",
+          regions=2, effect=True, rule="if"),
+    OpDef("flow.for", "obj, obj...", "*", "Run the region for each item; its first argument is the item.",
+          regions=1, effect=True, rule="for"),
+    OpDef("flow.while", "obj...", "*", "Region 0 ends in flow.condition, region 1 is the body.",
+          regions=2, effect=True, rule="while"),
+    OpDef("flow.call", "obj...", "obj", "Call a function of this module; `keywords` names the last operands.",
+          {"callee": "str", "keywords": "strs?"}, effect=True, rule="call"),
+    OpDef("flow.yield", "obj...", "", "End a region of flow.if, or a loop body, with its values.", terminator=True),
+    OpDef("flow.condition", "obj, obj...", "", "End a while's region 0: go on?, carried values.", terminator=True),
+    OpDef("flow.break", "obj...", "", "Leave the innermost loop with its carried values.", terminator=True),
+    OpDef("flow.continue", "obj...", "", "Go to the innermost loop's next turn.", terminator=True),
+    OpDef("flow.return", "obj", "", "Leave the function with a value.", terminator=True),
+)
+
+OPS: dict[str, OpDef] = {declaration.name: declaration for declaration in _DECLARED}

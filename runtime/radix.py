@@ -1,0 +1,255 @@
+"""The prefix tree over token ids: which KV is kept for reuse, who is using it, and what goes first when room is short.
+
+Every node owns the KV of its tokens as one extent of the pool. A place in the tree is named by the node that ends there
+(`None` for the empty prefix), and a node's path is the node and its ancestors. A split keeps the node itself as the
+lower part, so a node that somebody holds goes on naming the same prefix whatever happens above it.
+
+The idea is RadixAttention's (SGLang, arXiv 2312.07104, section 3); here a node holds a contiguous extent, not pages.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .pool import Extent, KVPool
+
+TokenArray: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A run of tokens below `parent`, at the positions [start, end) of every prompt that passes through it.
+
+    locks: how many users hold this node or one below it; a locked node is not evicted.
+    """
+
+    tokens: TokenArray
+    extent: Extent
+    parent: Node | None
+    start: int
+    children: dict[int, Node] = field(default_factory=dict)
+    locks: int = 0
+    last_used: int = 0
+
+    @property
+    def end(self) -> int:
+        """Length of the prefix that this node completes, in tokens."""
+        return self.start + len(self.tokens)
+
+    def path(self) -> Iterator[Node]:
+        """This node and its ancestors, deepest first."""
+        node: Node | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
+
+def prefix_len(node: Node | None) -> int:
+    """Length in tokens of the prefix that ends at `node`."""
+    return 0 if node is None else node.end
+
+
+def common_len(first: TokenArray, second: TokenArray) -> int:
+    """How many leading tokens two runs have in common."""
+    length = min(len(first), len(second))
+    differs = first[:length] != second[:length]
+    at = int(differs.argmax()) if length else 0
+    return at if length and differs[at] else length
+
+
+class RadixTree:
+    """Token runs and their KV, shared by common prefix. Not thread-safe: the engine's thread owns it."""
+
+    def __init__(self, pool: KVPool) -> None:
+        self.pool = pool
+        self.num_tokens = 0
+        self.num_nodes = 0
+        self.locked_tokens = 0
+        self.evicted_tokens = 0
+        self._roots: dict[int, Node] = {}
+        self._clock = 0
+
+    @property
+    def evictable_tokens(self) -> int:
+        """Tokens that nobody has locked."""
+        return self.num_tokens - self.locked_tokens
+
+    def match_len(self, tokens: TokenArray) -> int:
+        """Length of the longest cached prefix of `tokens`. Changes nothing."""
+        node, inside = self._descend(None, tokens)
+        return prefix_len(node) + inside
+
+    def match(self, tokens: TokenArray) -> Node | None:
+        """The node at which the longest cached prefix of `tokens` ends; splits a node when that is inside it."""
+        return self._touch(self._match_below(None, tokens))
+
+    def insert(self, node: Node | None, tokens: TokenArray, extent: Extent) -> Node:
+        """Adds the run `tokens` with its KV below `node` and returns the node at its end. Takes the extent.
+
+        What the tree already has of the run is kept, and its duplicate is given back to the pool.
+        """
+        assert 0 < len(tokens) == extent.room, f"{len(tokens)} tokens with KV for {extent.room}"
+        parent = self._match_below(node, tokens)
+        present = prefix_len(parent) - prefix_len(node)
+        if present == len(tokens):
+            self.pool.release(extent)
+        else:
+            parent = self._add(parent, tokens[present:].copy(), self._drop_front(extent, present))
+        assert parent is not None
+        self._touch(parent)
+        return parent
+
+    def lock(self, node: Node | None) -> None:
+        """Keeps the path of `node` from eviction until it is unlocked as often."""
+        for step in _path(node):
+            self.locked_tokens += len(step.tokens) if step.locks == 0 else 0
+            step.locks += 1
+
+    def unlock(self, node: Node | None) -> None:
+        """Undoes one `lock`."""
+        for step in _path(node):
+            assert step.locks > 0, "a node is unlocked more often than it was locked"
+            step.locks -= 1
+            self.locked_tokens -= len(step.tokens) if step.locks == 0 else 0
+
+    def evict(self, num_tokens: int) -> int:
+        """Drops unlocked leaves until the pool has `num_tokens` more free, or none is left; returns how many it gained.
+
+        A leaf that shares its storage with a node that stays frees nothing by itself, so more may go than was asked.
+        """
+        before = self.pool.free
+        leaves = [(self._eviction_key(node), node) for node in self.nodes() if _is_evictable(node)]
+        heapq.heapify(leaves)
+        while leaves and self.pool.free < before + num_tokens:
+            _, node = heapq.heappop(leaves)
+            parent = node.parent
+            self._remove(node)
+            if parent is not None and _is_evictable(parent):
+                heapq.heappush(leaves, (self._eviction_key(parent), parent))
+        return self.pool.free - before
+
+    def clear(self) -> int:
+        """Drops everything that is not locked; returns how many tokens the pool gained."""
+        return self.evict(self.pool.capacity + 1)
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes, parents before their children."""
+        stack = list(self._roots.values())
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+    def check(self) -> None:
+        """Raises AssertionError when a node, a lock or a count is wrong, or two nodes share KV."""
+        nodes = list(self.nodes())
+        for first, node in self._roots.items():
+            _check_child(None, first, node)
+        for node in nodes:
+            for first, child in node.children.items():
+                _check_child(node, first, child)
+        lengths = sum(len(node.tokens) for node in nodes)
+        locked = sum(len(node.tokens) for node in nodes if node.locks)
+        assert self.num_nodes == len(nodes), f"{self.num_nodes} nodes are counted, {len(nodes)} are in the tree"
+        assert self.num_tokens == lengths, f"{self.num_tokens} tokens are counted, nodes hold {lengths}"
+        assert self.locked_tokens == locked, f"{self.locked_tokens} tokens are counted as locked, {locked} are"
+        assert len({id(node.extent) for node in nodes}) == len(nodes), "two nodes own one extent"
+        assert lengths <= self.pool.used, f"nodes hold {lengths} tokens, the pool only {self.pool.used}"
+        self.pool.check()
+
+    def _eviction_key(self, node: Node) -> tuple[int, int]:
+        """Decides who goes first: the leaf with the smallest key, which is the least recently used one.
+
+        Leaves that were last used in the same step are told apart by depth, so that the order is total.
+        """
+        return node.last_used, -node.end
+
+    def _children(self, node: Node | None) -> dict[int, Node]:
+        return self._roots if node is None else node.children
+
+    def _descend(self, node: Node | None, tokens: TokenArray) -> tuple[Node | None, int]:
+        """The last node below `node` that `tokens` passes through whole, and how far it goes into the next one."""
+        at = 0
+        while at < len(tokens):
+            child = self._children(node).get(int(tokens[at]))
+            if child is None:
+                break
+            shared = common_len(child.tokens, tokens[at:])
+            if shared < len(child.tokens):
+                return node, shared
+            node, at = child, at + shared
+        return node, 0
+
+    def _match_below(self, node: Node | None, tokens: TokenArray) -> Node | None:
+        start = prefix_len(node)
+        node, inside = self._descend(node, tokens)
+        if inside == 0:
+            return node
+        child = self._children(node)[int(tokens[prefix_len(node) - start])]
+        return self._split(child, inside)
+
+    def _split(self, node: Node, at: int) -> Node:
+        """Puts the first `at` tokens of `node` into a new node above it, which is returned."""
+        head, tail = self.pool.split(node.extent, at)
+        siblings = self._children(node.parent)
+        upper = Node(node.tokens[:at], head, node.parent, node.start, locks=node.locks, last_used=node.last_used)
+        siblings[int(upper.tokens[0])] = upper
+        node.tokens, node.extent, node.parent, node.start = node.tokens[at:], tail, upper, node.start + at
+        upper.children[int(node.tokens[0])] = node
+        self.num_nodes += 1
+        return upper
+
+    def _add(self, parent: Node | None, tokens: TokenArray, extent: Extent) -> Node:
+        node = Node(tokens, extent, parent, prefix_len(parent))
+        self._children(parent)[int(tokens[0])] = node
+        self.num_nodes += 1
+        self.num_tokens += len(tokens)
+        return node
+
+    def _remove(self, node: Node) -> None:
+        del self._children(node.parent)[int(node.tokens[0])]
+        self.num_nodes -= 1
+        self.num_tokens -= len(node.tokens)
+        self.evicted_tokens += len(node.tokens)
+        freed = self.pool.release(node.extent)
+        if freed == 0 and node.parent is not None:
+            # The parent may be the last view of a storage that was made for both.
+            node.parent.extent = self.pool.trim(node.parent.extent, node.parent.extent.room)
+
+    def _drop_front(self, extent: Extent, count: int) -> Extent:
+        """Gives back the first `count` tokens of an extent."""
+        if count == 0:
+            return extent
+        head, tail = self.pool.split(extent, count)
+        self.pool.release(head)
+        return self.pool.trim(tail, tail.room)
+
+    def _touch(self, node: Node | None) -> Node | None:
+        self._clock += 1
+        for step in _path(node):
+            step.last_used = self._clock
+        return node
+
+
+def _path(node: Node | None) -> Iterator[Node]:
+    return iter(()) if node is None else node.path()
+
+
+def _is_evictable(node: Node) -> bool:
+    return not node.children and node.locks == 0
+
+
+def _check_child(parent: Node | None, first: int, child: Node) -> None:
+    where = f"the node at [{child.start}, {child.end})"
+    assert child.parent is parent, f"{where} does not know its parent"
+    assert child.start == prefix_len(parent), f"{where} does not start where its parent ends"
+    assert len(child.tokens) > 0 and int(child.tokens[0]) == first, f"{where} is filed under a token it lacks"
+    assert child.extent.room == len(child.tokens), f"{where} has KV for {child.extent.room} tokens"
+    below = sum(node.locks for node in child.children.values())
+    assert child.locks >= below, f"{where} has {child.locks} locks and {below} below it"

@@ -1,0 +1,119 @@
+"""What is asked of a backend and what comes back: sampling parameters, requests and events.
+
+These are the records that travel between the interpreter, a backend and the engine. They hold no tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..ir.errors import RequestError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one generation is sampled and when it stops.
+
+    temperature: 0 is greedy (the default). top_k: 0 is off. seed: with the same seed the result does not depend on
+    what else is in the batch. logprobs: None is off, n >= 0 asks for the chosen token's and the top n.
+    """
+
+    max_tokens: int = 128
+    min_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    seed: int | None = None
+    logprobs: int | None = None
+
+    def check(self) -> None:
+        """Raises RequestError that names the parameter that is out of range."""
+        for name, value, holds, want in (
+            ("max_tokens", self.max_tokens, self.max_tokens >= 0, ">= 0"),
+            ("min_tokens", self.min_tokens, 0 <= self.min_tokens <= self.max_tokens, "between 0 and max_tokens"),
+            ("temperature", self.temperature, self.temperature >= 0, ">= 0"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]"),
+            ("top_k", self.top_k, self.top_k >= 0, ">= 0 (0 is off)"),
+            ("min_p", self.min_p, 0 <= self.min_p <= 1, "in [0, 1]"),
+            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "> 0"),
+            ("logprobs", self.logprobs, self.logprobs is None or self.logprobs >= 0, "None or >= 0"),
+        ):
+            if not holds:
+                raise RequestError(f"{name} must be {want}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token's log-probability (natural logarithm, after temperature 1) and the most likely alternatives."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Newly generated tokens of one request, in order, with the text that became final with them."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A request finished. The last event of a request that did not fail.
+
+    text and token_ids are the whole generation without the stop: token_ids are the generated tokens whose text lies
+    wholly before the stop, `tail` is the text after them (non-empty only when a stop string began inside a token).
+    matched: the stop string or stop token id that ended it. Times in milliseconds.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    tail: str = ""
+    matched: str | int | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    queue_ms: float = 0.0
+    wall_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request failed; its last event."""
+
+    error: BaseException
+
+
+Event = Delta | Done | Failed
+Sink = Callable[[Event], None]
+
+
+@dataclass(slots=True)
+class EngineRequest:
+    """One request of token ids to the local engine.
+
+    With `score_from` set nothing is generated: Done.logprobs holds the log-probability of each of
+    token_ids[score_from:] given all tokens before it (score_from >= 1). `sink` is called on the engine's thread.
+    """
+
+    token_ids: list[int]
+    params: SamplingParams
+    sink: Sink
+    score_from: int | None = None
+    id: int = field(default=0)
