@@ -1,0 +1,228 @@
+"""The prefix tree against a set of prefixes: what is cached, that KV stays with its tokens, locks, eviction order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from ramify.runtime.pool import Extent, KVLayout, KVPool
+from ramify.runtime.radix import Node, RadixTree, common_len, prefix_len
+
+LAYOUT = KVLayout(1, 1, 1, torch.float32, torch.device("cpu"))
+
+
+def array(*tokens: int) -> np.ndarray:
+    return np.array(tokens, dtype=np.int64)
+
+
+def new_tree(capacity: int = 100) -> RadixTree:
+    return RadixTree(KVPool(LAYOUT, capacity))
+
+
+def kv_of(tokens: np.ndarray, start: int) -> torch.Tensor:
+    """What the tests store as the keys of `tokens` at `start`; the values are their negatives."""
+    return torch.tensor([1000.0 * (start + i) + int(token) for i, token in enumerate(tokens)])
+
+
+def filled(tree: RadixTree, tokens: np.ndarray, start: int) -> Extent:
+    extent = tree.pool.allocate(len(tokens))
+    extent.keys(0)[0, :, 0] = kv_of(tokens, start)
+    extent.values(0)[0, :, 0] = -kv_of(tokens, start)
+    return extent
+
+
+def add(tree: RadixTree, *tokens: int, below: Node | None = None) -> Node:
+    run = array(*tokens)
+    return tree.insert(below, run, filled(tree, run, prefix_len(below)))
+
+
+def check_kv(tree: RadixTree) -> None:
+    for node in tree.nodes():
+        want = kv_of(node.tokens, node.start)
+        assert torch.equal(node.extent.keys(0)[0, :, 0], want)
+        assert torch.equal(node.extent.values(0)[0, :, 0], -want)
+
+
+def tokens_of(node: Node | None) -> tuple[int, ...]:
+    path = [] if node is None else list(node.path())[::-1]
+    return tuple(int(token) for step in path for token in step.tokens)
+
+
+def prefixes_of(tree: RadixTree) -> set[tuple[int, ...]]:
+    whole = [tokens_of(node) for node in tree.nodes()]
+    return {run[:length] for run in whole for length in range(1, len(run) + 1)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "want"),
+    [((), (), 0), ((1,), (), 0), ((1, 2), (1, 2, 3), 2), ((1, 2, 3), (1, 5, 3), 1), ((4,), (5,), 0), ((7,), (7,), 1)],
+)
+def test_common_len(first: tuple[int, ...], second: tuple[int, ...], want: int) -> None:
+    assert common_len(array(*first), array(*second)) == want
+    assert common_len(array(*second), array(*first)) == want
+
+
+def test_match_ends_at_a_node_and_splits_where_it_must() -> None:
+    tree = new_tree()
+    deep = add(tree, 1, 2, 3, 4)
+    assert tree.match(array(9)) is None
+    assert tree.match_len(array(1, 2, 9)) == 2 and tree.num_nodes == 1
+    upper = tree.match(array(1, 2, 9))
+    assert upper is not None and tokens_of(upper) == (1, 2) and tree.num_nodes == 2
+    assert tree.match(array(1, 2, 3, 4, 5)) is deep and tokens_of(deep) == (1, 2, 3, 4)
+    tree.check()
+    check_kv(tree)
+
+
+def test_insert_keeps_what_is_there_and_gives_duplicates_back() -> None:
+    tree = new_tree()
+    first = add(tree, 1, 2, 3, 4)
+    kept = first.extent
+    assert add(tree, 1, 2, 3, 4) is first and first.extent is kept and tree.pool.used == 4
+    fork = add(tree, 1, 2, 7, 8, 9)
+    assert tokens_of(fork) == (1, 2, 7, 8, 9) and tree.num_tokens == 7 == tree.pool.used
+    below = add(tree, 3, 4, 5, below=fork.parent)
+    assert tokens_of(below) == (1, 2, 3, 4, 5) and tree.pool.used == 8
+    assert tokens_of(add(tree, 1, 2, 3)) == (1, 2, 3)
+    tree.check()
+    check_kv(tree)
+
+
+def test_eviction_takes_the_least_recently_used_leaf_first_and_no_more_than_needed() -> None:
+    tree = new_tree()
+    for first in (1, 2, 3):
+        add(tree, first, 10, 11)
+    tree.match(array(1, 10, 11))
+    assert tree.evict(2) == 3
+    assert prefixes_of(tree) == {(1,), (1, 10), (1, 10, 11), (3,), (3, 10), (3, 10, 11)}
+    assert tree.evicted_tokens == 3
+    assert tree.clear() == 6 and tree.num_nodes == 0 and tree.pool.used == 0
+    tree.check()
+
+
+def test_a_lock_keeps_the_whole_path() -> None:
+    tree = new_tree()
+    leaf = add(tree, 1, 2, 3)
+    add(tree, 1, 2, 7)
+    tree.lock(leaf)
+    tree.lock(leaf)
+    tree.clear()
+    assert prefixes_of(tree) == {(1,), (1, 2), (1, 2, 3)}
+    tree.unlock(leaf)
+    assert tree.locked_tokens == 3 and tree.clear() == 0
+    tree.unlock(leaf)
+    assert tree.evictable_tokens == 3 and tree.clear() == 3
+    with pytest.raises(AssertionError, match="unlocked more often"):
+        tree.unlock(leaf)
+
+
+def test_a_split_inherits_locks() -> None:
+    tree = new_tree()
+    leaf = add(tree, 1, 2, 3)
+    tree.lock(leaf)
+    upper = tree.match(array(1, 5))
+    assert upper is not None and upper.locks == 1
+    tree.unlock(leaf)
+    assert upper.locks == 0 and tree.locked_tokens == 0
+
+
+def test_memory_comes_back_when_a_split_neighbour_is_evicted() -> None:
+    tree = new_tree()
+    add(tree, *range(50))
+    upper = tree.match(array(*range(5)))
+    tree.lock(upper)
+    assert tree.evict(1) == 45
+    assert tree.pool.used == 5
+    tree.check()
+    check_kv(tree)
+
+
+def test_check_notices_damage() -> None:
+    tree = new_tree()
+    node = add(tree, 1, 2, 3)
+    node.locks = 1
+    with pytest.raises(AssertionError, match="locked"):
+        tree.check()
+    node.locks, node.start = 0, 1
+    with pytest.raises(AssertionError, match="start where its parent ends"):
+        tree.check()
+
+
+class RadixMachine(RuleBasedStateMachine):
+    """Random use of the tree, against the set of prefixes that it should hold."""
+
+    locks = Bundle("locks")
+    runs = st.lists(st.integers(0, 2), min_size=1, max_size=7)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tree = new_tree(capacity=40)
+        self.cached: set[tuple[int, ...]] = set()
+        self.held: list[tuple[int, ...]] = []
+
+    def longest(self, run: list[int]) -> int:
+        return max((n for n in range(1, len(run) + 1) if tuple(run[:n]) in self.cached), default=0)
+
+    @rule(run=runs)
+    def insert(self, run: list[int]) -> None:
+        if self.tree.pool.can_allocate(len(run)):
+            node = add(self.tree, *run)
+            assert tokens_of(node) == tuple(run)
+            self.cached |= {tuple(run[:n]) for n in range(1, len(run) + 1)}
+
+    @rule(run=runs)
+    def look_up(self, run: list[int]) -> None:
+        before = self.tree.num_nodes
+        assert self.tree.match_len(array(*run)) == self.longest(run)
+        assert self.tree.num_nodes == before
+
+    @rule(target=locks, run=runs)
+    def match_and_lock(self, run: list[int]) -> tuple[Node | None, tuple[int, ...]]:
+        node = self.tree.match(array(*run))
+        want = tuple(run[: self.longest(run)])
+        assert tokens_of(node) == want
+        self.tree.lock(node)
+        self.held.append(want)
+        return node, want
+
+    @rule(lock=locks, run=runs)
+    def insert_below(self, lock: tuple[Node | None, tuple[int, ...]], run: list[int]) -> None:
+        node, prefix = lock
+        if self.tree.pool.can_allocate(len(run)):
+            assert tokens_of(add(self.tree, *run, below=node)) == (*prefix, *run)
+            self.cached |= {(*prefix, *run[:n]) for n in range(1, len(run) + 1)}
+
+    @rule(lock=consumes(locks))
+    def unlock(self, lock: tuple[Node | None, tuple[int, ...]]) -> None:
+        node, prefix = lock
+        assert tokens_of(node) == prefix
+        self.tree.unlock(node)
+        self.held.remove(prefix)
+
+    @precondition(lambda self: self.cached)
+    @rule(num_tokens=st.integers(1, 12))
+    def evict(self, num_tokens: int) -> None:
+        free = self.tree.pool.free
+        gained = self.tree.evict(num_tokens)
+        assert gained == self.tree.pool.free - free
+        left = prefixes_of(self.tree)
+        assert left <= self.cached
+        assert gained >= num_tokens or self.tree.evictable_tokens == 0
+        self.cached = left
+
+    @invariant()
+    def holds(self) -> None:
+        self.tree.check()
+        check_kv(self.tree)
+        assert prefixes_of(self.tree) == self.cached
+        wanted = {prefix[:n] for prefix in self.held for n in range(1, len(prefix) + 1)}
+        assert wanted <= self.cached
+        assert self.tree.locked_tokens == len(wanted)
+
+
+RadixMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestRadixMachine = RadixMachine.TestCase
