@@ -20,7 +20,7 @@ class Type(msgspec.Struct, frozen=True):
 
     def accepts(self, other: Type) -> bool:
         """Whether a value of type `other` may be used where this type is expected."""
-        return self == OBJ or self == other
+        return self in (OBJ, other)
 
 
 PROMPT = Type("prompt")
