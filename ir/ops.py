@@ -62,8 +62,8 @@ _DECLARED = (
           effect=True, rule="host"),
     OpDef("py.block", "obj...", "*", "Execute statements; results are the variables in `outputs`. With `signals`, two "
           "more results follow: None, 'return', 'break' or 'continue', and the returned value.",
-          {"code": "str", "inputs": "strs", "captures": "strs?", "reads": "strs?", "outputs": "strs", "signals": "bool?"},
-          effect=True, rule="host"),
+          {"code": "str", "inputs": "strs", "captures": "strs?", "reads": "strs?", "outputs": "strs",
+           "signals": "bool?"}, effect=True, rule="host"),
     OpDef("py.call", "obj...", "obj", "Run the Python body of a function of this module as it is (eagerly).",
           {"callee": "str"}, effect=True),
     OpDef("py.list", "", "obj", "A new list that a comprehension fills.", effect=True),
