@@ -8,7 +8,6 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
-
 from ramify.runtime.pool import Extent, KVLayout, KVPool
 from ramify.runtime.radix import Node, RadixTree, common_len, prefix_len
 
