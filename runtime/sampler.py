@@ -1,0 +1,202 @@
+"""From logits to tokens: greedy choice, or one draw per row by inverse transform, with each row's own parameters.
+
+A draw needs one uniform number, which is a hash of the request's seed and of how many tokens it has generated, so a
+row's result depends on its seed, its position and its logits, and never on the rest of the batch. The order of the
+edits is: penalties, min_tokens, temperature, top-k, top-p (of what top-k left), min-p. Log-probabilities are those of
+the raw logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..ir.errors import BackendError
+from .request import SamplingParams, TokenLogprob
+
+_GAMMA = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """What the sampler has to know of the sequence that a row of logits belongs to.
+
+    token_ids: prompt and generation so far, the first prompt_len of them prompt. stop_ids: the token ids that would
+    end the generation, which are suppressed until params.min_tokens are there.
+    """
+
+    params: SamplingParams
+    seed: int
+    token_ids: NDArray[np.int64]
+    prompt_len: int
+    stop_ids: tuple[int, ...] = ()
+
+    @property
+    def num_generated(self) -> int:
+        """How many tokens were generated before this one."""
+        return len(self.token_ids) - self.prompt_len
+
+    @property
+    def suppressed_ids(self) -> tuple[int, ...]:
+        """Token ids that may not be chosen now."""
+        return self.stop_ids if self.num_generated < self.params.min_tokens else ()
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether tokens that were seen before are made less (or more) likely."""
+        params = self.params
+        return bool(params.frequency_penalty or params.presence_penalty) or params.repetition_penalty != 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the row's token is the argmax of its raw logits."""
+        return self.params.temperature == 0 and not self.has_penalties and not self.suppressed_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A chosen token; `logprob` only where it was asked for."""
+
+    token_id: int
+    logprob: TokenLogprob | None = None
+
+
+def sample(logits: Tensor, rows: Sequence[SampleRow]) -> list[Sample | BackendError]:
+    """Chooses a token for every row of `logits` (len(rows), vocab), float32, which are left as they are.
+
+    A row without a usable maximum (NaN, or infinite, or everything suppressed) gets a BackendError in its place.
+    """
+    largest = logits.max(dim=-1)
+    token_ids: list[int] = largest.indices.tolist()
+    usable: list[bool] = largest.values.isfinite().tolist()
+    edited = [i for i, row in enumerate(rows) if usable[i] and not row.is_plain]
+    if edited:
+        chosen = _choose(logits[edited].float(), [rows[i] for i in edited])
+        for i, token_id in zip(edited, chosen, strict=True):
+            token_ids[i], usable[i] = token_id, token_id >= 0
+    samples: list[Sample | BackendError] = [
+        Sample(token_id) if fine else BackendError("the model's logits hold no finite maximum to choose a token by")
+        for token_id, fine in zip(token_ids, usable, strict=True)
+    ]
+    asked = [i for i, row in enumerate(rows) if usable[i] and row.params.logprobs is not None]
+    if asked:
+        tops = [rows[i].params.logprobs or 0 for i in asked]
+        logprobs = token_logprobs(logits[asked], [token_ids[i] for i in asked], tops)
+        for i, logprob in zip(asked, logprobs, strict=True):
+            samples[i] = Sample(token_ids[i], logprob)
+    return samples
+
+
+def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: Sequence[int]) -> list[TokenLogprob]:
+    """The log-probability of one token per row of `logits` (n, vocab), and of the num_top[i] likeliest of row i."""
+    logprobs = logits.float().log_softmax(dim=-1)
+    ids = torch.tensor(token_ids, dtype=torch.int64, device=logits.device)
+    chosen: list[float] = logprobs.gather(1, ids[:, None])[:, 0].tolist()
+    top = logprobs.topk(min(max(num_top, default=0), logprobs.shape[1]), dim=-1)
+    top_ids, top_values = top.indices.tolist(), top.values.tolist()
+    return [
+        TokenLogprob(token_id, chosen[i], tuple(zip(top_ids[i][:count], top_values[i][:count], strict=True)))
+        for i, (token_id, count) in enumerate(zip(token_ids, num_top, strict=True))
+    ]
+
+
+def uniforms(seeds: Sequence[int], counters: Sequence[int]) -> NDArray[np.float64]:
+    """One number in [0, 1) for each (seed, counter): SplitMix64's output `counter` of the stream with that seed."""
+    seed = _mix(np.array([seed & _MASK for seed in seeds], dtype=np.uint64) + np.uint64(_GAMMA))
+    counter = np.array(counters, dtype=np.uint64) + np.uint64(1)
+    bits = _mix(seed + counter * np.uint64(_GAMMA))
+    # 52 bits, so that a product with any total is rounded to less than the total.
+    return (bits >> np.uint64(12)).astype(np.float64) * 2.0**-52
+
+
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+def _choose(logits: Tensor, rows: list[SampleRow]) -> list[int]:
+    """Tokens for rows that are not plain, -1 where none is left. Overwrites `logits`, which is the caller's copy."""
+    for i, row in enumerate(rows):
+        _edit(logits[i], row)
+    largest = logits.max(dim=-1)
+    token_ids: list[int] = largest.indices.masked_fill(~largest.values.isfinite(), -1).tolist()
+    random = [i for i, row in enumerate(rows) if row.params.temperature > 0 and token_ids[i] >= 0]
+    for draw in (_draw, _draw_filtered):
+        drawn = [i for i in random if _draw_for(rows[i].params) is draw]
+        if drawn:
+            chosen = draw(logits[drawn], [rows[i] for i in drawn])
+            for i, token_id in zip(drawn, chosen, strict=True):
+                token_ids[i] = token_id
+    return token_ids
+
+
+def _draw_for(params: SamplingParams) -> Callable[[Tensor, list[SampleRow]], list[int]]:
+    return _draw_filtered if params.top_p < 1 or params.top_k > 0 or params.min_p > 0 else _draw
+
+
+def _edit(logits: Tensor, row: SampleRow) -> None:
+    """Applies penalties and min_tokens to one row's logits (vocab,), in place.
+
+    The repetition penalty looks at prompt and generation, the other two at the generation alone.
+    """
+    params = row.params
+    if params.repetition_penalty != 1:
+        seen = torch.from_numpy(np.unique(row.token_ids)).to(logits.device)
+        values = logits[seen]
+        logits[seen] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
+    if (params.frequency_penalty or params.presence_penalty) and row.num_generated:
+        ids, counts = np.unique(row.token_ids[row.prompt_len :], return_counts=True)
+        penalty = torch.from_numpy(params.frequency_penalty * counts + params.presence_penalty)
+        logits[torch.from_numpy(ids).to(logits.device)] -= penalty.to(logits)
+    if row.suppressed_ids:
+        logits[list(row.suppressed_ids)] = -torch.inf
+
+
+def _draw(logits: Tensor, rows: list[SampleRow]) -> list[int]:
+    """Draws from softmax(logits / temperature), one token per row."""
+    return _invert(_tempered(logits, rows).softmax(dim=-1), rows)
+
+
+def _draw_filtered(logits: Tensor, rows: list[SampleRow]) -> list[int]:
+    """Draws from what top-k, top-p and min-p leave of each row."""
+    # A stable order makes ties fall the same way in every batch.
+    ranked = _tempered(logits, rows).sort(dim=-1, descending=True, stable=True)
+    vocab_size = logits.shape[1]
+    top_k = _column([row.params.top_k or vocab_size for row in rows], logits)
+    ranks = torch.arange(vocab_size, device=logits.device)
+    probs = ranked.values.masked_fill(ranks >= top_k, -torch.inf).softmax(dim=-1)
+    before = probs.cumsum(dim=-1, dtype=torch.float64) - probs
+    top_p = _column([row.params.top_p for row in rows], before)
+    min_p = _column([row.params.min_p for row in rows], probs)
+    cut = ((before >= top_p) & (top_p < 1)) | (probs < min_p * probs[:, :1])
+    places = _invert(probs.masked_fill(cut, 0.0), rows)
+    index = torch.tensor(places, device=logits.device)
+    chosen: list[int] = ranked.indices.gather(1, index[:, None])[:, 0].tolist()
+    return chosen
+
+
+def _tempered(logits: Tensor, rows: list[SampleRow]) -> Tensor:
+    # The largest logit becomes 0 first: however small the temperature, nothing overflows to infinity.
+    centred = logits - logits.amax(dim=-1, keepdim=True)
+    return centred / _column([max(row.params.temperature, 1e-6) for row in rows], logits)
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def _invert(probs: Tensor, rows: list[SampleRow]) -> list[int]:
+    """The first place in each row of `probs` (n, vocab) where the running sum exceeds the row's uniform number."""
+    sums = probs.cumsum(dim=-1, dtype=torch.float64)
+    points = uniforms([row.seed for row in rows], [row.num_generated for row in rows])
+    targets = torch.from_numpy(points).to(sums.device)[:, None] * sums[:, -1:]
+    places: list[int] = torch.searchsorted(sums, targets, right=True)[:, 0].tolist()
+    return places
