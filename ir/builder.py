@@ -24,6 +24,7 @@ class Builder:
         self,
         name: str,
         operands: Iterable[Value] = (),
+        /,
         *,
         results: Sequence[Type] | None = None,
         hints: Sequence[str] = (),
@@ -41,7 +42,7 @@ class Builder:
         self.region.ops.append(made)
         return made
 
-    def value(self, name: str, *operands: Value, hint: str = "", **attrs: Attr) -> Value:
+    def value(self, name: str, /, *operands: Value, hint: str = "", **attrs: Attr) -> Value:
         """Append an op with exactly one result and return that."""
         return self.op(name, operands, hints=(hint,) if hint else (), **attrs).result
 
