@@ -1,0 +1,377 @@
+"""Text to tokens and back: the model directory's tokenizer, text runs that grow, and incremental decoding.
+
+A prompt's tokens are kept, never re-derived: `Tokenizer.extend` tokenizes only what an append can have changed and
+gives the same ids as tokenizing the whole run (the text between generated spans). Decoding joins the tokens' bytes
+and reads them as UTF-8, so that streaming it costs the same for each token and gives the same text as all at once.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tokenizers import Encoding
+from tokenizers import Tokenizer as Inner
+
+from ..ir.errors import ModelError, RequestError
+from .chat import ChatFormat
+from .cuts import METASPACE, CutRule, cut_rule
+
+
+@dataclass(frozen=True, slots=True)
+class TextRun:
+    """A text and its token ids, ready to grow (`Tokenizer.extend`).
+
+    The private fields say from where to go on: `_kept` ids cover the text before the position `_cut`, and stay;
+    what follows is tokenized again together with some context before it, from `_context` on.
+    """
+
+    text: str = ""
+    ids: tuple[int, ...] = ()
+    _context: int = field(default=0, repr=False, compare=False)
+    _cut: int = field(default=0, repr=False, compare=False)
+    _kept: int = field(default=0, repr=False, compare=False)
+
+
+class DecodeStream:
+    """Turns generated ids into text one by one; text that was returned is final.
+
+    All steps and the flush together are `Tokenizer.decode` of all ids. Bytes of an unfinished character are held back.
+    """
+
+    __slots__ = ("_decoder", "_token_bytes")
+
+    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
+        self._token_bytes = token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def step(self, token_id: int) -> str:
+        """The text that becomes final with this token; often empty inside a character of several tokens."""
+        return self._decoder.decode(self._token_bytes(token_id))
+
+    def flush(self) -> str:
+        """What was held back, with U+FFFD for bytes that never became a character; the stream starts afresh."""
+        return self._decoder.decode(b"", final=True)
+
+
+class Tokenizer:
+    """The tokenizer of a model directory.
+
+    vocab_size: one more than the largest token id. bos_id: the token that the tokenizer itself puts before a text, or
+    None; `encode` never adds it. eos_ids: the tokens that end a generation.
+    """
+
+    def __init__(
+        self,
+        inner: Inner,
+        parts: Mapping[str, Any],
+        *,
+        bos_id: int | None = None,
+        eos_ids: tuple[int, ...] = (),
+        chat: Callable[[], ChatFormat | None] = lambda: None,
+    ) -> None:
+        """`parts` are those of tokenizer.json that `load` reads; `chat` makes the chat format when first asked.
+
+        Takes `inner` over: its post-processor, truncation and padding are switched off. Raises ModelError when its
+        tokens have no bytes of their own.
+        """
+        self._inner = _without_extras(inner)
+        self.bos_id = bos_id
+        self.eos_ids = eos_ids
+        self._chat = chat
+        vocabulary = inner.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        self._added = dict(inner.get_added_tokens_decoder())
+        self._to_bytes, self._strips_first_space = _byte_decoder(parts.get("decoder"))
+        self._bytes: dict[int, bytes] = {}
+        self._rule: CutRule | None = cut_rule(parts, inner.get_vocab(with_added_tokens=False))
+
+    @classmethod
+    def load(cls, model_dir: Path) -> Tokenizer:
+        """Reads tokenizer.json and, where present, tokenizer_config.json, generation_config.json, config.json and
+        chat_template.jinja. Raises ModelError that names the file."""
+        path = model_dir / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(
+                f"{model_dir} has no tokenizer.json",
+                help="give a model directory in Hugging Face layout; an older one is converted by "
+                "transformers.AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+            )
+        parts = _read_parts(path)
+        try:
+            inner = Inner.from_file(str(path))
+        except Exception as error:  # The library raises bare Exception for whatever it cannot read.
+            raise ModelError(f"{path} is not a tokenizer: {error}", help=_DAMAGED) from error
+        config = _read_json(model_dir / "tokenizer_config.json")
+        bos_id = _bos_id(inner, config, model_dir)
+        chat = _chat_maker(model_dir, config, omit_bos=bos_id is not None)
+        return cls(inner, parts, bos_id=bos_id, eos_ids=_eos_ids(inner, config, model_dir), chat=chat)
+
+    @cached_property
+    def chat(self) -> ChatFormat | None:
+        """The chat format derived from the model's template, or None if it has none.
+
+        Raises Unsupported or ModelError when no format can be derived from the template.
+        """
+        return self._chat()
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text` without BOS; special tokens written in the text are recognised."""
+        return self._encode(text).ids
+
+    def extend(self, run: TextRun | None, text: str) -> TextRun:
+        """The run grown by `text`; `.ids` equals `encode` of the whole text. None is the empty run."""
+        run = run or TextRun()
+        whole = run.text + text
+        encoding = self._encode(whole[run._context :])
+        start = _index_at(encoding, run._cut - run._context) if run._cut else 0
+        if start is None:
+            return self.extend(None, whole)
+        ids = run.ids[: run._kept] + tuple(encoding.ids[start:])
+        cut = self._last_cut(whole, run._cut + 1, len(whole))
+        index = None if cut is None else _index_at(encoding, cut - run._context)
+        if cut is None or index is None:
+            return TextRun(whole, ids, run._context, run._cut, run._kept)
+        context = self._last_cut(whole, run._cut + 1, cut)
+        return TextRun(whole, ids, run._cut if context is None else context, cut, run._kept + index - start)
+
+    def decode(self, ids: Iterable[int], *, at_start: bool = False) -> str:
+        """The text of `ids` without special tokens, as a continuation of what came before.
+
+        A SentencePiece-style tokenizer puts a space before a text; a continuation keeps it, `at_start` drops it.
+        """
+        text = b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+        return text.removeprefix(" ") if at_start and self._strips_first_space else text
+
+    def decode_stream(self) -> DecodeStream:
+        """A fresh incremental decoder of generated ids."""
+        return DecodeStream(self.token_bytes)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds to a text: none for special tokens and for ids without a token."""
+        known = self._bytes.get(token_id)
+        if known is None:
+            known = self._bytes[token_id] = self._bytes_of(token_id)
+        return known
+
+    def token_text(self, token_id: int) -> str:
+        """A token for showing: special tokens by name, bytes that are not UTF-8 as escapes."""
+        token = self._added.get(token_id)
+        if token is not None:
+            return token.content
+        if self._inner.id_to_token(token_id) is None:
+            return f"<no token {token_id}>"
+        return self.token_bytes(token_id).decode("utf-8", "backslashreplace")
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its name in the vocabulary, such as `<|im_end|>`."""
+        return self._inner.token_to_id(token)
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        added = self._added.get(token_id)
+        if added is not None:
+            return b"" if added.special else added.content.encode()
+        token = self._inner.id_to_token(token_id)
+        return b"" if token is None else self._to_bytes(token)
+
+    def _encode(self, text: str) -> Encoding:
+        try:
+            return self._inner.encode(text, add_special_tokens=False)
+        except TypeError:
+            # The library refuses text with lone surrogates as if it were not a string.
+            raise RequestError(f"this text cannot be tokenized: {text[:80]!r}", help=_SURROGATES) from None
+
+    def _last_cut(self, text: str, start: int, stop: int) -> int | None:
+        return self._rule.last(text, start, stop) if self._rule is not None else None
+
+
+_DAMAGED = "the file may be damaged or cut off; copy it again from where the model came"
+_SURROGATES = "pass a str without lone surrogates (U+D800 to U+DFFF)"
+_DECODERS = "models with ByteLevel or SentencePiece-style (Metaspace, ByteFallback) decoders can be used"
+
+
+class _Parts(msgspec.Struct):
+    """What is read of tokenizer.json beside what the library reads; the rest is skipped."""
+
+    normalizer: Any = None
+    pre_tokenizer: Any = None
+    decoder: Any = None
+    added_tokens: list[dict[str, Any]] = []
+    model: _ModelPart | None = None
+
+
+class _ModelPart(msgspec.Struct):
+    type: str = ""
+    dropout: float | None = None
+    continuing_subword_prefix: str | None = None
+    end_of_word_suffix: str | None = None
+
+
+def _read_parts(path: Path) -> dict[str, Any]:
+    try:
+        parts = msgspec.json.decode(path.read_bytes(), type=_Parts)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", help=_DAMAGED) from error
+    found: dict[str, Any] = msgspec.to_builtins(parts)
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty when there is no such file. Raises ModelError."""
+    if not path.is_file():
+        return {}
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", help=_DAMAGED) from error
+
+
+def _without_extras(inner: Inner) -> Inner:
+    """Makes it give plain ids and true offsets: no special tokens, truncation, padding or trimmed offsets."""
+    inner.post_processor = None
+    inner.no_truncation()
+    inner.no_padding()
+    return inner
+
+
+def _index_at(encoding: Encoding, position: int) -> int | None:
+    """The index of the token that begins at this character, or None when none does."""
+    index: int | None = encoding.char_to_token(position)
+    if index is None:
+        return None
+    characters = encoding.token_to_chars(index)
+    return index if characters is not None and characters[0] == position else None
+
+
+def _bos_id(inner: Inner, config: Mapping[str, Any], model_dir: Path) -> int | None:
+    """The id that the tokenizer puts before a text, by its post-processor or its configuration."""
+    plain = inner.encode("a", add_special_tokens=False).ids
+    full = inner.encode("a", add_special_tokens=True).ids
+    if full[1 : 1 + len(plain)] == plain and full[:1] != plain[:1]:
+        return full[0]
+    token = _token_text(config.get("bos_token"))
+    if not config.get("add_bos_token") or token is None:
+        return None
+    return _known_id(inner, token, "bos_token", model_dir)
+
+
+def _known_id(inner: Inner, token: str, key: str, model_dir: Path) -> int:
+    found: int | None = inner.token_to_id(token)
+    if found is None:
+        path = model_dir / "tokenizer_config.json"
+        raise ModelError(f"{path}: {key} {token!r} is not in tokenizer.json", help="correct one of the two files")
+    return found
+
+
+def _token_text(value: Any) -> str | None:
+    """A token in tokenizer_config.json: a string or an object with its content."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
+
+
+def _eos_ids(inner: Inner, config: Mapping[str, Any], model_dir: Path) -> tuple[int, ...]:
+    """All ids that any of the three files calls end of sequence, without repeats."""
+    ids: list[int] = []
+    for name in ("generation_config.json", "config.json"):
+        path = model_dir / name
+        value = _read_json(path).get("eos_token_id")
+        ids += _id_list(value, path)
+    token = _token_text(config.get("eos_token"))
+    if token is not None:
+        ids.append(_known_id(inner, token, "eos_token", model_dir))
+    return tuple(dict.fromkeys(ids))
+
+
+def _id_list(value: Any, path: Path) -> list[int]:
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(type(item) is int and item >= 0 for item in ids):
+        raise ModelError(f"{path}: eos_token_id must be a token id or a list of them, got {value!r}")
+    return ids
+
+
+def _chat_maker(model_dir: Path, config: Mapping[str, Any], *, omit_bos: bool) -> Callable[[], ChatFormat | None]:
+    template = _chat_template(model_dir, config)
+    if template is None:
+        return lambda: None
+    bos, eos = _token_text(config.get("bos_token")), _token_text(config.get("eos_token"))
+    return lambda: ChatFormat.from_template(template, bos_token=bos, eos_token=eos, omit_bos=omit_bos)
+
+
+def _chat_template(model_dir: Path, config: Mapping[str, Any]) -> str | None:
+    """The template file if there is one, else the configuration's (the one named "default" of several)."""
+    path = model_dir / "chat_template.jinja"
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"{path} cannot be read: {error}", help=_DAMAGED) from error
+    value = config.get("chat_template")
+    if isinstance(value, list):
+        named = _named_templates(value, model_dir)
+        value = named.get("default", next(iter(named.values()), None))
+    if value is not None and not isinstance(value, str):
+        raise ModelError(f"{model_dir / 'tokenizer_config.json'}: chat_template must be text, got {value!r:.80}")
+    return value
+
+
+def _named_templates(entries: list[Any], model_dir: Path) -> dict[str, Any]:
+    try:
+        return {entry["name"]: entry["template"] for entry in entries}
+    except (TypeError, KeyError):
+        path = model_dir / "tokenizer_config.json"
+        raise ModelError(f"{path}: every chat_template of the list needs a name and a template") from None
+
+
+def _byte_decoder(part: Mapping[str, Any] | None) -> tuple[Callable[[str], bytes], bool]:
+    """How a vocabulary token becomes bytes, and whether a text's first space is the tokenizer's own."""
+    members = [] if part is None else part["decoders"] if part["type"] == "Sequence" else [part]
+    kinds = {member["type"]: member for member in members}
+    unknown = kinds.keys() - {"ByteLevel", "ByteFallback", "Fuse", "Strip", "Replace", "Metaspace"}
+    if unknown or not kinds:
+        name = ", ".join(sorted(unknown)) or "null"
+        raise ModelError(f"tokenizer.json: a decoder of type {name} is not supported", help=_DECODERS)
+    if "ByteLevel" in kinds:
+        return _byte_level, False
+    metaspace = kinds.get("Metaspace")
+    strips = "Strip" in kinds or (metaspace is not None and metaspace.get("prepend_scheme", "always") != "never")
+    replaces = [(m["pattern"].get("String", METASPACE), m["content"]) for m in members if m["type"] == "Replace"]
+    replaces += [(metaspace["replacement"], " ")] if metaspace is not None else []
+    return _Pieces(tuple(replaces), "ByteFallback" in kinds).to_bytes, strips
+
+
+def _byte_level(token: str) -> bytes:
+    """The bytes of a byte-level token, in which each character stands for a byte (as in GPT-2)."""
+    try:
+        return bytes(_BYTE_OF[character] for character in token)
+    except KeyError:
+        return token.encode()
+
+
+def _byte_table() -> dict[str, int]:
+    """Visible Latin-1 characters stand for themselves, the other bytes in order for U+0100 onwards."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = sorted(set(range(256)) - set(visible))
+    return {chr(byte): byte for byte in visible} | {chr(0x100 + n): byte for n, byte in enumerate(hidden)}
+
+
+_BYTE_OF = _byte_table()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """SentencePiece-style tokens: a mark for spaces, and `<0x0A>` for single bytes."""
+
+    replaces: tuple[tuple[str, str], ...]
+    has_bytes: bool
+
+    def to_bytes(self, token: str) -> bytes:
+        if self.has_bytes and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes([int(token[3:5], 16)])
+        for mark, text in self.replaces:
+            token = token.replace(mark, text)
+        return token.encode()
