@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+import unicodedata
 
 import msgspec
 
@@ -45,14 +46,18 @@ class Span(msgspec.Struct, frozen=True):
         text = self.source_line()
         if not text:
             return []
-        end = self.end_column if self.end_line == self.line else len(text)
-        # Tabs are kept in the padding so that the carets line up however wide a tab is shown.
-        padding = "".join("\t" if c == "\t" else " " * _width(c) for c in text[: self.column])
-        width = max(1, sum(_width(c) for c in text[self.column : end]))
-        return [f"    {text}", f"    {padding}{'^' * width}"]
+        return underline(text, self.column, self.end_column if self.end_line == self.line else len(text))
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
+
+
+def underline(text: str, start: int, end: int) -> list[str]:
+    """The line and a line of carets under its characters `start` to `end` (exclusive), both indented."""
+    # Tabs are kept in the padding so that the carets line up however wide a tab is shown.
+    padding = "".join("\t" if c == "\t" else " " * _width(c) for c in text[:start])
+    width = max(1, sum(_width(c) for c in text[start:end]))
+    return [f"    {text}", f"    {padding}{'^' * width}"]
 
 
 def _characters(file: str, line: int, byte_offset: int) -> int:
@@ -61,8 +66,6 @@ def _characters(file: str, line: int, byte_offset: int) -> int:
 
 
 def _width(character: str) -> int:
-    import unicodedata
-
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
