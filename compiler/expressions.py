@@ -1,0 +1,338 @@
+"""Expressions -> values: reads, forks, copies, helper calls and comprehensions become ops, the rest host code.
+
+Evaluation order is Python's: when an op has to be lifted out of an expression, everything evaluated before it that
+could be noticed is lifted too. What is evaluated only sometimes (`a and s["x"]`) is not lifted: there the host code
+gets the state and reads it itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..ir.core import Region, Value
+from ..ir.types import OBJ
+from .lowering import Lowering
+from .scope import stored_names
+
+_Lift = Callable[[Lowering, Any], Value]
+
+
+def lower_expression(low: Lowering, node: ast.expr) -> Value:
+    """The value of an expression at this point of the program."""
+    lift = lifting(low, node)
+    if lift is not None:
+        with low.at(node):
+            return lift(low, node)
+    match node:
+        case ast.Constant(value=None | bool() | int() | float() | str() as value):
+            return low.builder.value("py.const", value=value)
+        case ast.Name(id=name) if name in low.scope.locals:
+            return low.read(name)
+    return _host_expression(low, node)
+
+
+def lifting(low: Lowering, node: ast.expr) -> _Lift | None:
+    """The function that lowers this very node to ops, or None when it is host code."""
+    match node:
+        case ast.Subscript(value=base, slice=ast.Constant(value=str()), ctx=ast.Load()) if _is_state(low, base):
+            return _get
+        case ast.Call(func=ast.Attribute(value=base, attr=method), args=args, keywords=[]) if _STATE_METHODS.get(
+            method, (None, -1)
+        )[1] == len(args) and _is_state(low, base):
+            return _STATE_METHODS[method][0]
+        case ast.Call() if _helper_call(low, node) is not None:
+            return _call
+        case ast.ListComp() if low.scope.mentions(node) and _can_loop(node):
+            return _list_comprehension
+        case ast.IfExp() if any(_holds_lift(low, branch) for branch in (node.body, node.orelse)):
+            return _conditional
+    return None
+
+
+def _is_state(low: Lowering, node: ast.expr) -> bool:
+    return low.scope.kind(node) == "state"
+
+
+def state_cell(low: Lowering, node: ast.expr) -> Value:
+    """The cell of an expression whose kind is "state"."""
+    value = lower_expression(low, node)
+    return value if value.type.kind == "cell" else low.builder.value("cell.of", value)
+
+
+def load(low: Lowering, node: ast.expr) -> Value:
+    """The prompt that a state expression holds now."""
+    return low.builder.value("cell.load", state_cell(low, node))
+
+
+def _get(low: Lowering, node: ast.Subscript) -> Value:
+    name = node.slice.value  # type: ignore[attr-defined]
+    return low.builder.value("prompt.get", load(low, node.value), name=name, hint=name if name.isidentifier() else "")
+
+
+def _copy(low: Lowering, node: ast.Call) -> Value:
+    return low.builder.value("cell.new", load(low, node.func.value))  # type: ignore[attr-defined]
+
+
+def _fork(low: Lowering, node: ast.Call) -> Value:
+    cell = state_cell(low, node.func.value)  # type: ignore[attr-defined]
+    count = lower_expression(low, node.args[0])
+    return low.builder.value("prompt.fork", low.builder.value("cell.load", cell), count, hint="forks")
+
+
+def _text(low: Lowering, node: ast.Call) -> Value:
+    return low.builder.value("prompt.text", load(low, node.func.value))  # type: ignore[attr-defined]
+
+
+def _messages(low: Lowering, node: ast.Call) -> Value:
+    return low.builder.value("prompt.messages", load(low, node.func.value))  # type: ignore[attr-defined]
+
+
+# Methods of a state that are ops, with the number of arguments they must have.
+_STATE_METHODS: dict[str, tuple[_Lift, int]] = {
+    "copy": (_copy, 0),
+    "fork": (_fork, 1),
+    "text": (_text, 0),
+    "messages": (_messages, 0),
+}
+
+
+def _helper_call(low: Lowering, node: ast.Call) -> tuple[Any, frozenset[str]] | None:
+    """The helper or program that a call with states runs, and which of its parameters are states."""
+    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+    if not any(_is_state(low, argument) for argument in arguments):
+        return None
+    if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
+        return None
+    helper = low.resolver.helper(node)
+    if helper is None:
+        return None
+    parameters = inspect.signature(helper).parameters
+    positional = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(node.args) > len(positional) or any(
+        k.arg not in inspect.signature(helper).parameters for k in node.keywords
+    ):
+        return None  # *args, **kwargs, or a call that Python itself will refuse
+    named = dict(zip(positional, node.args, strict=False))
+    named |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg is not None}
+    return helper, frozenset(name for name, value in named.items() if _is_state(low, value))
+
+
+def _call(low: Lowering, node: ast.Call) -> Value:
+    found = _helper_call(low, node)
+    assert found is not None
+    operands = [lower_expression(low, a) for a in [*node.args, *(k.value for k in node.keywords)]]
+    keywords = [keyword.arg for keyword in node.keywords]
+    return low.builder.value("flow.call", *operands, callee=low.request(*found), keywords=keywords or None)
+
+
+def _can_loop(node: ast.ListComp) -> bool:
+    inner = list(ast.walk(node))
+    return not any(isinstance(n, ast.NamedExpr | ast.Await | ast.Lambda) for n in inner) and not any(
+        isinstance(n, ast.comprehension) and n.is_async for n in inner
+    )
+
+
+def _list_comprehension(low: Lowering, node: ast.ListComp) -> Value:
+    items = low.builder.value("py.list", hint="items")
+    outer_locals, outer_env = set(low.scope.locals), dict(low.env)
+    low.scope.locals |= {name for g in node.generators for name in stored_names(g.target)}
+    _generate(low, node.generators, lambda: _push(low, items, node.elt))
+    low.scope.locals.clear()
+    low.scope.locals |= outer_locals
+    low.env = outer_env
+    return low.builder.value("py.collect", items)
+
+
+def _push(low: Lowering, items: Value, element: ast.expr) -> None:
+    low.builder.op("py.push", [items, lower_expression(low, element)])
+
+
+def _generate(low: Lowering, generators: list[ast.comprehension], innermost: Callable[[], None]) -> None:
+    if not generators:
+        return innermost()
+    first, rest = generators[0], generators[1:]
+    iterable = lower_expression(low, first.iter)
+    item = Value(OBJ, "item")
+    body = Region([item])
+    low.builder.op("flow.for", [iterable], results=(), regions=[body])
+    with low.region(body):
+        bind_target(low, first.target, item)
+        _filter(low, first.ifs, lambda: _generate(low, rest, innermost))
+        low.builder.op("flow.yield")
+    return None
+
+
+def _filter(low: Lowering, conditions: list[ast.expr], inside: Callable[[], None]) -> None:
+    if not conditions:
+        return inside()
+    condition = lower_expression(low, conditions[0])
+    yes, no = Region(), Region()
+    low.builder.op("flow.if", [condition], results=(), regions=[yes, no])
+    with low.region(yes):
+        _filter(low, conditions[1:], inside)
+        low.builder.op("flow.yield")
+    with low.region(no):
+        low.builder.op("flow.yield")
+    return None
+
+
+def bind_target(low: Lowering, target: ast.expr, value: Value) -> None:
+    """Assign a value to a loop or assignment target."""
+    if isinstance(target, ast.Name):
+        return low.assign(target.id, value)
+    assignment = ast.Assign([target], ast.Name("__value", ast.Load()))
+    low.block_op(f"{ast.unparse(target)} = __value", [assignment], {"__value": value})
+    return None
+
+
+def _conditional(low: Lowering, node: ast.IfExp) -> Value:
+    condition = lower_expression(low, node.test)
+    branches = [Region(), Region()]
+    made = low.builder.op("flow.if", [condition], results=(OBJ,), regions=branches)
+    for region, branch in zip(branches, (node.body, node.orelse), strict=True):
+        with low.region(region):
+            low.builder.op("flow.yield", [lower_expression(low, branch)])
+    return made.result
+
+
+# Host expressions, with what must be ops lifted out of them.
+
+
+def _host_expression(low: Lowering, node: ast.expr) -> Value:
+    temporaries: dict[str, Value] = {}
+    lifted = lift(low, node, temporaries)
+    code = ast.unparse(lifted) if temporaries else low.source.segment([node])
+    with low.at(node):
+        if any(isinstance(n, ast.NamedExpr) for n in ast.walk(lifted)):
+            return _with_walrus(low, lifted, temporaries)
+        return low.expression_op(code, [lifted], temporaries, lazy=is_lazy(lifted))
+
+
+def _with_walrus(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> Value:
+    """An expression that also assigns variables: a block whose outputs hold its value too."""
+    name = low.temporary()
+    low.scope.locals.add(name)
+    target = ast.Assign([ast.Name(name, ast.Store())], node)
+    low.block_op(ast.unparse(ast.fix_missing_locations(target)), [target], temporaries)
+    return low.env.pop(name)
+
+
+def lift(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> ast.expr:
+    """The expression with what must be an op replaced by temporaries, which are evaluated here and now, in order."""
+    if not _holds_lift(low, node):
+        return node
+    if lifting(low, node) is not None:
+        return _temporary(low, node, temporaries)
+    node = copy.copy(node)
+    children = list(_children(node))
+    last = max((i for i, (_, child) in enumerate(children) if _holds_lift(low, child)), default=-1)
+    for index, (put, child) in enumerate(children[: last + 1]):
+        put(_temporary(low, child, temporaries) if index < last and _noticed(child) else lift(low, child, temporaries))
+    return node
+
+
+def _temporary(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> ast.expr:
+    name = low.temporary()
+    temporaries[name] = lower_expression(low, node)
+    return ast.copy_location(ast.Name(name, ast.Load()), node)
+
+
+def _noticed(node: ast.expr) -> bool:
+    """Whether evaluating the expression could be noticed by, or could notice, what is evaluated after it."""
+    return any(isinstance(n, ast.Call | ast.Subscript | ast.NamedExpr | ast.comprehension) for n in ast.walk(node))
+
+
+def _holds_lift(low: Lowering, node: ast.expr) -> bool:
+    """Whether something that is evaluated every time the expression is must be lifted out of it."""
+    if not low.scope.mentions(node):
+        return False
+    return lifting(low, node) is not None or any(_holds_lift(low, child) for _, child in _children(node))
+
+
+_Slot = tuple[Callable[[ast.expr], None], ast.expr]
+
+
+def _children(node: ast.AST) -> Iterator[_Slot]:
+    """The subexpressions that are always evaluated, in Python's order, each with a function that replaces it.
+
+    Nodes that only group others (keywords, starred, slices, attributes, parts of f-strings) are copied and looked
+    through, so replacing changes the copy that hangs below `node`.
+    """
+    match node:
+        case ast.BoolOp():
+            yield from _slots(node, "values", only_first=True)
+        case ast.IfExp():
+            yield from _slots(node, "test")
+        case ast.Compare():
+            yield from _slots(node, "left")
+            yield from _slots(node, "comparators", only_first=True)
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+            node.generators = [copy.copy(generator) for generator in node.generators]
+            yield from _slots(node.generators[0], "iter")
+        case ast.Dict():
+            node.keys, node.values = list(node.keys), list(node.values)
+            for index in range(len(node.values)):
+                if node.keys[index] is not None:
+                    yield _slot(node.keys, index)
+                yield _slot(node.values, index)
+        case ast.Lambda() | ast.NamedExpr():
+            return
+        case _:
+            for field in node._fields:
+                if isinstance(getattr(node, field, None), ast.expr | ast.keyword | list):
+                    yield from _slots(node, field)
+
+
+_THROUGH = (ast.Attribute, ast.Starred, ast.keyword, ast.FormattedValue, ast.JoinedStr, ast.Slice)
+
+
+def _slots(node: ast.AST, field: str, *, only_first: bool = False) -> Iterator[_Slot]:
+    value = getattr(node, field)
+    holder: Any = list(value) if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        setattr(node, field, holder)
+    for index in range(1 if only_first else len(holder)):
+        child = holder[index]
+        if isinstance(child, _THROUGH):
+            holder[index] = child = copy.copy(child)
+            if not isinstance(value, list):
+                setattr(node, field, child)
+            yield from _children(child)
+        elif isinstance(child, ast.expr):
+            yield _slot(holder, index) if isinstance(value, list) else (_setter(node, field), child)
+
+
+def _slot(holder: list[Any], index: int) -> _Slot:
+    def put(new: ast.expr) -> None:
+        holder[index] = new
+
+    return put, holder[index]
+
+
+def _setter(node: ast.AST, field: str) -> Callable[[ast.expr], None]:
+    return lambda new: setattr(node, field, new)
+
+
+_LAZY_METHODS = {"strip", "lstrip", "rstrip", "lower", "upper", "title", "capitalize", "removeprefix", "removesuffix"}
+
+
+def is_lazy(node: ast.expr) -> bool:
+    """Whether the expression may wait for its inputs: it only formats, joins and trims texts."""
+    match node:
+        case ast.Name() | ast.Constant(value=str() | int()):
+            return True
+        case ast.JoinedStr(values=parts):
+            return all(isinstance(part, ast.Constant) or _plain_field(part) for part in parts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return is_lazy(left) and is_lazy(right)
+        case ast.Call(func=ast.Attribute(value=base, attr=method), args=args, keywords=[]) if method in _LAZY_METHODS:
+            return is_lazy(base) and all(isinstance(a, ast.Constant) and isinstance(a.value, str) for a in args)
+    return False
+
+
+def _plain_field(part: ast.expr) -> bool:
+    return isinstance(part, ast.FormattedValue) and part.format_spec is None and is_lazy(part.value)

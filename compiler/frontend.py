@@ -1,0 +1,146 @@
+"""The front end: a decorated Python function and the helpers it hands its states to -> a module of IR.
+
+Statements that touch a state become prompt, lm and flow ops (`statements.py`, `expressions.py`, `appends.py`); all
+other statements are host code, grouped into py.* ops with explicit inputs and outputs. States are cells here; the
+pass `promote` turns those that do not escape into prompt values. What cannot be compiled runs eagerly and is listed.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from dataclasses import dataclass, field
+from types import FunctionType
+
+from ..ir.builder import Builder
+from ..ir.core import Function, Module, Region, Value
+from ..ir.errors import CompileError
+from ..ir.span import Span
+from ..ir.types import CELL, OBJ
+from .lowering import Lowering, lower_body
+from .resolve import Binding, Resolver
+from .scope import analyse
+from .source import Source, function_source, own_nodes
+
+
+@dataclass(frozen=True, slots=True)
+class EagerNote:
+    """A part of a program that runs eagerly, as Python, and why."""
+
+    span: Span
+    reason: str
+
+
+@dataclass(slots=True)
+class Lowered:
+    """What the front end makes of a program.
+
+    python maps each function of the module to the Python function it came from (globals, closure, defaults). `bindings`
+    are the outside names the code was compiled against; when one no longer holds, the module is out of date.
+    """
+
+    module: Module
+    python: dict[str, FunctionType]
+    eager: list[EagerNote] = field(default_factory=list)
+    bindings: list[Binding] = field(default_factory=list)
+
+    def current(self) -> bool:
+        """Whether every outside name still means what it meant when this was compiled."""
+        return all(binding.holds() for binding in self.bindings)
+
+
+def compile_function(function: FunctionType) -> Lowered:
+    """Compile a program, whose first parameter is the state, and every helper it calls with a state.
+
+    Raises CompileError, with the user's line, for what can be neither compiled nor run eagerly.
+    """
+    parameters = list(inspect.signature(function).parameters)
+    if not parameters:
+        raise CompileError(
+            f"program {function.__name__} has no parameters",
+            span=_signature_span(function),
+            help="its first parameter is the state, under any name: def program(s, ...)",
+        )
+    work = _Work()
+    entry = work.request(function, frozenset(parameters[:1]))
+    while work.queue:
+        work.compile_next()
+    return Lowered(Module(work.functions, entry), work.python, work.notes, work.bindings)
+
+
+def _signature_span(function: FunctionType) -> Span:
+    source = function_source(function)
+    span = source.span(source.tree)
+    return Span(span.file, span.line, span.column, span.line, span.column + len(f"def {function.__name__}"))
+
+
+class _Work:
+    """The functions still to compile; each is compiled once for each set of parameters that are states."""
+
+    def __init__(self) -> None:
+        self.queue: list[tuple[FunctionType, frozenset[str], str]] = []
+        self.names: dict[tuple[int, frozenset[str]], str] = {}
+        self.functions: dict[str, Function] = {}
+        self.python: dict[str, FunctionType] = {}
+        self.notes: list[EagerNote] = []
+        self.bindings: list[Binding] = []
+
+    def request(self, function: FunctionType, states: frozenset[str]) -> str:
+        """The module's name for a function; it is queued when it is new."""
+        key = (id(function), states)
+        if key not in self.names:
+            base, number = function.__name__, 2
+            name = base
+            while name in self.python:
+                name, number = f"{base}_{number}", number + 1
+            self.names[key] = name
+            self.python[name] = function
+            self.queue.append((function, states, name))
+        return self.names[key]
+
+    def compile_next(self) -> None:
+        function, states, name = self.queue.pop(0)
+        source = function_source(function)
+        reason = _why_eager(source)
+        if reason is not None:
+            self.notes.append(EagerNote(source.span(reason[0]), reason[1]))
+            self.functions[name] = _eager_function(name, function, states, source)
+        else:
+            self.functions[name] = self._compile(name, function, states, source)
+
+    def _compile(self, name: str, function: FunctionType, states: frozenset[str], source: Source) -> Function:
+        scope = analyse(source, set(states))
+        resolver = Resolver(function, scope.locals, self.bindings)
+        body, parameters = _open(function, states)
+        lowering = Lowering(source, scope, resolver, Builder(body), self.request)
+        lowering.on_eager = lambda node, reason: self.notes.append(EagerNote(source.span(node), reason))
+        lower_body(lowering, source.tree.body, dict(zip(parameters, body.args, strict=True)))
+        return Function(name, body, parameters, source.span(source.tree))
+
+
+def _open(function: FunctionType, states: frozenset[str]) -> tuple[Region, list[str]]:
+    """The body region of a function with one argument for each parameter, and the parameters' names."""
+    parameters = list(inspect.signature(function).parameters)
+    return Region([Value(CELL if name in states else OBJ, name) for name in parameters]), parameters
+
+
+def _eager_function(name: str, function: FunctionType, states: frozenset[str], source: Source) -> Function:
+    body, parameters = _open(function, states)
+    builder = Builder(body, source.span(source.tree))
+    builder.op("flow.return", [builder.value("py.call", *body.args, callee=name)])
+    return Function(name, body, parameters, builder.span)
+
+
+_NEEDS_A_FRAME = {"exec", "eval", "locals", "vars", "super", "__class__"}
+
+
+def _why_eager(source: Source) -> tuple[ast.AST, str] | None:
+    """The node, and the reason, for which the whole function must run as Python; None when it can be compiled."""
+    for node in own_nodes(source.tree):
+        match node:
+            case ast.Global() | ast.Nonlocal():
+                word = "global" if isinstance(node, ast.Global) else "nonlocal"
+                return node, f"`{word}` needs the function's own frame"
+            case ast.Name(id=name) if name in _NEEDS_A_FRAME:
+                return node, f"`{name}` needs the function's own frame"
+    return None

@@ -1,0 +1,202 @@
+"""The state of lowering one function: the environment, the boxes, the loops around, and the host ops.
+
+`env` maps each plain local variable to its SSA value; variables that nested functions share live in boxes. A run of
+host statements is held in `pending` until something that is not host code follows, then becomes one py.block.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FunctionType
+
+from ..ir.builder import Builder
+from ..ir.core import Op, Region, Value
+from ..ir.types import CELL, OBJ
+from .resolve import Resolver
+from .scope import Scope, stored_names
+from .source import Source, own_nodes
+
+READ_METHODS = {"text", "messages", "get_var", "get_meta_info"}
+
+
+@dataclass(slots=True)
+class Lowering:
+    """Everything that lowering one function needs to know. `request` names (and queues) a helper of the module."""
+
+    source: Source
+    scope: Scope
+    resolver: Resolver
+    builder: Builder
+    request: Callable[[FunctionType, frozenset[str]], str]
+    on_eager: Callable[[ast.AST, str], None] = lambda node, reason: None
+    env: dict[str, Value] = field(default_factory=dict)
+    boxes: dict[str, Value] = field(default_factory=dict)
+    loops: list[list[str]] = field(default_factory=list)
+    pending: list[ast.stmt] = field(default_factory=list)
+    num_temporaries: int = 0
+
+    @contextmanager
+    def at(self, node: ast.AST) -> Iterator[None]:
+        """Ops built inside carry the node's span."""
+        outer, self.builder.span = self.builder.span, self.source.span(node)
+        try:
+            yield
+        finally:
+            self.builder.span = outer
+
+    @contextmanager
+    def region(self, region: Region) -> Iterator[None]:
+        """Build into `region`; what is assigned inside is forgotten afterwards."""
+        outer, self.env = self.env, dict(self.env)
+        with self.builder.inside(region):
+            yield
+        self.env = outer
+
+    def read(self, name: str) -> Value:
+        """The value of a local variable here; a cell when the name is a state."""
+        value = self._unbox(name) if name in self.boxes else self.lookup(name)
+        if self.scope.kinds.get(name) == "state" and value.type != CELL:
+            value = self.builder.value("cell.of", value, hint=name)
+            if name not in self.boxes:
+                self.env[name] = value
+        return value
+
+    def _unbox(self, name: str) -> Value:
+        return self.builder.value("py.unbox", self.boxes[name], hint=name)
+
+    def lookup(self, name: str) -> Value:
+        """The value a plain local variable has here, which may be `py.unbound`."""
+        return self.env[name] if name in self.env else self.builder.value("py.unbound", name=name, hint=name)
+
+    def assign(self, name: str, value: Value) -> None:
+        """Bind a local variable."""
+        if name in self.boxes:
+            self.block_op(f"{name} = __value", [ast.Name(name, ast.Store())], {"__value": value})
+        else:
+            self.env[name] = value
+
+    def temporary(self) -> str:
+        """A fresh name that no user variable has."""
+        self.num_temporaries += 1
+        return f"__t{self.num_temporaries}"
+
+    def assigned(self, nodes: Sequence[ast.AST]) -> list[str]:
+        """The plain local variables that the code may rebind. `s += ...` on a state changes it but rebinds nothing."""
+        kept = [name for name in stored_names(*nodes) if name in self.scope.locals and name not in self.boxes]
+        return [name for name in kept if not self._only_appended(name, nodes)]
+
+    def _only_appended(self, name: str, nodes: Sequence[ast.AST]) -> bool:
+        if self.scope.kinds.get(name) != "state":
+            return False
+        walked = [node for root in nodes for node in [root, *own_nodes(root)]]
+        appended = {id(node.target) for node in walked if isinstance(node, ast.AugAssign)}
+        stores = [node for node in walked if isinstance(node, ast.Name) and node.id == name]
+        return all(isinstance(node.ctx, ast.Load) or id(node) in appended for node in stores)
+
+    # Host ops.
+
+    def expression_op(
+        self, code: str, nodes: Sequence[ast.AST], temporaries: dict[str, Value], *, lazy: bool = False
+    ) -> Value:
+        """A py.expr over the local names in `nodes` and the temporaries."""
+        inputs, operands, captures, reads = self._operands(nodes, temporaries)
+        made = self.builder.op(
+            "py.expr", operands, code=code, inputs=inputs, captures=captures or None, reads=reads or None,
+            lazy=lazy or None,
+        )  # fmt: skip
+        return made.result
+
+    def block_op(
+        self, code: str, nodes: Sequence[ast.AST], temporaries: dict[str, Value], *, signals: bool = False
+    ) -> Op:
+        """A py.block over the local names in `nodes`; binds the variables that the code assigns."""
+        outputs = self.assigned(nodes)
+        inputs, operands, captures, reads = self._operands(nodes, temporaries, skip=_surely_assigned(nodes))
+        results = [OBJ] * (len(outputs) + (2 if signals else 0))
+        made = self.builder.op(
+            "py.block", operands, results=results, hints=outputs, code=code, inputs=inputs,
+            captures=captures or None, reads=reads or None, outputs=outputs, signals=signals or None,
+        )  # fmt: skip
+        for name, value in zip(outputs, made.results[: len(outputs)], strict=True):
+            self.env[name] = value
+        return made
+
+    def _operands(
+        self, nodes: Sequence[ast.AST], temporaries: dict[str, Value], skip: frozenset[str] = frozenset()
+    ) -> tuple[list[str], list[Value], list[str], list[str]]:
+        names = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} & self.scope.locals
+        captures = sorted(names & self.boxes.keys())
+        plain = sorted(names - self.boxes.keys() - skip)
+        operands = [self.read(name) for name in plain]
+        reads = [name for name in plain if self.scope.kinds.get(name) == "state" and _only_read(nodes, name)]
+        return (
+            [*plain, *temporaries],
+            [*operands, *temporaries.values(), *(self.boxes[name] for name in captures)],
+            captures,
+            reads,
+        )
+
+    def flush(self) -> None:
+        """Turn the host statements held back into one py.block."""
+        if self.pending:
+            statements, self.pending = self.pending, []
+            outer, self.builder.span = self.builder.span, self.source.group_span(statements)
+            self.block_op(self.source.segment(statements), statements, {})
+            self.builder.span = outer
+
+
+def lower_body(lowering: Lowering, body: list[ast.stmt], parameters: dict[str, Value]) -> None:
+    """Lower a whole function body whose parameters have the given values; ends every path in flow.return."""
+    from .statements import lower_block  # statements and this module use each other
+
+    builder = lowering.builder
+    builder.span = lowering.source.span(lowering.source.tree)
+    for name in sorted(lowering.scope.boxed):
+        first = parameters[name] if name in parameters else builder.value("py.unbound", name=name, hint=name)
+        lowering.boxes[name] = builder.value("py.box", first, name=name, hint=name)
+    lowering.env = {name: value for name, value in parameters.items() if name not in lowering.boxes}
+    lower_block(lowering, body)
+    if not builder.terminated:
+        builder.op("flow.return", [builder.value("py.const", value=None)])
+
+
+def _only_read(nodes: Sequence[ast.AST], name: str) -> bool:
+    """Whether every mention of a state in the code reads it (`s["x"]`, `"x" in s`, `s.text()`), at once."""
+    reading: set[int] = set()
+    for root in nodes:
+        for node in ast.walk(root):
+            match node:
+                case ast.Subscript(value=ast.Name() as base, ctx=ast.Load()):
+                    reading.add(id(base))
+                case ast.Call(func=ast.Attribute(value=ast.Name() as base, attr=method)) if method in READ_METHODS:
+                    reading.add(id(base))
+                case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[ast.Name() as base]):
+                    reading.add(id(base))
+    mentions = [n for root in nodes for n in ast.walk(root) if isinstance(n, ast.Name) and n.id == name]
+    return all(id(node) in reading for node in mentions)
+
+
+def _surely_assigned(nodes: Sequence[ast.AST]) -> frozenset[str]:
+    """Names whose first mention is a plain assignment at the top level: their old value is not needed."""
+    sure: set[str] = set()
+    seen: set[str] = set()
+    for node in nodes:
+        mentioned = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        if isinstance(node, ast.Assign):
+            used = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+            plain = {t.id for target in node.targets for t in _unpacked(target) if isinstance(t, ast.Name)}
+            sure |= plain - used - seen
+        seen |= mentioned
+    return frozenset(sure)
+
+
+def _unpacked(target: ast.expr) -> Iterator[ast.expr]:
+    """The targets inside nested tuples and lists of targets."""
+    if isinstance(target, ast.Tuple | ast.List):
+        for item in target.elts:
+            yield from _unpacked(item)
+    else:
+        yield target

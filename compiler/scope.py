@@ -1,0 +1,214 @@
+"""What the names of one function are: locals, boxed variables, states and lists of states.
+
+A *state* name always holds a State; a *states* name always holds a list or group of them. Both are inferred from how
+the names are assigned, without running anything; a name assigned in two ways is an ordinary host variable, and what
+is done with it is host code, with the same meaning.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .source import Source, own_nodes
+
+Kind = Literal["state", "states", "obj"]
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+
+
+@dataclass(slots=True)
+class Scope:
+    """The names of a function. `kinds` lists states and lists of states only; all other names are host variables."""
+
+    locals: set[str]
+    boxed: set[str]
+    kinds: dict[str, Kind] = field(default_factory=dict)
+
+    def kind(self, node: ast.expr) -> Kind:
+        """What an expression evaluates to, as far as its form tells."""
+        match node:
+            case ast.Name(id=name):
+                return self.kinds.get(name, "obj")
+            case ast.Call(func=ast.Attribute(value=base, attr="copy"), args=[]) if self.kind(base) == "state":
+                return "state"
+            case ast.Call(func=ast.Attribute(value=base, attr="fork")) if self.kind(base) == "state":
+                return "states"
+            case ast.Call(func=ast.Name(id="list" | "tuple" | "reversed"), args=[only]):
+                return self.kind(only) if self.kind(only) == "states" else "obj"
+            case ast.Subscript(value=base, slice=index) if self.kind(base) == "states":
+                return "states" if isinstance(index, ast.Slice) else "state"
+            case ast.List(elts=items) | ast.Tuple(elts=items) if items:
+                return "states" if all(self.kind(item) == "state" for item in items) else "obj"
+            case ast.ListComp(elt=item):
+                return "states" if self.kind(item) == "state" else "obj"
+            case ast.IfExp(body=yes, orelse=no) if self.kind(yes) == self.kind(no):
+                return self.kind(yes)
+        return "obj"
+
+    def mentions(self, node: ast.AST) -> bool:
+        """Whether a state or a list of states occurs anywhere below the node."""
+        return any(isinstance(n, ast.Name) and n.id in self.kinds for n in ast.walk(node))
+
+
+def analyse(source: Source, state_params: set[str]) -> Scope:
+    """The scope of a function whose parameters in `state_params` are states."""
+    tree = source.tree
+    bound = _parameters(tree) | set(stored_names(*tree.body))
+    scope = Scope(bound, _boxed(tree, bound), dict.fromkeys(state_params, "state"))
+    assigned = list(_bindings(tree))
+    for _ in range(len(assigned) + 1):  # kinds feed each other (a = s.fork(2); b = a[0]): go on until nothing changes
+        kinds = _infer(scope, assigned, state_params)
+        if kinds == scope.kinds:
+            break
+        scope.kinds = kinds
+    return scope
+
+
+def _infer(scope: Scope, assigned: list[tuple[str, ast.expr | Kind]], state_params: set[str]) -> dict[str, Kind]:
+    seen: dict[str, set[Kind]] = {name: {"state"} for name in state_params}
+    for name, value in assigned:
+        kind = value if isinstance(value, str) else _value_kind(scope, value)
+        seen.setdefault(name, set()).add(kind)
+    return {name: next(iter(kinds)) for name, kinds in seen.items() if len(kinds) == 1 and kinds != {"obj"}}
+
+
+def _value_kind(scope: Scope, value: ast.expr) -> Kind:
+    if isinstance(value, _Item):
+        return "state" if scope.kind(value.of) == "states" else "obj"
+    return scope.kind(value)
+
+
+class _Item(ast.expr):
+    """An element of an iterable: what a loop target or an unpacked name is bound to."""
+
+    def __init__(self, of: ast.expr) -> None:
+        super().__init__()
+        self.of = of
+
+
+def _parameters(tree: ast.FunctionDef) -> set[str]:
+    arguments = tree.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return {argument.arg for argument in named if argument is not None}
+
+
+def _bindings(tree: ast.AST) -> Iterator[tuple[str, ast.expr | Kind]]:
+    """Each binding of a local name with the expression it comes from, or "obj" where that is of no use."""
+    for node in own_nodes(tree):
+        match node:
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:
+                    yield from _targets(target, value)
+            case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
+                yield name, value
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name, "obj"
+            case ast.NamedExpr(target=ast.Name(id=name), value=value):
+                yield name, value
+            case ast.For(target=target, iter=items) | ast.AsyncFor(target=target, iter=items):
+                yield from _loop_targets(target, items)
+            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+                for generator in node.generators:
+                    yield from _loop_targets(generator.target, generator.iter)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, "obj"
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                yield name, "obj"
+            case ast.MatchMapping(rest=str(name)):
+                yield name, "obj"
+            case ast.alias(name=name, asname=asname):
+                yield asname or name.partition(".")[0], "obj"
+            case ast.Delete(targets=targets):
+                yield from ((t.id, "obj") for t in targets if isinstance(t, ast.Name))
+            case ast.withitem(optional_vars=target) if target is not None:
+                yield from ((n, "obj") for n in stored_names(target))
+
+
+def _targets(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr | Kind]]:
+    match target, value:
+        case ast.Name(id=name), _:
+            yield name, value
+        case (ast.Tuple(elts=names) | ast.List(elts=names), ast.Tuple(elts=values) | ast.List(elts=values)) if len(
+            names
+        ) == len(values) and not any(isinstance(n, ast.Starred) for n in [*names, *values]):
+            for each, item in zip(names, values, strict=True):
+                yield from _targets(each, item)
+        case ast.Tuple(elts=names) | ast.List(elts=names), _:
+            for each in names:
+                if isinstance(each, ast.Name):
+                    yield each.id, _Item(value)
+                else:
+                    yield from ((n, "obj") for n in stored_names(each))
+
+
+def _loop_targets(target: ast.expr, items: ast.expr) -> Iterator[tuple[str, ast.expr | Kind]]:
+    match target, items:
+        case ast.Tuple(elts=[counter, rest]), ast.Call(func=ast.Name(id="enumerate"), args=[inner, *_]):
+            yield from ((n, "obj") for n in stored_names(counter))
+            yield from _loop_targets(rest, inner)
+        case ast.Tuple(elts=names), ast.Call(func=ast.Name(id="zip"), args=inners) if len(names) == len(inners):
+            for name, inner in zip(names, inners, strict=True):
+                yield from _loop_targets(name, inner)
+        case ast.Name(id=name), _:
+            yield name, _Item(items)
+        case _:
+            yield from ((n, "obj") for n in stored_names(target))
+
+
+def stored_names(*nodes: ast.AST) -> list[str]:
+    """The names that pieces of code bind in their own scope, each once, sorted."""
+    names: set[str] = set()
+    for node in nodes:
+        inner = _comprehension_names(node)
+        for child in _scope_nodes(node):
+            match child:
+                case ast.Name(id=name, ctx=ast.Store() | ast.Del()) if id(child) not in inner:
+                    names.add(name)
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                    names.add(name)
+                case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                    names.add(name)
+                case ast.MatchMapping(rest=str(name)):
+                    names.add(name)
+                case ast.alias(name=name, asname=asname):
+                    names.add(asname or name.partition(".")[0])
+    return sorted(names)
+
+
+def _scope_nodes(node: ast.AST) -> list[ast.AST]:
+    """The node and what lies below it in the same scope."""
+    return [node] if isinstance(node, _FUNCTIONS) else [node, *own_nodes(node)]
+
+
+def _comprehension_names(node: ast.AST) -> set[int]:
+    """Identities of the Name nodes that comprehensions bind in scopes of their own."""
+    return {
+        id(name)
+        for child in _scope_nodes(node)
+        if isinstance(child, ast.comprehension)
+        for name in ast.walk(child.target)
+    }
+
+
+def _boxed(tree: ast.FunctionDef, bound: set[str]) -> set[str]:
+    """Local names that a nested function, class or free-standing generator expression refers to."""
+    boxed: set[str] = set()
+    consumed = {id(a) for n in own_nodes(tree) if isinstance(n, ast.Call) for a in n.args}
+    for node in own_nodes(tree):
+        if isinstance(node, _FUNCTIONS) or (isinstance(node, ast.GeneratorExp) and id(node) not in consumed):
+            boxed |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - _inner_names(node)
+    return boxed & bound
+
+
+def _inner_names(node: ast.AST) -> set[str]:
+    """Names that the nested scope binds itself, unless it declares them nonlocal."""
+    if isinstance(node, ast.Lambda):
+        return {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        shared = {n for child in ast.walk(node) if isinstance(child, ast.Nonlocal) for n in child.names}
+        return (_parameters(node) | {name for name, _ in _bindings(node)}) - shared  # type: ignore[arg-type]
+    if isinstance(node, ast.GeneratorExp):
+        return {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
+    return set()

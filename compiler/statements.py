@@ -1,0 +1,326 @@
+"""Statements -> ops. Statements without a state are host code; `if`, `for`, `while` and `return` become regions."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..ir.core import Region, Value
+from ..ir.types import OBJ
+from .appends import lower_append
+from .expressions import bind_target, is_lazy, lift, lower_expression, state_cell
+from .lowering import Lowering
+from .source import own_nodes
+
+
+def lower_block(low: Lowering, statements: Sequence[ast.stmt]) -> None:
+    """Lower statements in order; stops behind one that never falls through."""
+    for statement in statements:
+        if low.builder.terminated:
+            break
+        if _is_host(low, statement):
+            _hold(low, statement)
+        else:
+            low.flush()
+            with low.at(statement):
+                _LOWER.get(type(statement), _other)(low, statement)
+    if not low.builder.terminated:
+        low.flush()
+
+
+def _hold(low: Lowering, statement: ast.stmt) -> None:
+    """Keep a host statement for the next py.block; one that starts elsewhere on a line begins a block of its own."""
+    if isinstance(statement, ast.Pass) or _is_docstring(statement):
+        return
+    if low.pending:
+        last = low.pending[-1]
+        if last.end_lineno == statement.lineno or last.col_offset != statement.col_offset:
+            low.flush()
+    low.pending.append(statement)
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _is_host(low: Lowering, statement: ast.stmt) -> bool:
+    """Whether a statement can be host code: it touches no state, does not leave its block, and need not be lazy."""
+    if low.scope.mentions(statement) or _leaves(statement):
+        return False
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value) if name not in low.boxes:
+            return not is_lazy(value)
+    return True
+
+
+def _leaves(statement: ast.stmt) -> set[str]:
+    """How control may leave a statement other than at its end: a subset of return, break, continue."""
+    found = {"return"} if any(isinstance(n, ast.Return) for n in [statement, *own_nodes(statement)]) else set()
+    return found | _loop_exits(statement)
+
+
+def _loop_exits(node: ast.AST) -> set[str]:
+    """The break and continue statements below `node` that belong to a loop around it."""
+    if isinstance(node, ast.Break | ast.Continue):
+        return {"break" if isinstance(node, ast.Break) else "continue"}
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+        return set()
+    inner = node.orelse if isinstance(node, ast.For | ast.While | ast.AsyncFor) else list(ast.iter_child_nodes(node))
+    return set().union(*map(_loop_exits, inner))
+
+
+# Simple statements.
+
+
+def _assign(low: Lowering, node: ast.Assign) -> None:
+    first = node.targets[0]
+    if len(node.targets) == 1 and isinstance(first, ast.Name):
+        return bind_target(low, first, lower_expression(low, node.value))
+    if len(node.targets) == 1 and _is_variable(low, first):
+        assert isinstance(first, ast.Subscript) and isinstance(first.slice, ast.Constant)
+        value = lower_expression(low, node.value)
+        return _bind_variable(low, first.value, str(first.slice.value), value)
+    return _other(low, node)
+
+
+def _is_variable(low: Lowering, target: ast.expr) -> bool:
+    """Whether an assignment target is `state["name"]`."""
+    match target:
+        case ast.Subscript(value=base, slice=ast.Constant(value=str())):
+            return low.scope.kind(base) == "state"
+    return False
+
+
+def _bind_variable(low: Lowering, state: ast.expr, name: str, value: Value) -> None:
+    cell = state_cell(low, state)
+    prompt = low.builder.value("cell.load", cell)
+    low.builder.op("cell.store", [cell, low.builder.value("prompt.bind", prompt, value, name=name)])
+
+
+def _annotated(low: Lowering, node: ast.AnnAssign) -> None:
+    if node.value is not None and isinstance(node.target, ast.Name):
+        return bind_target(low, node.target, lower_expression(low, node.value))
+    return _other(low, node)
+
+
+def _augmented(low: Lowering, node: ast.AugAssign) -> None:
+    if isinstance(node.op, ast.Add) and low.scope.kind(_loaded(node.target)) == "state":
+        return lower_append(low, state_cell(low, _loaded(node.target)), node.value)
+    return _other(low, node)
+
+
+def _loaded(target: ast.expr) -> ast.expr:
+    """A target as an expression that reads it."""
+    target = copy.copy(target)
+    target.ctx = ast.Load()  # type: ignore[attr-defined]
+    return target
+
+
+def _expression(low: Lowering, node: ast.Expr) -> None:
+    match node.value:
+        case ast.Call(
+            func=ast.Attribute(value=base, attr="set_var"), args=[ast.Constant(value=str(name)), value], keywords=[]
+        ) if low.scope.kind(base) == "state":
+            _bind_variable(low, base, name, lower_expression(low, value))
+        case ast.Call(func=ast.Attribute(value=base, attr=method), args=[], keywords=[]) if (
+            method in _ROLE_MARKS and low.scope.kind(base) == "state"
+        ):
+            _mark(low, state_cell(low, base), *_ROLE_MARKS[method])
+        case value:
+            lower_expression(low, value)
+
+
+_ROLE_MARKS = {f"{role}_{mark}": (role, mark) for role in ("system", "user", "assistant") for mark in ("begin", "end")}
+
+
+def _mark(low: Lowering, cell: Value, role: str, mark: str) -> None:
+    prompt = low.builder.value("cell.load", cell)
+    low.builder.op("cell.store", [cell, low.builder.value("prompt.role", prompt, role=role, mark=mark)])
+
+
+def _return(low: Lowering, node: ast.Return) -> None:
+    value = lower_expression(low, node.value) if node.value else low.builder.value("py.const", value=None)
+    low.builder.op("flow.return", [value])
+
+
+def _break(low: Lowering, node: ast.stmt) -> None:
+    _end(low, "flow.break", low.loops[-1])
+
+
+def _continue(low: Lowering, node: ast.stmt) -> None:
+    _end(low, "flow.continue", low.loops[-1])
+
+
+def _end(low: Lowering, terminator: str, names: Sequence[str]) -> None:
+    low.builder.op(terminator, [low.lookup(name) for name in names])
+
+
+# Control flow.
+
+
+def _if(low: Lowering, node: ast.If) -> None:
+    condition = lower_expression(low, node.test)
+    names = low.assigned([*node.body, *node.orelse])
+    branches = [_Branch(low, node.body), _Branch(low, node.orelse)]
+    open_ends = [branch for branch in branches if not branch.terminated]
+    for branch in open_ends:
+        branch.close(names)
+    results = [OBJ] * len(names) if open_ends else []
+    hints = names if open_ends else []
+    regions = [branch.region for branch in branches]
+    made = low.builder.op("flow.if", [condition], results=results, hints=hints, regions=regions)
+    low.env.update(zip(hints, made.results, strict=True))
+    if not open_ends:  # nothing below is reached; the region still needs its end
+        low.builder.op("flow.return", [low.builder.value("py.const", value=None)])
+
+
+class _Branch:
+    """One side of an `if`, lowered into a region of its own."""
+
+    def __init__(self, low: Lowering, body: list[ast.stmt]) -> None:
+        self.low = low
+        self.region = Region()
+        with low.region(self.region):
+            lower_block(low, body)
+            self.env = low.env
+            self.terminated = low.builder.terminated
+
+    def close(self, names: list[str]) -> None:
+        """End the region by yielding the variables' values."""
+        with self.low.region(self.region):
+            self.low.env = self.env
+            _end(self.low, "flow.yield", names)
+
+
+def _for(low: Lowering, node: ast.For) -> None:
+    if node.orelse:
+        return _eagerly(low, node, "`for ... else` around a state")
+    iterable = lower_expression(low, node.iter)
+    names = low.assigned([node.target, *node.body])
+    initial = [low.lookup(name) for name in names]
+    item = Value(OBJ, "item")
+    region = Region([item, *(Value(OBJ, name) for name in names)])
+    with _loop(low, region, names, region.args[1:]):
+        bind_target(low, node.target, item)
+        lower_block(low, node.body)
+        if not low.builder.terminated:
+            _end(low, "flow.yield", names)
+    return _close_loop(low, "flow.for", [iterable, *initial], names, [region])
+
+
+def _while(low: Lowering, node: ast.While) -> None:
+    if node.orelse:
+        return _eagerly(low, node, "`while ... else` around a state")
+    names = low.assigned([node.test, *node.body])
+    initial = [low.lookup(name) for name in names]
+    test = Region([Value(OBJ, name) for name in names])
+    body = Region([Value(OBJ, name) for name in names])
+    with _loop(low, test, names, test.args):
+        condition = lower_expression(low, node.test)
+        low.builder.op("flow.condition", [condition, *(low.lookup(name) for name in names)])
+    with _loop(low, body, names, body.args):
+        lower_block(low, node.body)
+        if not low.builder.terminated:
+            _end(low, "flow.yield", names)
+    return _close_loop(low, "flow.while", initial, names, [test, body])
+
+
+class _loop:
+    """Builds into a region of a loop, with the carried variables bound to the region's arguments."""
+
+    def __init__(self, low: Lowering, region: Region, names: list[str], args: list[Value]) -> None:
+        self.low, self.names, self.args = low, names, args
+        self.inside = low.region(region)
+
+    def __enter__(self) -> None:
+        self.inside.__enter__()
+        self.low.env.update(zip(self.names, self.args, strict=True))
+        self.low.loops.append(self.names)
+
+    def __exit__(self, *error: Any) -> None:
+        self.low.loops.pop()
+        self.inside.__exit__(*error)
+
+
+def _close_loop(low: Lowering, op: str, operands: list[Value], names: list[str], regions: list[Region]) -> None:
+    made = low.builder.op(op, operands, results=[OBJ] * len(names), hints=names, regions=regions)
+    low.env.update(zip(names, made.results, strict=True))
+
+
+def _with(low: Lowering, node: ast.With) -> None:
+    match node.items:
+        case [ast.withitem(ast.Call(func=ast.Attribute(value=base, attr=role), args=[], keywords=[]), None)] if (
+            f"{role}_begin" in _ROLE_MARKS and low.scope.kind(base) == "state" and not any(map(_leaves, node.body))
+        ):
+            cell = state_cell(low, base)
+            _mark(low, cell, role, "begin")
+            lower_block(low, node.body)
+            _mark(low, cell, role, "end")
+        case _:
+            _eagerly(low, node, "`with` around a state")
+
+
+# What stays Python.
+
+
+def _other(low: Lowering, node: ast.stmt) -> None:
+    """A simple statement as host code, with the reads of states lifted out; a compound one runs eagerly."""
+    if isinstance(node, ast.Match) or hasattr(node, "body"):
+        return _eagerly(low, node, f"`{_keyword(node)}` around a state")
+    temporaries: dict[str, Value] = {}
+    lifted = copy.copy(node)
+    for field in ("value", "test", "exc"):
+        if isinstance(child := getattr(lifted, field, None), ast.expr):
+            setattr(lifted, field, lift(low, child, temporaries))
+            break  # only what is evaluated first may be lifted
+    code = ast.unparse(lifted) if temporaries else low.source.segment([node])
+    low.block_op(code, [lifted], temporaries)
+    return None
+
+
+def _keyword(node: ast.stmt) -> str:
+    words = {ast.TryStar: "try", ast.AsyncWith: "async with", ast.AsyncFor: "async for", ast.FunctionDef: "def"}
+    return words.get(type(node), type(node).__name__.removesuffix("Def").lower())
+
+
+def _eagerly(low: Lowering, node: ast.stmt, reason: str) -> None:
+    """Run a whole statement as Python, states and all, and pass on how it ended."""
+    exits = _leaves(node)
+    if low.scope.mentions(node):
+        low.on_eager(node, reason)
+    made = low.block_op(low.source.segment([node]), [node], {}, signals=bool(exits))
+    if not exits:
+        return
+    signal, value = made.results[-2:]
+    for exit_ in sorted(exits):
+        _on_signal(low, signal, exit_, value)
+
+
+def _on_signal(low: Lowering, signal: Value, name: str, value: Value) -> None:
+    condition = low.expression_op(f"__signal == {name!r}", [], {"__signal": signal})
+    yes, no = Region(), Region()
+    low.builder.op("flow.if", [condition], results=(), regions=[yes, no])
+    with low.region(yes):
+        if name == "return":
+            low.builder.op("flow.return", [value])
+        else:
+            _end(low, f"flow.{name}", low.loops[-1])
+    with low.region(no):
+        low.builder.op("flow.yield")
+
+
+_LOWER: dict[type[ast.stmt], Callable[[Lowering, Any], None]] = {
+    ast.Assign: _assign,
+    ast.AnnAssign: _annotated,
+    ast.AugAssign: _augmented,
+    ast.Expr: _expression,
+    ast.Return: _return,
+    ast.Break: _break,
+    ast.Continue: _continue,
+    ast.If: _if,
+    ast.For: _for,
+    ast.While: _while,
+    ast.With: _with,
+}
