@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -72,6 +73,15 @@ class Tree:
         batch = Batch(torch.zeros_like(positions), positions, self.writes, self.reads, torch.tensor([0]))
         batch.check()
         return batch
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and lose much on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
