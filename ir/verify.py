@@ -28,7 +28,10 @@ def verify(module: Module, *, after: str | None = None) -> None:
     """Raise VerifyError if the module breaks a rule; `after` names the pass that made it."""
     _check_module(module, after)
     for function in module.functions.values():
-        _FunctionChecker(module, function, after).check()
+        try:
+            _FunctionChecker(module, function, after).check()
+        except RecursionError:
+            raise VerifyError(f"@{function.name} nests regions too deeply{_after(after)}") from None
 
 
 def _check_module(module: Module, after: str | None) -> None:
