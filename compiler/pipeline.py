@@ -1,0 +1,67 @@
+"""The compiler's pipeline: every pass in its order, with its name, its switch and its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from ..ir.core import Module, clone
+from ..ir.errors import UsageError
+from ..ir.verify import verify
+from .canonicalize import canonicalize
+from .dce import dce
+from .promote import promote
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A function that rewrites a module in place without changing what it means."""
+
+    name: str
+    run: Callable[[Module], None]
+    summary: str
+
+
+PIPELINE = (
+    Pass("promote", promote, "states that do not escape become prompt values"),
+    Pass("canonicalize", canonicalize, "constant texts appended in a row become one"),
+    Pass("dce", dce, "what nobody can notice is dropped"),
+)
+
+
+def run_pipeline(
+    module: Module,
+    *,
+    after: str | None = None,
+    disable: Collection[str] = (),
+    on_pass: Callable[[Pass, Module, float], None] | None = None,
+) -> Module:
+    """A copy of the module after the pipeline, or after the pass named `after`; "frontend" means after none.
+
+    Each pass's result is verified. `on_pass` gets the pass, the module and the milliseconds it took. Raises UsageError
+    for a name that is no pass, VerifyError, which names the pass, when one breaks the module.
+    """
+    _check_names([*disable, *([after] if after else [])])
+    module = clone(module)
+    verify(module, after="frontend")
+    if after == "frontend":
+        return module
+    for each in PIPELINE:
+        if each.name not in disable:
+            started = time.perf_counter()
+            each.run(module)
+            elapsed_ms = (time.perf_counter() - started) * 1000
+            verify(module, after=each.name)
+            if on_pass is not None:
+                on_pass(each, module, elapsed_ms)
+        if each.name == after:
+            break
+    return module
+
+
+def _check_names(names: Collection[str]) -> None:
+    known = ["frontend", *(each.name for each in PIPELINE)]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no pass named {name!r}", help=f"the passes are {', '.join(known)}")

@@ -1,0 +1,28 @@
+"""What passes share: finding and replacing the uses of a value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from ..ir.core import Op, Region, Value
+
+
+def uses(region: Region, value: Value) -> Iterator[tuple[Op, int]]:
+    """Each use of a value in a region and below: the op and the operand's index."""
+    for op in region.walk():
+        for index, operand in enumerate(op.operands):
+            if operand is value:
+                yield op, index
+
+
+def use_counts(region: Region) -> Counter[Value]:
+    """How often each value is used in a region and below."""
+    return Counter(operand for op in region.walk() for operand in op.operands)
+
+
+def replace_uses(region: Region, old: Value, new: Value) -> None:
+    """Use `new` wherever `old` is used."""
+    for op in region.walk():
+        if old in op.operands:
+            op.operands = [new if operand is old else operand for operand in op.operands]
