@@ -77,10 +77,13 @@ class Tokenizer:
     ) -> None:
         """`parts` are those of tokenizer.json that `load` reads; `chat` makes the chat format when first asked.
 
-        Takes `inner` over: its post-processor, truncation and padding are switched off. Raises ModelError when its
-        tokens have no bytes of their own.
+        Takes `inner` over: its post-processor, truncation and padding are switched off, for plain ids and true
+        offsets. Raises ModelError when its tokens have no bytes of their own.
         """
-        self._inner = _without_extras(inner)
+        inner.post_processor = None
+        inner.no_truncation()
+        inner.no_padding()
+        self._inner = inner
         self.bos_id = bos_id
         self.eos_ids = eos_ids
         self._chat = chat
@@ -231,14 +234,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} cannot be read: {error}", help=_DAMAGED) from error
 
 
-def _without_extras(inner: Inner) -> Inner:
-    """Makes it give plain ids and true offsets: no special tokens, truncation, padding or trimmed offsets."""
-    inner.post_processor = None
-    inner.no_truncation()
-    inner.no_padding()
-    return inner
-
-
 def _index_at(encoding: Encoding, position: int) -> int | None:
     """The index of the token that begins at this character, or None when none does."""
     index: int | None = encoding.char_to_token(position)
@@ -250,14 +245,18 @@ def _index_at(encoding: Encoding, position: int) -> int | None:
 
 def _bos_id(inner: Inner, config: Mapping[str, Any], model_dir: Path) -> int | None:
     """The id that the tokenizer puts before a text, by its post-processor or its configuration."""
-    plain = inner.encode("a", add_special_tokens=False).ids
-    full = inner.encode("a", add_special_tokens=True).ids
+    plain = _unpadded(inner.encode("a", add_special_tokens=False))
+    full = _unpadded(inner.encode("a", add_special_tokens=True))
     if full[1 : 1 + len(plain)] == plain and full[:1] != plain[:1]:
         return full[0]
     token = _token_text(config.get("bos_token"))
     if not config.get("add_bos_token") or token is None:
         return None
     return _known_id(inner, token, "bos_token", model_dir)
+
+
+def _unpadded(encoding: Encoding) -> list[int]:
+    return [token_id for token_id, real in zip(encoding.ids, encoding.attention_mask, strict=True) if real]
 
 
 def _known_id(inner: Inner, token: str, key: str, model_dir: Path) -> int:
