@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from .core import Attr, Function, Module, Op, Region, Value
 from .errors import VerifyError
 from .ops import OPS, OpDef
-from .printer import Names, excerpt, function_lines
+from .printer import Names, excerpt, function_lines, print_attr
 from .types import CELL, KINDS, OBJ, PROMPT, TEXT, Type
 
 _TYPES = {"prompt": PROMPT, "text": TEXT, "obj": OBJ, "cell": CELL}
@@ -374,5 +374,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = print_attr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
