@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from ..ir.core import Module, Op, Region, Value
-from .rewrite import replace_uses, use_counts
+from .rewrite import remove_ops, replace_uses, use_counts
 
 
 def canonicalize(module: Module) -> None:
     """Fuse constant appends, in place."""
     for function in module.functions.values():
-        defined = {result: op for op in function.body.walk() for result in op.results}
-        counts = use_counts(function.body)
-        for op in list(function.body.walk()):
-            if (text := _constant_text(op, defined)) is not None:
-                _fuse(function.body, op, text, defined, counts)
+        dead: list[Op] = []
+        _fuse_region(function.body, function.body, dead)
+        remove_ops(function.body, dead)
+
+
+def _fuse_region(body: Region, region: Region, dead: list[Op]) -> None:
+    defined = {result: op for op in body.walk() for result in op.results}
+    counts = use_counts(body)
+    fused: list[Op] = []
+    for op in region.ops:
+        text = _constant_text(op, defined)
+        before = defined.get(op.operands[0]) if text is not None else None
+        earlier = _constant_text(before, defined)
+        if text == "":
+            counts[op.operands[0]] += counts[op.result] - 1
+            replace_uses(body, op.result, op.operands[0])
+            dead.append(op)
+        elif text is not None and earlier is not None and before is not None and counts[op.operands[0]] == 1:
+            constant = Op("py.const", [], [Value(op.operands[1].type)], {"value": earlier + text}, span=op.span)
+            defined[constant.result] = constant
+            fused.append(constant)
+            op.operands = [before.operands[0], constant.result]
+            op.span = before.span.merge(op.span) if before.span and op.span else op.span
+            dead.append(before)
+        fused.append(op)
+        for inner in op.regions:
+            _fuse_region(body, inner, dead)
+    region.ops = fused
 
 
 def _constant_text(op: Op | None, defined: dict[Value, Op]) -> str | None:
@@ -23,31 +46,3 @@ def _constant_text(op: Op | None, defined: dict[Value, Op]) -> str | None:
     source = defined.get(op.operands[1])
     text = source.attrs["value"] if source is not None and source.name == "py.const" else None
     return text if isinstance(text, str) else None
-
-
-def _fuse(body: Region, op: Op, text: str, defined: dict[Value, Op], counts: dict[Value, int]) -> None:
-    """Make `op` append its own text and that of the append before it, or drop it when its text is empty."""
-    before = op.operands[0]
-    if text == "":
-        replace_uses(body, op.result, before)
-        counts[before] += counts[op.result]
-        counts[op.result] = 0
-        return
-    first = defined.get(before)
-    earlier = _constant_text(first, defined)
-    if earlier is None or first is None or counts[before] != 1:
-        return
-    constant = Op("py.const", [], [Value(op.operands[1].type)], {"value": earlier + text}, span=op.span)
-    _insert_before(body, op, constant)
-    defined[constant.result] = constant
-    op.operands = [first.operands[0], constant.result]
-    if first.span is not None and op.span is not None:
-        op.span = first.span.merge(op.span)
-    counts[before] = 0
-
-
-def _insert_before(region: Region, op: Op, new: Op) -> bool:
-    if op in region.ops:
-        region.ops.insert(region.ops.index(op), new)
-        return True
-    return any(_insert_before(inner, op, new) for other in region.ops for inner in other.regions)

@@ -7,7 +7,7 @@ does not exist, and dropping a gen would change the run's usage, so those stay.
 from __future__ import annotations
 
 from ..ir.core import Module, Op, Region, Value
-from .rewrite import use_counts
+from .rewrite import remove_ops, use_counts
 
 _SILENT = {"py.const", "py.unbound", "py.unbox", "cell.load", "prompt.empty", "prompt.role"}
 
@@ -21,20 +21,9 @@ def dce(module: Module) -> None:
 
 def _drop_ops(body: Region) -> bool:
     counts = use_counts(body)
-    dead = [op for op in body.walk() if _is_silent(op) and not any(counts[value] for value in op.results)]
-    _remove(body, {id(op) for op in dead})
+    dead = [op for op in body.walk() if op.name in _SILENT and not any(counts[value] for value in op.results)]
+    remove_ops(body, dead)
     return bool(dead)
-
-
-def _is_silent(op: Op) -> bool:
-    return op.name in _SILENT
-
-
-def _remove(region: Region, dead: set[int]) -> None:
-    region.ops = [op for op in region.ops if id(op) not in dead]
-    for op in region.ops:
-        for inner in op.regions:
-            _remove(inner, dead)
 
 
 def _drop_carried(body: Region) -> bool:

@@ -1,9 +1,9 @@
-"""What passes share: finding and replacing the uses of a value."""
+"""What passes share: finding and replacing the uses of a value, taking ops out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ..ir.core import Op, Region, Value
 
@@ -26,3 +26,12 @@ def replace_uses(region: Region, old: Value, new: Value) -> None:
     for op in region.walk():
         if old in op.operands:
             op.operands = [new if operand is old else operand for operand in op.operands]
+
+
+def remove_ops(region: Region, dead: Collection[Op]) -> None:
+    """Take ops out of a region and the regions below; their results must be unused."""
+    gone = {id(op) for op in dead}
+    region.ops = [op for op in region.ops if id(op) not in gone]
+    for op in region.ops:
+        for inner in op.regions:
+            remove_ops(inner, dead)

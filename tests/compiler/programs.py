@@ -1,0 +1,98 @@
+"""Plain functions that the front end's golden tests compile; each shows one construct."""
+
+import ramify as rf
+
+
+def ask(s, question, limit=8):
+    s += rf.user(question) + rf.assistant(rf.gen("answer", max_tokens=limit))
+    return s["answer"]
+
+
+def appends(s, topic: str):
+    """Docstrings are not host code."""
+    s += "Topic: " + topic + rf.gen("x", max_tokens=4, stop=["\n", "."]) + "."
+    s += rf.system("Be brief.") + rf.user(f"Say: {topic}")
+    s += rf.assistant("I say " + rf.gen_int("n") + rf.select("mood", ["good", "bad"]))
+
+
+def branches(s, flag):
+    if flag:
+        s += "yes"
+        word = s["x"]
+    else:
+        word = "none"
+    return word
+
+
+def loops(s, items):
+    found = []
+    for index, item in enumerate(items):
+        if not item:
+            continue
+        s += item + rf.gen(f"g{index}")
+        if s[f"g{index}"] == "stop":
+            break
+        found.append(item)
+    while len(found) < 3:
+        s += "more"
+        found.append("more")
+    return found
+
+
+def forks(s, aspects):
+    for branch, aspect in zip(s.fork(len(aspects)), aspects, strict=True):
+        branch += aspect + rf.gen("review")
+        s += f"{aspect}: {branch['review']}"
+    return [b["review"] for b in s.fork(2) if b["review"]]
+
+
+def helpers(s, question):
+    first = ask(s, question)
+    return first, ask(s.copy(), question="again", limit=2)
+
+
+def closures(s, scale):
+    total = 0
+    double = lambda v: v * scale + total  # noqa: E731
+    total = double(2)
+    s += str(total)
+    s["total"] = total
+    return s.get_var("total")
+
+
+def eager_statement(s):
+    for _ in range(2):
+        try:
+            s += rf.gen("x")
+            if s["x"]:
+                return 1
+        except ValueError:
+            continue
+    return 2
+
+
+def eager_whole(s):
+    global counter
+    counter = 1
+    s += "text"
+
+
+GOLDEN = (appends, branches, loops, forks, helpers, closures, eager_statement, eager_whole)
+
+
+# What the front end refuses.
+
+
+def no_parameters():
+    return 1
+
+
+def generator(s):
+    s += "größe: "
+    for größe in (1, 2):  # noqa: PLC2401
+        x = "größe"
+        yield größe, x  # noqa: E702
+
+
+async def coroutine(s):
+    s += "x"

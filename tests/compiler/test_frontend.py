@@ -1,0 +1,108 @@
+"""The front end: golden IR for each construct, exact error texts, and where it runs things eagerly."""
+
+from __future__ import annotations
+
+import linecache
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+from ramify.compiler.frontend import compile_function
+from ramify.ir.errors import CompileError
+from ramify.ir.printer import print_module
+from ramify.ir.verify import verify
+
+from . import programs
+
+
+@pytest.mark.parametrize("function", programs.GOLDEN, ids=lambda f: f.__name__)
+def test_golden(function: FunctionType, golden) -> None:
+    lowered = compile_function(function)
+    verify(lowered.module)
+    golden(Path("frontend") / f"{function.__name__}.ir", print_module(lowered.module))
+
+
+def refusal(function: FunctionType) -> str:
+    with pytest.raises(CompileError) as caught:
+        compile_function(function)
+    return str(caught.value).replace(programs.__file__, "programs.py")
+
+
+def line_of(text: str) -> int:
+    lines = Path(programs.__file__).read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def test_generator_is_refused_with_the_caret_under_non_ascii_text() -> None:
+    line = line_of("yield größe")
+    assert refusal(programs.generator).splitlines() == [
+        f"programs.py:{line}",
+        '            x = "größe"; yield größe, x  # noqa: E702',
+        "                         ^^^^^^^^^^^^^^",
+        "error: `yield` cannot stand in a program",
+        "help: collect the values in a list and return it; stream with `options(stream=...)`",
+    ]
+
+
+def test_coroutine_is_refused() -> None:
+    assert refusal(programs.coroutine).splitlines()[1:4] == [  # type: ignore[arg-type]
+        "    async def coroutine(s):",
+        "    ^^^^^^^^^^^^^^^^^^^",
+        "error: `async def` cannot be a program",
+    ]
+
+
+def test_a_program_needs_a_state() -> None:
+    assert "program no_parameters has no parameters" in refusal(programs.no_parameters)
+
+
+def test_lambda_is_refused() -> None:
+    with pytest.raises(CompileError, match="is not a def statement"):
+        compile_function(lambda s: s)
+
+
+def test_source_that_is_gone() -> None:
+    space: dict[str, FunctionType] = {}
+    exec("def f(s):\n    s += 'x'\n", space)
+    with pytest.raises(CompileError, match="the source of f cannot be found"):
+        compile_function(space["f"])
+
+
+def test_source_typed_into_a_repl() -> None:
+    text = "def f(s):\n    s += 'x'\n"
+    linecache.cache["<typed-1>"] = (len(text), None, text.splitlines(True), "<typed-1>")
+    space: dict[str, FunctionType] = {}
+    exec(compile(text, "<typed-1>", "exec"), space)
+    module = compile_function(space["f"]).module
+    assert [op.name for op in module.walk()].count("prompt.append") == 1
+    span = next(op.span for op in module.walk() if op.name == "prompt.append")
+    assert span is not None and (span.file, span.line, span.source_line()) == ("<typed-1>", 2, "    s += 'x'")
+
+
+def test_eager_parts_are_said_with_reason_and_line() -> None:
+    (note,) = compile_function(programs.eager_statement).eager
+    assert note.reason == "`try` around a state" and note.span.source_line().strip() == "try:"
+    (note,) = compile_function(programs.eager_whole).eager
+    assert note.reason == "`global` needs the function's own frame"
+
+
+def test_indented_functions_keep_their_columns() -> None:
+    def inner(s):
+        s += "deep"
+
+    append = next(op for op in compile_function(inner).module.walk() if op.name == "prompt.append")
+    assert append.span is not None
+    assert append.span.excerpt()[1].strip() == "^" * len('"deep"')
+
+
+def test_every_op_has_a_span() -> None:
+    for function in programs.GOLDEN:
+        for op in compile_function(function).module.walk():
+            assert op.span is not None and op.span.file == programs.__file__, op.name
+
+
+def test_rebinding_a_global_makes_the_result_out_of_date(monkeypatch) -> None:
+    lowered = compile_function(programs.helpers)
+    assert lowered.current()
+    monkeypatch.setattr(programs, "ask", lambda s, question: None)
+    assert not lowered.current()
