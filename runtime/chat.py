@@ -316,12 +316,12 @@ class _Derivation:
         return prompts
 
     def _lead(self, prompts: Mapping[str | None, str], finished: Mapping[str | None, list[str]]) -> str:
-        """The text between the generation prompt and the content of a finished message, where it is always one."""
-        pairs = [(prompts[before], text) for before, texts in finished.items() if before in prompts for text in texts]
-        if not all(text.startswith(prompt) for prompt, text in pairs):
+        """The text between the generation prompt after a user message and the content of the finished message."""
+        prompt, texts = prompts[USER], finished[USER]
+        if not all(text.startswith(prompt) for text in texts):
             self.notes.append("the template does not write finished assistant messages as its generation prompt begins")
             return ""
-        leads = sorted({text[len(prompt) :] for prompt, text in pairs})
+        leads = sorted({text.removeprefix(prompt) for text in texts})
         if len(leads) > 1:
             self.notes.append(f"the template adds {leads[-1]!r} to some assistant messages; here they stay as they are")
             return ""

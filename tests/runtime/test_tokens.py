@@ -62,11 +62,20 @@ def corpus() -> list[str]:
     return ["".join(rng.choice(WORDS) + rng.choice(GAPS) for _ in range(60)) for _ in range(150)]
 
 
-def _train(inner: Inner, *, size: int = 420, alphabet: bool = True) -> None:
-    initial = pre_tokenizers.ByteLevel.alphabet() if alphabet else []
-    tokens = ["<unk>", "<s>", *([] if alphabet else [f"<0x{byte:02X}>" for byte in range(256)])]
+def _train(inner: Inner) -> None:
+    _train_on_corpus(inner, 420, ["<unk>", "<s>"], pre_tokenizers.ByteLevel.alphabet())
+
+
+def _trained_pieces(inner: Inner) -> Inner:
+    """Trained in SentencePiece's manner; the byte tokens are given as special ones, and then made plain tokens."""
+    _train_on_corpus(inner, 500, ["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in range(256))], [])
+    added = json.loads(inner.to_str())["added_tokens"]
+    return _changed(inner, added_tokens=[token for token in added if not token["content"].startswith("<0x")])
+
+
+def _train_on_corpus(inner: Inner, size: int, tokens: list[str], alphabet: list[str]) -> None:
     trainer = trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=initial, special_tokens=tokens, show_progress=False, max_token_length=12
+        vocab_size=size, initial_alphabet=alphabet, special_tokens=tokens, show_progress=False, max_token_length=12
     )
     inner.train_from_iterator(corpus(), trainer)
 
@@ -104,8 +113,7 @@ def _llama2(*, normalized_specials: bool = False) -> Inner:
     """SentencePiece-style in the form of Llama 2's tokenizer.json: normalizer, no pre-tokenizer, byte fallback."""
     inner = Inner(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    _train(inner, size=500, alphabet=False)
-    inner = _changed(inner, pre_tokenizer=None)
+    inner = _changed(_trained_pieces(inner), pre_tokenizer=None)
     inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     inner.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -117,7 +125,7 @@ def _llama2(*, normalized_specials: bool = False) -> Inner:
 def _metaspace(prepend: str, *, split: bool) -> Inner:
     inner = Inner(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend)
-    _train(inner, size=500, alphabet=False)
+    inner = _trained_pieces(inner)
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend, split=split)
     inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=prepend)])
     inner.add_special_tokens(SPECIAL)
@@ -151,8 +159,7 @@ def _spanning_tokens() -> Inner:
     inner = Inner(models.BPE(unk_token="<unk>", byte_fallback=True))
     inner.normalizer = normalizers.Replace(" ", "▁")
     inner.decoder = decoders.Replace("▁", " ")
-    _train(inner, size=500, alphabet=False)
-    return inner
+    return _trained_pieces(inner)
 
 
 def _unigram(*, split: bool) -> Inner:
@@ -363,7 +370,8 @@ def test_streamed_text_is_the_decoded_text(kind: str, data: st.DataObject) -> No
     assert stream.flush() == ""
 
 
-@pytest.mark.parametrize("kind", sorted(set(MAKERS) - {"unigram", "unigram-joined", "spanning", "nfkc"}))
+# The library decodes special tokens that it normalizes although it was told to skip them.
+@pytest.mark.parametrize("kind", sorted(set(MAKERS) - {"unigram", "unigram-joined", "spanning", "llama2-normalized"}))
 @settings(max_examples=60, deadline=None)
 @given(text=texts)
 def test_decoding_agrees_with_the_library_on_texts(kind: str, text: str) -> None:
