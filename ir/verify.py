@@ -74,7 +74,7 @@ class _FunctionChecker:
     def check(self) -> None:
         names, args = self.function.param_names, self.function.body.args
         if len(names) != len(args):
-            self.fail(None, f"{len(names)} parameter names for {len(args)} parameters")
+            self.fail(None, f"{_count(len(names), 'parameter name')} for {_count(len(args), 'parameter')}")
         if len(set(names)) != len(names):
             self.fail(None, f"two parameters of the same name in {', '.join(names)}")
         self.region(None, self.function.body, _Place("the body of a function", {"flow.return": None}))
@@ -141,9 +141,6 @@ class _FunctionChecker:
                 self.fail(op, f"operand {number} of {op.name} must be {expected}, not {value.type}")
 
     def results(self, op: Op, declared: OpDef) -> None:
-        for result in op.results:
-            if not _is_type(result.type):
-                self.fail(op, f"{op.name} gives a value of the unknown type {result.type}")
         if declared.results == "*":
             return
         expected = [str(type_) for type_ in _signature(declared.results)[0]]
@@ -343,8 +340,13 @@ def _parse_expression(code: str) -> None:
 
 
 def _parse_statements(code: str) -> None:
-    indented = code[:1] in (" ", "\t")
-    ast.parse(f"if True:\n{code}" if indented else code)
+    first = next((line for line in code.split("\n") if line.strip()), "")
+    if not first[:1].isspace():
+        ast.parse(code)
+        return
+    wrapped = ast.parse(f"if True:\n{code}").body
+    if len(wrapped) > 1 or not isinstance(wrapped[0], ast.If) or wrapped[0].orelse:
+        raise SyntaxError("its lines are indented unevenly")
 
 
 def _is_type(type_: Any) -> bool:
