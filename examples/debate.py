@@ -62,6 +62,8 @@ def debate(s, question: str, rounds: int = 2, claim: str = ""):
 def load_rows(path: Path) -> Iterator[dict[str, str]]:
     """Rows for `ramify run --data`: JSON lines, or a JSON list of objects, of which only the question is used."""
     text = path.read_text(encoding="utf-8")
-    records = json.loads(text) if text.lstrip().startswith("[") else map(json.loads, filter(str.strip, text.splitlines()))
+    records = (
+        json.loads(text) if text.lstrip().startswith("[") else map(json.loads, filter(str.strip, text.splitlines()))
+    )
     for record in records:
         yield {"question": record["question"]}

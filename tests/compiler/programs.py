@@ -89,9 +89,9 @@ def no_parameters():
 
 def generator(s):
     s += "größe: "
-    for größe in (1, 2):  # noqa: PLC2401
-        x = "größe"
-        yield größe, x  # noqa: E702
+    for größe in (1, 2):
+        x = ("größe", (yield größe))
+    return x
 
 
 async def coroutine(s):

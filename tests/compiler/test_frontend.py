@@ -37,8 +37,8 @@ def test_generator_is_refused_with_the_caret_under_non_ascii_text() -> None:
     line = line_of("yield größe")
     assert refusal(programs.generator).splitlines() == [
         f"programs.py:{line}",
-        '            x = "größe"; yield größe, x  # noqa: E702',
-        "                         ^^^^^^^^^^^^^^",
+        '            x = ("größe", (yield größe))',
+        "                           ^^^^^^^^^^^",
         "error: `yield` cannot stand in a program",
         "help: collect the values in a list and return it; stream with `options(stream=...)`",
     ]
