@@ -1,6 +1,78 @@
-"""ramify: structured LM programs in Python, compiled for prefix sharing and run on a radix KV cache."""
+"""ramify: a language embedded in Python for LM programs, a compiler for it, and the runtime that executes them.
 
-if __name__ != "ramify":  # the folder itself is not importable under another name
-    raise ImportError("import ramify, not its folder")
+    import ramify as rf
+
+    @rf.program
+    def answer(s, question):
+        s += rf.user(question)
+        s += rf.assistant(rf.gen("answer"))
+
+    answer.run(question="...")["answer"]
+
+Names are loaded when they are first used, so that importing ramify is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if __name__ != "ramify":
+    raise ImportError("the repository root is the package `ramify`; install it (pip install -e .) and import that")
+
+if TYPE_CHECKING:
+    from .ir.errors import RamifyError as RamifyError
+    from .lang.options import set_default_backend as set_default_backend
+    from .lang.primitives import assistant as assistant
+    from .lang.primitives import assistant_begin as assistant_begin
+    from .lang.primitives import assistant_end as assistant_end
+    from .lang.primitives import gen as gen
+    from .lang.primitives import gen_int as gen_int
+    from .lang.primitives import gen_string as gen_string
+    from .lang.primitives import select as select
+    from .lang.primitives import system as system
+    from .lang.primitives import system_begin as system_begin
+    from .lang.primitives import system_end as system_end
+    from .lang.primitives import user as user
+    from .lang.primitives import user_begin as user_begin
+    from .lang.primitives import user_end as user_end
+    from .lang.program import Program as Program
+    from .lang.program import program as program
+    from .lang.run import Run as Run
+    from .lang.state import ForkGroup as ForkGroup
+    from .lang.state import State as State
+    from .runtime.request import SamplingParams as SamplingParams
+
+    function = program
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ir.errors": ("RamifyError",),
+    "lang.options": ("set_default_backend",),
+    "lang.primitives": (
+        "gen", "gen_int", "gen_string", "select", "system", "user", "assistant",
+        "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
+    ),
+    "lang.program": ("Program", "program"),
+    "lang.run": ("Run",),
+    "lang.state": ("ForkGroup", "State"),
+    "runtime.request": ("SamplingParams",),
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_ALIASES = {"function": "program"}
+
+__all__ = ["function", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    target = _ALIASES.get(name, name)
+    if target not in _HOME:
+        raise AttributeError(f"module 'ramify' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[target]}", __name__), target)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

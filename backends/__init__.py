@@ -1,0 +1,50 @@
+"""The places where programs run: `open_backend` finds one by name or directory and keeps it for the process."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from ..ir.errors import UsageError
+from ..runtime.backend import Backend
+
+_opened: dict[str, Backend] = {}
+_opening = threading.RLock()
+TINY = "tiny"
+
+
+def open_backend(spec: str | Path | Backend) -> Backend:
+    """The backend that `spec` names: "tiny" (the embedded model), a model directory, or a backend itself.
+
+    One that was opened before is given again, so that all runs share its cache. Raises UsageError, ModelError.
+    """
+    if not isinstance(spec, str | Path):
+        return spec
+    directory = _directory(spec)
+    with _opening:
+        backend = _opened.get(str(directory))
+        if backend is None:
+            from .local import LocalBackend
+
+            backend = _opened[str(directory)] = LocalBackend(directory)
+        return backend
+
+
+def close_backends() -> None:
+    """Close every backend that `open_backend` keeps."""
+    with _opening:
+        for backend in _opened.values():
+            backend.close()
+        _opened.clear()
+
+
+def _directory(spec: str | Path) -> Path:
+    if spec == TINY:
+        return Path(__file__).parent / TINY / "weights"
+    directory = Path(spec).expanduser()
+    if directory.is_dir():
+        return directory.resolve()
+    raise UsageError(
+        f"there is no backend {str(spec)!r}: it is neither a known name nor a directory",
+        help='use "tiny" (the embedded model), or the path of a model directory in Hugging Face layout',
+    )

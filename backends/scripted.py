@@ -1,0 +1,193 @@
+"""A backend without a model: a function of the prompt's text answers. For tests, of ramify and of users' programs.
+
+Words count as tokens. Answers are cut at stop strings and at max_tokens and come in pieces, as a model's would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from ..ir.errors import BackendError
+from ..runtime.backend import Chat, Sink
+from ..runtime.chat import ChatFormat
+from ..runtime.loop import loop, post
+from ..runtime.prompt import Prompt
+from ..runtime.request import Delta, Done, Failed, FinishReason, SamplingParams, TokenLogprob
+
+Reply = Callable[[str, SamplingParams], str | BaseException]
+Score = Callable[[str, str], float]
+
+MARKS = ChatFormat.from_marks({role: (f"<{role}>", f"</{role}>\n") for role in ("system", "user", "assistant", "tool")})
+_WORDS = (
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "haven",
+    "islet",
+    "jetty",
+    "knoll",
+    "ledge",
+    "maple",
+)
+
+
+def hash_reply(text: str, params: SamplingParams) -> str:
+    """A few words that depend on the prompt, and on the seed where a model would sample."""
+    seed = params.seed if params.temperature > 0 else None
+    digest = hashlib.blake2b(f"{seed}|{text}".encode(), digest_size=8).digest()
+    return "".join(f" {_WORDS[byte % len(_WORDS)]}" for byte in digest[: 3 + digest[7] % 5])
+
+
+def hash_score(text: str, choice: str) -> float:
+    """A log-probability that depends on the prompt and the choice."""
+    return -1.0 - zlib.crc32(f"{text}|{choice}".encode()) / 2**32
+
+
+def words(text: str) -> list[str]:
+    """The pieces of a text that count as its tokens: words with the space before them."""
+    return re.findall(r"\s*\S+|\s+$", text)
+
+
+class ScriptedBackend:
+    """Answers with `reply(prompt text, params)`, after `delay` seconds; an exception it returns or raises fails.
+
+    select takes the choice with the highest `score(prompt text, choice)`. Both functions are called on the loop thread
+    and must not block. requests: the prompt texts of all requests so far, in the order they came.
+    """
+
+    name = "scripted"
+
+    def __init__(
+        self, reply: Reply = hash_reply, *, score: Score = hash_score, delay: float = 0.0, chat: Chat = MARKS
+    ) -> None:
+        self.chat = chat
+        self.reply = reply
+        self.score = score
+        self.delay = delay
+        self.requests: list[str] = []
+        self._closed = False
+
+    def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> _Script:
+        """See Backend."""
+        return self._begin(prompt, sink, sink.wants_deltas, lambda text: _cut(self._answer(text, params), params))
+
+    def select(self, prompt: Prompt, choices: Sequence[str], method: str, sink: Sink) -> _Script:
+        """See Backend."""
+        return self._begin(prompt, sink, False, lambda text: self._choose(text, choices))
+
+    def close(self) -> None:
+        """Refuse what comes from now on."""
+        self._closed = True
+
+    def _begin(self, prompt: Prompt, sink: Sink, streams: bool, answer: Callable[[str], Done]) -> _Script:
+        script = _Script(sink, streams, self.delay)
+        post(self._run, prompt, script, answer)
+        return script
+
+    def _run(self, prompt: Prompt, script: _Script, answer: Callable[[str], Done]) -> None:
+        try:
+            if self._closed:
+                raise BackendError("the scripted backend is closed")
+            text = prompt.text_value()
+            assert isinstance(text, str)
+            self.requests.append(text)
+            script.play(answer(text), prompt_tokens=len(words(text)))
+        except Exception as error:
+            script.fail(error)
+
+    def _answer(self, text: str, params: SamplingParams) -> str:
+        answer = self.reply(text, params)
+        if isinstance(answer, BaseException):
+            raise answer
+        if not isinstance(answer, str):
+            raise TypeError(f"the reply function returned {type(answer).__name__}, not a text")
+        return answer
+
+    def _choose(self, text: str, choices: Sequence[str]) -> Done:
+        scores = [self.score(text, choice) for choice in choices]
+        best = max(range(len(choices)), key=scores.__getitem__)
+        logprobs = tuple(TokenLogprob(index, score) for index, score in enumerate(scores))
+        return Done(choices[best], _ids(choices[best]), "stop", logprobs=logprobs)
+
+
+class _Script:
+    """One answer on its way to its sink; also the handle that cancels it."""
+
+    def __init__(self, sink: Sink, streams: bool, delay: float) -> None:
+        self._sink = sink
+        self._streams = streams
+        self._delay = delay
+        self._begun = perf_counter()
+        self._over = False
+
+    def cancel(self) -> None:
+        post(self._cancel)
+
+    def _cancel(self) -> None:
+        self._end(Done("", (), "cancelled"))
+
+    def fail(self, error: Exception) -> None:
+        """The answer is an error."""
+        if self._delay:
+            loop().later(self._delay, self._end, Failed(error))
+        else:
+            self._end(Failed(error))
+
+    def play(self, done: Done, prompt_tokens: int) -> None:
+        """Send the answer's pieces and its end, spread over the delay."""
+        pieces = words(done.text) if self._streams else []
+        if not self._delay:
+            for piece in pieces:
+                self._send(piece)
+            self._finish(done, prompt_tokens)
+            return
+        for index, piece in enumerate(pieces):
+            loop().later(self._delay * (index + 1) / (len(pieces) + 1), self._send, piece)
+        loop().later(self._delay, self._finish, done, prompt_tokens)
+
+    def _send(self, piece: str) -> None:
+        if not self._over:
+            self._sink(Delta(piece, _ids(piece)))
+
+    def _finish(self, done: Done, prompt_tokens: int) -> None:
+        self._end(
+            Done(
+                done.text,
+                done.token_ids,
+                done.finish_reason,
+                matched=done.matched,
+                logprobs=done.logprobs,
+                prompt_tokens=prompt_tokens,
+                generated_tokens=len(done.token_ids),
+                wall_ms=(perf_counter() - self._begun) * 1000,
+            )
+        )
+
+    def _end(self, event: Done | Failed) -> None:
+        if not self._over:
+            self._over = True
+            self._sink(event)
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    return tuple(zlib.crc32(word.encode()) & 0xFFFF for word in words(text))
+
+
+def _cut(text: str, params: SamplingParams) -> Done:
+    """The answer as a model with these parameters would give it: up to the first stop string or max_tokens words."""
+    limited = words(text)[: params.max_tokens]
+    reason: FinishReason = "length" if len(limited) < len(words(text)) else "stop"
+    text = "".join(limited)
+    found = [(text.index(stop), stop) for stop in params.stop if stop in text]
+    if not found:
+        return Done(text, _ids(text), reason)
+    position, matched = min(found)
+    return Done(text[:position], _ids(text[:position]), "stop", matched=matched)

@@ -1,0 +1,65 @@
+"""How a program is run: on which backend, eagerly or compiled, with which sampling defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import UsageError
+from ..runtime.backend import Backend
+from ..runtime.expression import SAMPLING_NAMES
+from ..runtime.generation import StreamEvent
+from ..runtime.request import SamplingParams
+
+RUN_OPTIONS = ("backend", "eager", "stream", "timeout")
+_default: str | Path | Backend | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of a run. backend None is the default one; timeout in seconds; sampling is what gens do not say.
+
+    stream is called with each StreamEvent on the thread that called `run`, and may raise to end the run.
+    """
+
+    backend: str | Path | Backend | None = None
+    eager: bool = False
+    stream: Callable[[StreamEvent], None] | None = None
+    timeout: float | None = None
+    sampling: SamplingParams = SamplingParams()  # noqa: RUF009 (frozen)
+
+    def updated(self, given: dict[str, Any]) -> Options:
+        """These options with others on top. Raises UsageError for names that are none, RequestError for bad values."""
+        sampling = {name: given[name] for name in given if name in SAMPLING_NAMES}
+        if isinstance(sampling.get("stop"), str):
+            sampling["stop"] = (sampling["stop"],)
+        for name in ("stop", "stop_token_ids"):
+            if name in sampling:
+                sampling[name] = tuple(sampling[name])
+        options = {name: given[name] for name in given if name in RUN_OPTIONS}
+        if unknown := sorted(given.keys() - sampling.keys() - options.keys()):
+            known = ", ".join([*RUN_OPTIONS, *sorted(SAMPLING_NAMES)])
+            raise UsageError(f"there is no option {unknown[0]!r}", help=f"the options are {known}")
+        params = replace(self.sampling, **sampling)
+        params.check()
+        return replace(self, **options, sampling=params)
+
+    def open_backend(self) -> Backend:
+        """The backend to run on."""
+        from ..backends import open_backend
+
+        return open_backend(default_backend() if self.backend is None else self.backend)
+
+
+def set_default_backend(backend: str | Path | Backend | None) -> None:
+    """What programs run on from now on when nothing else is said; None is the environment's choice again."""
+    global _default
+    _default = backend
+
+
+def default_backend() -> str | Path | Backend:
+    """What programs run on when nothing else is said: RAMIFY_MODEL if set, else the embedded model."""
+    return _default if _default is not None else os.environ.get("RAMIFY_MODEL") or "tiny"

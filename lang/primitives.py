@@ -1,0 +1,155 @@
+"""The functions that programs build prompts from: gen, select and the chat roles.
+
+They return inert expressions (runtime/expression.py). The front end knows them by their `__ramify__` mark and compiles
+calls of them into ops with the same meaning.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from ..runtime.expression import Gen, RoleMark, Select, Sequence, Spot, build_gen, build_select, role_message
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def primitive(mark: str) -> Callable[[F], F]:
+    """Mark a function for the front end."""
+
+    def apply(function: F) -> F:
+        function.__ramify__ = mark  # type: ignore[attr-defined]
+        return function
+
+    return apply
+
+
+@primitive("gen")
+def gen(
+    name: str | None = None,
+    *,
+    max_tokens: int | None = None,
+    min_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    frequency_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    repetition_penalty: float | None = None,
+    stop: str | Iterable[str] | None = None,
+    stop_token_ids: Iterable[int] | None = None,
+    ignore_eos: bool | None = None,
+    seed: int | None = None,
+    logprobs: int | None = None,
+    dtype: type | str | None = None,
+    choices: Iterable[str] | None = None,
+) -> Gen | Select:
+    """Text that the model generates; `name` makes it a variable.
+
+    What is not given comes from the run, and else from SamplingParams: max_tokens 128, temperature 0 (greedy). dtype:
+    int, float or bool turn the text into a value, which may fail with a ValueError. choices: the same as `select`.
+    """
+    given = dict(
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        frequency_penalty=frequency_penalty,
+        presence_penalty=presence_penalty,
+        repetition_penalty=repetition_penalty,
+        stop=stop,
+        stop_token_ids=stop_token_ids,
+        ignore_eos=ignore_eos,
+        seed=seed,
+        logprobs=logprobs,
+        dtype=dtype,
+        choices=choices,
+    )
+    return build_gen(name, given, _caller())
+
+
+@primitive("gen_int")
+def gen_int(name: str | None = None, **params: Any) -> Gen | Select:
+    """`gen` of a whole number."""
+    return build_gen(name, params | {"dtype": int}, _caller())
+
+
+@primitive("gen_string")
+def gen_string(name: str | None = None, **params: Any) -> Gen | Select:
+    """`gen` of text, said so."""
+    return build_gen(name, params | {"dtype": str}, _caller())
+
+
+@primitive("select")
+def select(
+    name: str | None = None,
+    choices: Iterable[str] | None = None,
+    *,
+    choices_method: str = "token_length_normalized",
+) -> Select:
+    """The choice that the model finds most likely, by the mean log-probability of its tokens."""
+    return build_select(name, choices, choices_method, _caller())
+
+
+@primitive("system")
+def system(body: object = None) -> Sequence:
+    """A system message."""
+    return role_message("system", body)
+
+
+@primitive("user")
+def user(body: object = None) -> Sequence:
+    """A user message."""
+    return role_message("user", body)
+
+
+@primitive("assistant")
+def assistant(body: object = None) -> Sequence:
+    """An assistant message."""
+    return role_message("assistant", body)
+
+
+@primitive("system_begin")
+def system_begin() -> RoleMark:
+    """The beginning of a system message."""
+    return RoleMark("system", "begin")
+
+
+@primitive("system_end")
+def system_end() -> RoleMark:
+    """The end of a system message."""
+    return RoleMark("system", "end")
+
+
+@primitive("user_begin")
+def user_begin() -> RoleMark:
+    """The beginning of a user message."""
+    return RoleMark("user", "begin")
+
+
+@primitive("user_end")
+def user_end() -> RoleMark:
+    """The end of a user message."""
+    return RoleMark("user", "end")
+
+
+@primitive("assistant_begin")
+def assistant_begin() -> RoleMark:
+    """The beginning of an assistant message."""
+    return RoleMark("assistant", "begin")
+
+
+@primitive("assistant_end")
+def assistant_end() -> RoleMark:
+    """The end of an assistant message."""
+    return RoleMark("assistant", "end")
+
+
+def _caller() -> Spot:
+    """Where the caller of the primitive stands."""
+    frame = sys._getframe(2)
+    return Spot(frame.f_code, frame.f_lasti)

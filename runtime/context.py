@@ -1,0 +1,202 @@
+"""One execution of a program: what it runs on, what it has asked for, what it has used, and how it ends.
+
+Both ways of running a program, eagerly on a host thread and compiled on the loop, share this. Everything but `request`
+happens on the loop thread.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..ir.errors import Cancelled
+from .backend import Backend
+from .expression import Gen, Select, Where, sampling
+from .generation import Generation, GenRecord, StreamEvent
+from .loop import loop, post
+from .pending import Pending, Settled
+from .prompt import Prompt
+from .request import Done, SamplingParams
+
+_RELEASE_SECONDS = 5.0
+_branch_numbers = threading.Lock()
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a run has used. wall_ms runs from its start to its end; calls counts generations and choices."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    calls: int = 0
+    wall_ms: float = 0.0
+
+
+class Context:
+    """An execution on `backend`, with `defaults` for what its gens do not say.
+
+    stream: called with each StreamEvent, on the loop thread or a host thread; must not block. cancelled: why it was
+    cancelled, if it was. reads: values that the program has read before they arrived (compiled runs only).
+    """
+
+    __slots__ = (
+        "_branches", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults", "host_context",
+        "in_flight", "on_cancel", "reads", "stream", "streams", "usage",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        backend: Backend,
+        defaults: SamplingParams | None = None,
+        stream: Callable[[StreamEvent], None] | None = None,
+    ) -> None:
+        self.backend = backend
+        self.defaults = defaults or _DEFAULTS
+        self.stream = stream
+        self.streams = stream is not None
+        self.cancelled: BaseException | None = None
+        self.usage = Usage()
+        self.calls: list[Generation] = []
+        self.reads: list[Pending[Any]] = []
+        self.in_flight = 0
+        self.on_cancel: Callable[[BaseException], None] | None = None
+        self.host_context = contextvars.copy_context()
+        self._branches: dict[tuple[int, ...], int] | None = None
+        self._told: list[BaseException] | None = None
+        self._released: Pending[None] | None = None
+        self._started = time.perf_counter()
+
+    def root(self) -> Prompt:
+        """A new empty prompt of this run."""
+        return Prompt(self, None, "root")
+
+    def request(self, prompt: Prompt, expression: Gen | Select, where: Where) -> Prompt:
+        """The prompt after a generation or choice, which starts as soon as the prompt before it is complete.
+
+        Thread-safe. Raises RequestError for sampling parameters out of range.
+        """
+        params = sampling(self.defaults, expression.params) if isinstance(expression, Gen) else None
+        generation = Generation(self, prompt, expression, params, where)
+        self.calls.append(generation)
+        before = prompt.arrived()
+        kind = "gen" if params is not None else "select"
+        node = Prompt(self, prompt, kind, generation, expression.name, generation.pending)  # type: ignore[arg-type]
+        if before is None:
+            post(generation.start)
+        else:
+            before.add_callback(lambda blocker: post(generation.parent_arrived, blocker))
+        return node
+
+    def number_branches(self, path: tuple[int, ...], count: int) -> int:
+        """The first of `count` fork numbers that are new below a path."""
+        with _branch_numbers:
+            if self._branches is None:
+                self._branches = {}
+            first = self._branches.get(path, 0)
+            self._branches[path] = first + count
+            return first
+
+    def emit(self, event: StreamEvent) -> None:
+        """Hand an event to the stream."""
+        if self.stream is not None:
+            self.stream(event)
+
+    def tell(self, node: Prompt) -> None:
+        """Stream a text or mark, once all that stands before it has been."""
+        blocker = node.arrived()
+        if blocker is None:
+            self.emit(_event(node))
+        else:
+            blocker.add_callback(lambda done: None if done.error else self.emit(_event(node)))
+
+    def told(self, error: BaseException) -> None:
+        """The program has seen this error (it was raised at a read), so what it does now is its own decision."""
+        if self._told is None:
+            self._told = []
+        self._told.append(error)
+
+    def count(self, done: Done) -> None:
+        """Add a finished request to the usage."""
+        usage = self.usage
+        usage.calls += 1
+        usage.prompt_tokens += done.prompt_tokens
+        usage.cached_tokens += done.cached_tokens
+        usage.generated_tokens += done.generated_tokens
+
+    def released(self) -> None:
+        """A request has sent its last event."""
+        self.in_flight -= 1
+        if self.in_flight == 0 and self._released is not None:
+            self._released.set_result(None)
+
+    def cancel(self, error: BaseException | None = None) -> None:
+        """End the run: pending values fail with `error`, requests are cancelled. On the loop thread."""
+        if self.cancelled is not None:
+            return
+        self.cancelled = error or Cancelled("the run was cancelled")
+        self._abandon(self.cancelled)
+        if self.on_cancel is not None:
+            self.on_cancel(self.cancelled)
+
+    def _abandon(self, error: BaseException) -> None:
+        for generation in list(self.calls):
+            if not generation.pending.done:
+                generation.cancel(error)
+
+    async def conclude(self, error: BaseException | None) -> BaseException | None:
+        """End the run after its body, which raised `error` or returned; gives the error that the run ends with.
+
+        That is the one an eager run would have met first: of a value that was read, then the body's own, then that of
+        a generation nobody has read, in program order. Outstanding requests are awaited, or cancelled on an error.
+        """
+        if self.cancelled is None:
+            error = await self._read_error() or error
+        if error is None:
+            error = await self._call_error()
+        if error is not None:
+            self.cancelled = self.cancelled or Cancelled("the run ended with an error", help=str(error))
+            self._abandon(self.cancelled)
+            await self._release()
+        self.usage.wall_ms = (time.perf_counter() - self._started) * 1000
+        return error
+
+    async def _read_error(self) -> BaseException | None:
+        for read in self.reads:
+            await Settled(read)
+            if read.error is not None:
+                return read.error
+        return None
+
+    async def _call_error(self) -> BaseException | None:
+        for generation in self.calls:
+            await Settled(generation.pending)
+            error = generation.error
+            if error is not None and not any(error is told for told in self._told or ()):
+                return error
+        return self.cancelled
+
+    async def _release(self) -> None:
+        """Wait until the backend has let go of every request, but not forever."""
+        if self.in_flight:
+            self._released = Pending()
+            loop().later(_RELEASE_SECONDS, self._released.set_result, None)
+            await self._released
+
+    def trace(self) -> list[GenRecord]:
+        """A record of each generation and choice, in program order."""
+        return [generation.record() for generation in self.calls]
+
+
+_DEFAULTS = SamplingParams()
+
+
+def _event(node: Prompt) -> StreamEvent:
+    if node.kind == "role":
+        return StreamEvent(node.branch, "begin" if node.open else "end", node.value.role, "role")
+    text = node.value if isinstance(node.value, str) else node.value.result()
+    return StreamEvent(node.branch, None, text, "text")

@@ -1,0 +1,226 @@
+"""What the primitives build and `prompt += ...` takes: text, generations, choices, role marks and sequences of them.
+
+Expressions are inert values: nothing runs before one is appended to a prompt. `lang/primitives.py` builds them for the
+user's code, the interpreter builds the same ones from `lm.*` ops, so both reject the same arguments in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from types import CodeType
+from typing import Any
+
+from ..ir.span import Span
+from .request import SamplingParams
+
+SAMPLING_NAMES = frozenset(f.name for f in fields(SamplingParams))
+CHOICE_METHODS = ("token_length_normalized",)
+_DTYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A place in running code (code object and instruction offset); cheap to take, turned into a Span on demand."""
+
+    code: CodeType
+    instruction: int
+
+    def span(self) -> Span | None:
+        """The source range of the instruction, if the code object knows it."""
+        positions = list(self.code.co_positions())
+        index = self.instruction // 2
+        if index >= len(positions):
+            return None
+        line, end_line, column, end_column = positions[index]
+        if line is None:
+            return None
+        return Span(self.code.co_filename, line, column or 0, end_line or line, end_column or (column or 0) + 1)
+
+
+Where = Spot | Span | None
+
+
+def span_of(where: Where) -> Span | None:
+    """The span of a place."""
+    return where.span() if isinstance(where, Spot) else where
+
+
+class Expression:
+    """Base of all expressions: `+` joins them with one another and with text."""
+
+    __slots__ = ()
+
+    def __add__(self, other: object) -> Sequence:
+        return _join(self, other)
+
+    def __radd__(self, other: object) -> Sequence:
+        return _join(other, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Gen(Expression):
+    """A generation. `params` holds the sampling parameters that were given; the others come from the run."""
+
+    name: str | None
+    params: tuple[tuple[str, Any], ...] = ()
+    dtype: type | None = None
+    where: Where = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Select(Expression):
+    """A choice among texts."""
+
+    name: str | None
+    choices: tuple[str, ...]
+    method: str = "token_length_normalized"
+    where: Where = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RoleMark(Expression):
+    """The beginning (`mark` "begin") or the end ("end") of a chat message."""
+
+    role: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence(Expression):
+    """Parts one after another: texts and expressions."""
+
+    parts: tuple[str | Expression, ...]
+
+
+def role_message(role: str, body: object = None) -> Sequence:
+    """A whole chat message of a role."""
+    parts = () if body is None else (_part(body),)
+    return Sequence((RoleMark(role, "begin"), *parts, RoleMark(role, "end")))
+
+
+def flatten(expression: Expression) -> list[str | Expression]:
+    """The texts, gens, selects and marks of an expression, in order."""
+    flat: list[str | Expression] = []
+    todo: list[str | Expression] = [expression]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, Sequence):
+            todo.extend(reversed(part.parts))
+        else:
+            flat.append(part)
+    return flat
+
+
+def _part(value: object) -> str | Expression:
+    if isinstance(value, str | Expression):
+        return value
+    raise TypeError(f"a prompt is made of text and expressions, not {type(value).__name__}: {_short(value)}")
+
+
+def _join(left: object, right: object) -> Sequence:
+    parts: list[str | Expression] = []
+    for side in (_part(left), _part(right)):
+        parts.extend(side.parts if isinstance(side, Sequence) else (side,))
+    return Sequence(tuple(parts))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def build_gen(name: object = None, params: Mapping[str, Any] | None = None, where: Where = None) -> Gen | Select:
+    """The expression of `gen(name, **params)`; a parameter that is None counts as not given.
+
+    Raises TypeError for unknown parameters and for values of the wrong type.
+    """
+    given = {key: value for key, value in (params or {}).items() if value is not None}
+    dtype, choices = given.pop("dtype", None), given.pop("choices", None)
+    if unknown := [key for key in given if key not in SAMPLING_NAMES]:
+        raise TypeError(f"gen() got an unexpected keyword argument {unknown[0]!r}")
+    if choices is not None:
+        return build_select(name, choices, where=where)
+    if "stop" in given:
+        given["stop"] = _strings("stop", given["stop"])
+    if "stop_token_ids" in given:
+        given["stop_token_ids"] = tuple(given["stop_token_ids"])
+    return Gen(_name("gen", name), tuple(given.items()), _dtype(dtype), where)
+
+
+def build_select(
+    name: object = None, choices: Iterable[str] | None = None, method: str | None = None, where: Where = None
+) -> Select:
+    """The expression of `select(name, choices)`. Raises TypeError or ValueError for choices that cannot be."""
+    if choices is None or isinstance(choices, str):
+        raise TypeError("select() needs `choices`, a list of texts")
+    texts = _strings("choices", choices)
+    if not texts or not all(texts):
+        raise ValueError("select() needs at least one choice, and no empty ones")
+    method = method or CHOICE_METHODS[0]
+    if method not in CHOICE_METHODS:
+        raise ValueError(f"unknown choices_method {method!r}; known: {', '.join(CHOICE_METHODS)}")
+    return Select(_name("select", name), texts, method, where)
+
+
+def _name(function: str, name: object) -> str | None:
+    if name is None or isinstance(name, str):
+        return name
+    raise TypeError(f"{function}() takes a variable name (str) first, not {type(name).__name__}: {_short(name)}")
+
+
+def _strings(parameter: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    texts = tuple(value) if isinstance(value, Iterable) else (value,)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{parameter} takes texts, not {type(text).__name__}: {_short(text)}")
+    return texts
+
+
+def _dtype(dtype: object) -> type | None:
+    if dtype is None or dtype in _DTYPES.values():
+        return dtype  # type: ignore[return-value]
+    if isinstance(dtype, str) and dtype in _DTYPES:
+        return _DTYPES[dtype]
+    raise TypeError(f"dtype must be one of int, float, bool, str, not {_short(dtype)}")
+
+
+def convert(text: str, dtype: type | None, name: str | None) -> Any:
+    """The value that a generated text stands for. Raises ValueError that shows the text."""
+    if dtype is None or dtype is str:
+        return text
+    stripped = text.strip()
+    try:
+        if dtype is bool:
+            return _boolean(stripped)
+        return dtype(stripped)
+    except ValueError:
+        label = f"gen({name!r}, dtype={dtype.__name__})"
+        raise ValueError(f"{label} generated {text!r}, which is no {dtype.__name__}") from None
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError(text)
+
+
+@lru_cache(maxsize=4096)
+def _sampling(defaults: SamplingParams, given: tuple[tuple[str, Any], ...]) -> SamplingParams:
+    params = replace(defaults, **dict(given))
+    params.check()
+    return params
+
+
+def sampling(defaults: SamplingParams, given: tuple[tuple[str, Any], ...]) -> SamplingParams:
+    """The run's defaults with what the program gave. Raises RequestError for values out of range, TypeError."""
+    try:
+        return _sampling(defaults, given)
+    except TypeError as error:
+        raise TypeError(f"a sampling parameter has a value of the wrong type: {dict(given)} ({error})") from None

@@ -1,0 +1,223 @@
+"""One generation or choice of a run: from the prompt that asks for it to its last event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..ir.errors import RamifyError
+from ..ir.span import Span
+from .backend import Handle
+from .expression import Gen, Select, Where, convert, span_of
+from .pending import Pending, PendingText
+from .request import Delta, Done, Event, Failed, SamplingParams, TokenLogprob
+
+if TYPE_CHECKING:
+    from .context import Context
+    from .prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """Something became part of a prompt, told while the run goes on.
+
+    branch: the path of fork numbers, () for the first state. kind "text" is text of the program, "role" a mark (name
+    is "begin" or "end", text the role), "gen" a newly generated piece of variable `name`, "select" a choice.
+    """
+
+    branch: tuple[int, ...]
+    name: str | None
+    text: str
+    kind: Literal["text", "role", "gen", "select"]
+
+
+@dataclass(frozen=True, slots=True)
+class GenRecord:
+    """One generation or choice of a run, for the trace. Times in milliseconds; error is set if it failed."""
+
+    kind: Literal["gen", "select"]
+    name: str | None
+    branch: tuple[int, ...]
+    span: Span | None
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    queue_ms: float
+    wall_ms: float
+    logprobs: tuple[TokenLogprob, ...]
+    error: BaseException | None
+
+
+class Generation:
+    """A request to the backend and its sink. `pending` is done when the text is there; `done` holds it then."""
+
+    __slots__ = (
+        "_handle", "_started", "_value", "_value_error", "context", "done", "expression", "params", "pending", "prompt",
+        "where",
+    )  # fmt: skip
+
+    def __init__(
+        self, context: Context, prompt: Prompt, expression: Gen | Select, params: SamplingParams | None, where: Where
+    ) -> None:
+        self.context = context
+        self.prompt = prompt
+        self.expression = expression
+        self.params = params
+        self.where = where
+        self.pending: Pending[Done] = Pending()
+        self.done: Done | None = None
+        self._handle: Handle | None = None
+        self._started = False
+        self._value: Any = None
+        self._value_error: Exception | None = None
+
+    @property
+    def wants_deltas(self) -> bool:
+        """Whether somebody looks at the text while it grows."""
+        return self.context.streams
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed, or why its text does not stand for a value of the type asked for."""
+        return self.pending.error or self._value_error
+
+    def parent_arrived(self, blocker: Pending[Any]) -> None:
+        """Start now that the prompt is complete; if something in it failed, fail with the same error."""
+        if blocker.error is not None:
+            self.pending.set_error(blocker.error)
+        else:
+            self.start()
+
+    def start(self) -> None:
+        """Send the request. On the loop thread."""
+        context = self.context
+        if context.cancelled is not None:
+            self.pending.set_error(context.cancelled)
+            return
+        self._started = True
+        context.in_flight += 1
+        try:
+            self._handle = self._send()
+        except Exception as error:
+            self(Failed(error))
+        if self.pending.done and self._started and self._handle is not None:
+            self._handle.cancel()  # the run was cancelled while the request was being sent
+
+    def _send(self) -> Handle:
+        backend, expression = self.context.backend, self.expression
+        if isinstance(expression, Select):
+            return backend.select(self.prompt, expression.choices, expression.method, self)
+        assert self.params is not None
+        return backend.generate(self.prompt, self.params, self)
+
+    def __call__(self, event: Event) -> None:
+        """Take an event of the request. On the loop thread."""
+        if isinstance(event, Delta):
+            if self.context.streams and not self.pending.done:
+                self._tell(event.text)
+        elif self._started:
+            self._started = False
+            self._handle = None
+            if isinstance(event, Done):
+                self._complete(event)
+            else:
+                self._fail(event.error)
+            self.context.released()
+
+    def cancel(self, error: BaseException) -> None:
+        """Give up the result; the backend is asked to stop and still sends its last event."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self.pending.set_error(error)
+
+    def _tell(self, text: str) -> None:
+        kind: Literal["gen", "select"] = "select" if isinstance(self.expression, Select) else "gen"
+        if text:
+            self.context.emit(StreamEvent(self.prompt.branch, self.expression.name, text, kind))
+
+    def _complete(self, done: Done) -> None:
+        self.context.count(done)
+        if self.pending.done:
+            return
+        self.done = done
+        expression = self.expression
+        if isinstance(expression, Select):
+            self._value = done.text
+            if self.context.streams:
+                self._tell(done.text)
+        else:
+            self._convert(done.text, expression)
+        self.pending.set_result(done)
+
+    def _convert(self, text: str, expression: Gen) -> None:
+        try:
+            self._value = convert(text, expression.dtype, expression.name)
+        except ValueError as error:
+            self._value_error = error
+            self._locate(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._locate(error)
+        self.pending.set_error(error)
+
+    def _locate(self, error: BaseException) -> None:
+        span = span_of(self.where)
+        if span is None:
+            return
+        if isinstance(error, RamifyError):
+            error.span = error.span or span
+        else:
+            error.add_note(f"in the generation at {span}")
+
+    def value(self) -> Any:
+        """The variable's value, or a Pending of it (also when it has failed)."""
+        if self.done is not None and self._value_error is None:
+            return self._value
+        expression = self.expression
+        is_text = isinstance(expression, Select) or expression.dtype in (None, str)
+        return self.pending.then(self._arrived_value, PendingText() if is_text else None)
+
+    def _arrived_value(self, _: Done) -> Any:
+        if self._value_error is not None:
+            raise self._value_error
+        return self._value
+
+    def meta_info(self) -> dict[str, Any]:
+        """What the backend told about it; once it is done."""
+        done = self.done
+        assert done is not None
+        info = {
+            "prompt_tokens": done.prompt_tokens,
+            "cached_tokens": done.cached_tokens,
+            "completion_tokens": done.generated_tokens,
+            "finish_reason": done.finish_reason,
+            "matched": done.matched,
+            "token_ids": list(done.token_ids),
+            "queue_ms": done.queue_ms,
+            "wall_ms": done.wall_ms,
+        }
+        if isinstance(self.expression, Select):
+            choices = zip(self.expression.choices, done.logprobs, strict=False)
+            return info | {"scores": {choice: logprob.logprob for choice, logprob in choices}}
+        return info | {"logprobs": list(done.logprobs)}
+
+    def record(self) -> GenRecord:
+        """Its line in the trace."""
+        done = self.done or Done("", (), "cancelled")
+        return GenRecord(
+            "select" if isinstance(self.expression, Select) else "gen",
+            self.expression.name,
+            self.prompt.branch,
+            span_of(self.where),
+            done.text,
+            done.finish_reason,
+            done.prompt_tokens,
+            done.cached_tokens,
+            done.generated_tokens,
+            done.queue_ms,
+            done.wall_ms,
+            done.logprobs,
+            self.error,
+        )

@@ -1,0 +1,111 @@
+"""Threads for host code that may block: a bounded number of them work, any number may stand still.
+
+A thread that waits for a Pending gives its share to another, so that programs which run programs that run programs can
+never use up the pool and wait for one another forever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .loop import loop
+from .pending import Pending, this_thread
+
+T = TypeVar("T")
+_IDLE_SECONDS = 10.0
+
+
+class HostPool:
+    """Runs functions on daemon threads; at most `limit` of them work at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._tasks: deque[tuple[Callable[[], Any], Pending[Any]]] = deque()
+        self._changed = threading.Condition()
+        self._idle = 0
+        self._working = 0  # threads that neither idle nor stand still in `blocking()`
+
+    def submit(self, function: Callable[[], T]) -> Pending[T]:
+        """Call `function()` on a host thread; the result arrives on the loop thread. Thread-safe."""
+        pending: Pending[T] = Pending()
+        with self._changed:
+            self._tasks.append((function, pending))
+            self._staff()
+        return pending
+
+    def block(self) -> None:
+        """The calling thread of this pool stands still from now on."""
+        with self._changed:
+            self._working -= 1
+            self._staff()
+
+    def unblock(self) -> None:
+        """It goes on. The bound may be exceeded for a while: making it wait for a share could deadlock."""
+        with self._changed:
+            self._working += 1
+
+    def _staff(self) -> None:
+        """See to it that a waiting task gets a thread, if the bound allows. Called with the lock held."""
+        if not self._tasks or self._working >= self.limit:
+            return
+        if self._idle:
+            self._changed.notify()
+        else:
+            self._working += 1
+            threading.Thread(target=self._serve, name="ramify-host", daemon=True).start()
+
+    def _serve(self) -> None:
+        this_thread.gate = self
+        while (task := self._next()) is not None:
+            _perform(*task)
+            del task
+
+    def _next(self) -> tuple[Callable[[], Any], Pending[Any]] | None:
+        """The next task for the calling worker, which counts as working; None when it should end."""
+        with self._changed:
+            while not self._tasks or self._working > self.limit:
+                self._working -= 1
+                self._idle += 1
+                woken = self._changed.wait(_IDLE_SECONDS)
+                self._idle -= 1
+                if not woken and not self._tasks:
+                    return None
+                self._working += 1
+            task = self._tasks.popleft()
+            self._staff()
+            return task
+
+
+def _perform(function: Callable[[], Any], pending: Pending[Any]) -> None:
+    try:
+        result = function()
+    except BaseException as error:
+        loop().post(pending.set_error, error)
+    else:
+        loop().post(pending.set_result, result)
+
+
+_pool: HostPool | None = None
+_starting = threading.Lock()
+
+
+def host_pool() -> HostPool:
+    """The process's pool."""
+    global _pool
+    with _starting:
+        if _pool is None:
+            _pool = HostPool(max(8, 2 * (os.cpu_count() or 1)))
+        return _pool
+
+
+def _forget() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,306 @@
+"""Prompts: immutable values that share their beginnings.
+
+A prompt is the last node of a chain with parent pointers. The chain holds the prompt's text, role marks, generated
+segments and variables alike, so that whoever has a prompt has all of it, and two prompts that grew from one share its
+nodes. Appending never waits: a node whose content is still on its way carries a `blocker`. Chains are thousands of
+nodes long, so nothing here recurses over parents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ..ir.errors import RamifyError, UsageError
+from .expression import Expression, Gen, RoleMark, Select, Where, flatten
+from .pending import Pending, PendingText, gather
+from .reading import Reading
+
+if TYPE_CHECKING:
+    from .context import Context
+
+Kind = Literal["root", "text", "role", "gen", "select", "image", "bind", "fork"]
+
+
+class UnknownVariable(RamifyError, KeyError):
+    """A variable was read that the prompt does not have; also a KeyError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The beginning of a chat message: its role, its number and the role of the one before it."""
+
+    role: str
+    index: int
+    previous: str | None
+
+
+class Segment(NamedTuple):
+    """A stretch of a prompt as a backend sees it; `generated` is what made it, for spans of generated tokens."""
+
+    text: str
+    generated: Any = None
+
+
+class Prompt(Reading):
+    """One node of a prompt chain, and the prompt that ends with it.
+
+    value: by kind, the text (str or Pending), the Message, the Generation, the image, or the bound value.
+    blocker: a Pending that is done once everything up to here has arrived; None when it has. bound: the nearest node
+    that binds a variable. message: the begin mark of the last message; `open` says whether it has not ended. branch:
+    the path of forks that led here, for display only. tokens: a cache of prompt_tokens.
+    """
+
+    __slots__ = (
+        "blocker", "bound", "branch", "children", "context", "kind", "message", "name", "open", "parent", "tokens",
+        "value",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        context: Context,
+        parent: Prompt | None,
+        kind: Kind,
+        value: Any = None,
+        name: str | None = None,
+        blocker: Pending[Any] | None = None,
+    ) -> None:
+        self.context = context
+        self.parent = parent
+        self.kind = kind
+        self.value = value
+        self.name = name
+        self.children = 0
+        self.tokens: Any = None
+        if parent is None:
+            self.bound: Prompt | None = None
+            self.message: Message | None = None
+            self.open = False
+            self.branch: tuple[int, ...] = ()
+            self.blocker = blocker
+            return
+        parent.children += 1
+        self.bound = parent.bound if name is None else self
+        self.message = parent.message
+        self.open = parent.open
+        self.branch = parent.branch
+        self.blocker = parent.arrived() if blocker is None else blocker
+
+    @property
+    def prompt(self) -> Prompt:
+        """Itself, so that a prompt is read as a State is."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"<prompt of {sum(1 for _ in self.upwards())} segments, variables {list(self.names())}>"
+
+    def append_value(self, value: object, where: Where = None) -> Prompt:
+        """Append a text or an expression. Raises TypeError for anything else."""
+        if isinstance(value, str):
+            return self.append_text(value)
+        if not isinstance(value, Expression):
+            raise TypeError(f"a prompt takes text and expressions, not {_describe(value)}")
+        prompt = self
+        for part in flatten(value):
+            prompt = prompt.append_text(part) if isinstance(part, str) else prompt._append_part(part, where)
+        return prompt
+
+    def _append_part(self, part: Expression, where: Where) -> Prompt:
+        if isinstance(part, Gen | Select):
+            return self.context.request(self, part, where or part.where)
+        if isinstance(part, RoleMark):
+            return self.role(part.role, part.mark)
+        raise TypeError(f"a prompt takes text and expressions, not {_describe(part)}")
+
+    def append_text(self, text: str | PendingText) -> Prompt:
+        """Append text that may still be on its way."""
+        blocker: Pending[Any] | None = None
+        if not isinstance(text, str):
+            if text.done and text.error is None:
+                text = text.result()
+            else:
+                before = self.arrived()
+                blocker = text if before is None else gather((before, text))
+        node = Prompt(self.context, self, "text", text, None, blocker)
+        if self.context.streams:
+            self.context.tell(node)
+        return node
+
+    def role(self, role: str, mark: str) -> Prompt:
+        """Begin or end a chat message. Raises UsageError when messages would nest or an end has no beginning."""
+        if mark == "begin":
+            return self._begin(role)
+        message = self.message
+        if message is None or not self.open or message.role != role:
+            now = f"the message of {message.role} is open" if message is not None and self.open else "none is open"
+            raise UsageError(f"the end of a message of {role} where {now}", help=_PAIR)
+        return self._mark(message, open=False)
+
+    def _begin(self, role: str) -> Prompt:
+        message = self.message
+        if message is None:
+            return self._mark(Message(role, 0, None), open=True)
+        if self.open:
+            raise UsageError(
+                f"a message of {role} begins inside one of {message.role}; messages do not nest", help=_PAIR
+            )
+        return self._mark(Message(role, message.index + 1, message.role), open=True)
+
+    def _mark(self, message: Message, *, open: bool) -> Prompt:
+        node = Prompt(self.context, self, "role", message)
+        node.message, node.open = message, open
+        if self.context.streams:
+            self.context.tell(node)
+        return node
+
+    def append_image(self, image: object) -> Prompt:
+        """Append an image (path or bytes)."""
+        return Prompt(self.context, self, "image", image)
+
+    def bind(self, name: str, value: Any) -> Prompt:
+        """Bind a variable to a value, which may be a Pending."""
+        return Prompt(self.context, self, "bind", value, name)
+
+    def fork(self, count: int) -> list[Prompt]:
+        """`count` prompts that go on from here, each under a branch number of its own."""
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"fork() takes the number of branches (int), not {_describe(count)}")
+        if count < 0:
+            raise ValueError(f"fork() takes the number of branches, got {count}")
+        first = self.context.number_branches(self.branch, count)
+        return [self._branch(first + offset) for offset in range(count)]
+
+    def _branch(self, number: int) -> Prompt:
+        node = Prompt(self.context, self, "fork")
+        node.branch = (*self.branch, number)
+        return node
+
+    def replay(self, nodes: list[Prompt]) -> Prompt:
+        """Append copies of nodes of another branch: same texts, marks, generated tokens and variables."""
+        prompt = self
+        for node in nodes:
+            if node.kind == "role":
+                prompt = prompt.role(node.value.role, "begin" if node.open else "end")
+            elif node.kind == "text":
+                prompt = prompt.append_text(node.value)
+            elif node.kind != "fork":
+                blocker = prompt.arrived()
+                if node.kind in ("gen", "select") and not node.value.pending.done:
+                    own = node.value.pending
+                    blocker = own if blocker is None else gather((blocker, own))
+                prompt = Prompt(self.context, prompt, node.kind, node.value, node.name, blocker)
+        return prompt
+
+    def arrived(self) -> Pending[Any] | None:
+        """What to wait for until everything in the prompt is there; None when it is. A failed one stays."""
+        blocker = self.blocker
+        if blocker is not None and blocker.done and blocker.error is None:
+            self.blocker = blocker = None
+        return blocker
+
+    def upwards(self) -> Iterator[Prompt]:
+        """The nodes from this one to the root."""
+        node: Prompt | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def since(self, start: Prompt | None) -> list[Prompt]:
+        """The nodes after `start` (or from the root), in reading order. Raises UsageError if it is no ancestor."""
+        nodes = []
+        node: Prompt | None = self
+        while node is not start:
+            if node is None:
+                raise UsageError("the prompt did not grow from the one it is compared with")
+            nodes.append(node)
+            node = node.parent
+        nodes.reverse()
+        return nodes
+
+    def find(self, name: str) -> Prompt:
+        """The node that binds a variable last. Raises UnknownVariable, which names the known ones."""
+        node = self.bound
+        while node is not None:
+            if node.name == name:
+                return node
+            node = node.parent.bound if node.parent is not None else None
+        known = ", ".join(map(repr, self.names())) or "none so far"
+        raise UnknownVariable(f"the state has no variable {name!r}; it has: {known}")
+
+    def names(self) -> dict[str, Prompt]:
+        """The variables and the nodes that bind them last, in the order of their first bindings."""
+        chain = []
+        node = self.bound
+        while node is not None:
+            chain.append(node)
+            node = node.parent.bound if node.parent is not None else None
+        return {node.name: node for node in reversed(chain) if node.name is not None}
+
+    def get(self, name: str) -> Any:
+        """A variable's value, or a Pending of it (also when it has failed). Raises UnknownVariable."""
+        return self.find(name).bound_value()
+
+    def bound_value(self) -> Any:
+        """The value that this node binds, or a Pending of it."""
+        if self.kind in ("gen", "select"):
+            return self.value.value()
+        value = self.value
+        arrived = isinstance(value, Pending) and value.done and value.error is None
+        return value.result() if arrived else value
+
+    def text_value(self, start: Prompt | None = None) -> str | PendingText:
+        """The text (after `start`, if given), or a Pending of it."""
+        blocker = self.arrived()
+        if blocker is None:
+            return self._text(start)
+        late = PendingText()
+        blocker.then(lambda _: self._text(start), late)
+        return late
+
+    def _text(self, start: Prompt | None) -> str:
+        return "".join(segment.text for segment in self.segments(start))
+
+    def messages_value(self) -> Any:
+        """The chat messages as dicts of role and content, or a Pending of them. Text outside of them is left out."""
+        blocker = self.arrived()
+        return self._messages() if blocker is None else blocker.then(lambda _: self._messages())
+
+    def segments(self, start: Prompt | None = None) -> Iterator[Segment]:
+        """The text after `start` in stretches; every value must have arrived."""
+        for node in self.since(start):
+            if node.kind == "text":
+                yield Segment(node.value if isinstance(node.value, str) else node.value.result())
+            elif node.kind == "role":
+                yield Segment(node.mark_text())
+            elif node.kind == "gen":
+                yield Segment(node.value.done.text, node.value)
+            elif node.kind == "select":
+                yield Segment(node.value.done.text)
+
+    def mark_text(self) -> str:
+        """The text of a role node's mark in the backend's chat format."""
+        chat, message = self.context.backend.chat, self.value
+        if self.open:
+            return chat.opening(message.role, message.index, message.previous)
+        return chat.closing(message.role)
+
+    def _messages(self) -> list[dict[str, str]]:
+        messages: list[dict[str, str]] = []
+        for node in self.since(None):
+            if node.kind == "role" and node.open:
+                messages.append({"role": node.value.role, "content": ""})
+            elif node.open and node.kind in ("text", "gen", "select"):
+                text = node.value if node.kind == "text" else node.value.done.text
+                messages[-1]["content"] += text if isinstance(text, str) else text.result()
+        return messages
+
+
+_PAIR = "use `with s.user():`, or pair s.user_begin() with s.user_end()"
+
+
+def _describe(value: object) -> str:
+    text = repr(value)
+    kind = type(value).__name__
+    hint = "" if value is not None else " (did a function forget to return?)"
+    return f"{kind}: {text if len(text) <= 60 else text[:57] + '...'}{hint}"
