@@ -64,8 +64,13 @@ class Extent:
     @property
     def data(self) -> Tensor:
         """Keys (index 0) and values (1) of all layers: (num_layers, 2, num_kv_heads, room, head_dim), writable."""
+        return self.span(0, self.room)
+
+    def span(self, start: int, length: int) -> Tensor:
+        """`data` of the tokens [start, start + length) alone: (num_layers, 2, num_kv_heads, length, head_dim)."""
         assert self._storage is not None, "this extent was released, split or trimmed"
-        return self._storage.memory.narrow(_TOKEN_DIM, self._start, self.room)
+        assert start >= 0 and start + length <= self.room, f"{length} tokens at {start} of {self.room}"
+        return self._storage.memory.narrow(_TOKEN_DIM, self._start + start, length)
 
     def keys(self, layer: int) -> Tensor:
         """The keys of one layer: a writable view (num_kv_heads, room, head_dim)."""
@@ -130,7 +135,7 @@ class KVPool:
             if length == extent.room:
                 return extent
             return _view(_detach(extent), extent._start, length)
-        memory = extent.data.narrow(_TOKEN_DIM, 0, length).clone(memory_format=torch.contiguous_format)
+        memory = extent.span(0, length).clone(memory_format=torch.contiguous_format)
         self.release(extent)
         trimmed = _Storage(memory, length)
         self._storages.add(trimmed)

@@ -18,7 +18,6 @@ from torch import Tensor
 from ..batch import Batch, Read, Write
 from .partial import PartialAttention
 
-_TOKEN_DIM = 3
 _Rows = list[tuple[int, int]]
 
 
@@ -35,10 +34,6 @@ class _Product:
     @property
     def rows(self) -> _Rows:
         return self.read.rows
-
-    @property
-    def num_rows(self) -> int:
-        return sum(stop - start for start, stop in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +83,7 @@ class AttentionPlan:
         writes = sorted(writes, key=lambda write: write.start)
         self._write_sizes = [write.stop - write.start for write in writes]
         per_write = [
-            write.extent.data.narrow(_TOKEN_DIM, write.offset, size).permute(0, 3, 1, 2, 4).unbind()
+            write.extent.span(write.offset, size).permute(0, 3, 1, 2, 4).unbind()
             for write, size in zip(writes, self._write_sizes, strict=True)
         ]
         self._targets = list(zip(*per_write, strict=True))
@@ -203,8 +198,9 @@ def _covers(level: list[_Product], num_rows: int) -> bool:
 
 def _slabs(product: _Product) -> tuple[Tensor, ...]:
     """The keys and values of every layer, keys of layer i at 2 * i: (1, num_kv_heads, length, head_dim) each."""
-    data = product.read.extent.data.narrow(_TOKEN_DIM, product.start, product.length)
-    return data.flatten(0, 1).unsqueeze(1).unbind()
+    span = product.read.extent.span(product.start, product.length)
+    num_layers, _, *slab = span.shape
+    return span.view(2 * num_layers, 1, *slab).unbind()
 
 
 def _merges(products: list[_Product], num_rows: int, device: torch.device) -> list[_Merge]:

@@ -211,7 +211,7 @@ def _any_layer_slides(config: ModelConfig, values: _Values) -> bool:
 
 
 def _rope(values: _Values, context_length: int) -> RopeConfig:
-    parameters = values.mapping("rope_parameters") or values.mapping("rope_scaling")
+    parameters = values.mapping("rope_scaling") or values.mapping("rope_parameters")
     defaults = {"original_max_position_embeddings": context_length, "partial_rotary_factor": 1.0, "rope_theta": 10000.0}
     # A value beside the parameters counts where they have none; but where the trained length stands beside them, as
     # some writers do, it is what counts.

@@ -66,10 +66,20 @@ class _Reader:
 
     def tensor(self, name: str) -> Tensor:
         stored: Tensor = self.checkpoint.files[name].get_tensor(name)
-        return stored.to(device=self.device, dtype=self.target)
+        # A copy, because what is stored is a map of the file, and the file may change while the model lives.
+        return stored.to(device=self.device, dtype=self.target, copy=True)
 
     def concatenated(self, names: Iterable[str]) -> Tensor:
         return torch.cat([self.tensor(name) for name in names])
+
+    def arranged(self, matrix: Tensor) -> Tensor:
+        """The same (out, in) matrix, in the memory order that products with few rows read fastest.
+
+        In float32 on a CPU that is column by column: decoding is bound by reading weights, and gains a third.
+        """
+        if self.device.type == "cpu" and self.target == torch.float32:
+            return matrix.t().contiguous().t()
+        return matrix
 
 
 def _open_checkpoint(model_dir: Path, stack: ExitStack) -> _Checkpoint:
@@ -194,15 +204,15 @@ def _read_layer(reader: _Reader, config: ModelConfig, prefix: str) -> LayerWeigh
     gate_up = [f"{mlp}gate_proj.", f"{mlp}up_proj."]
     return LayerWeights(
         input_norm=reader.tensor(f"{prefix}input_layernorm.weight"),
-        qkv=_read_qkv(reader, config, attention, "weight"),
+        qkv=reader.arranged(_read_qkv(reader, config, attention, "weight")),
         qkv_bias=_read_qkv(reader, config, attention, "bias") if config.qkv_bias else None,
         qk_norm=_read_qk_norm(reader, config, attention) if config.qk_norm else None,
-        output=reader.tensor(f"{attention}o_proj.weight"),
+        output=reader.arranged(reader.tensor(f"{attention}o_proj.weight")),
         output_bias=reader.tensor(f"{attention}o_proj.bias") if config.output_bias else None,
         mlp_norm=reader.tensor(f"{prefix}post_attention_layernorm.weight"),
-        gate_up=reader.concatenated(f"{name}weight" for name in gate_up),
+        gate_up=reader.arranged(reader.concatenated(f"{name}weight" for name in gate_up)),
         gate_up_bias=reader.concatenated(f"{name}bias" for name in gate_up) if config.mlp_bias else None,
-        down=reader.tensor(f"{mlp}down_proj.weight"),
+        down=reader.arranged(reader.tensor(f"{mlp}down_proj.weight")),
         down_bias=reader.tensor(f"{mlp}down_proj.bias") if config.mlp_bias else None,
     )
 

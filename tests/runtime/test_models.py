@@ -170,7 +170,7 @@ def test_logits_equal_transformers(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ["Llama", "Qwen3"])
 def test_half_precision(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    """Against float32 of the same rounded weights, and as far from it as transformers in that precision is."""
+    """Against transformers in float32 with the same rounded weights; converting them to float32 gives its tokens."""
     reference = _reference(family, {"head_dim": 8}).to(dtype)
     reference.save_pretrained(tmp_path)
     model = load_model(tmp_path)
@@ -317,6 +317,42 @@ def test_config_of_transformers_4(tmp_path: Path) -> None:
     ids = _tokens(60)
     got = _logits(load_model(tmp_path), ids, [60])
     torch.testing.assert_close(got, _reference_logits(reference, ids), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "edit"),
+    [
+        ("Llama", lambda config: [config.pop(key) for key in ("rms_norm_eps", "tie_word_embeddings")]),
+        ("Llama", lambda config: config.pop("rope_parameters")),
+        ("Mistral", lambda config: config.pop("sliding_window")),
+        ("Qwen3", lambda config: [config.pop(key) for key in ("attention_bias", "use_sliding_window", "layer_types")]),
+        ("Llama", lambda config: config.update(head_dim=None, rope_parameters=None, rope_theta=300.0)),
+        ("Llama", lambda config: config.update(rope_scaling=ROPES["linear"], rope_theta=300.0, rope_parameters=None)),
+        ("Llama", lambda config: config.update(rope_scaling=ROPES["linear"])),
+        ("Llama", lambda config: config.update(rope_parameters=ROPES["yarn"], original_max_position_embeddings=64)),
+    ],
+)
+def test_silent_keys_mean_what_they_mean_to_transformers(
+    family: str, edit: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
+    _save(tmp_path, family, head_dim=8)
+    _edit_config(tmp_path, edit)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = _tokens(60)
+    got = _logits(load_model(tmp_path), ids, [60])
+    torch.testing.assert_close(got, _reference_logits(reference, ids), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_model_outlives_its_files(dtype: torch.dtype, tmp_path: Path) -> None:
+    _reference("Llama", {}).to(dtype).save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    before = _logits(model, [1, 2, 3], [3])
+    path = tmp_path / "model.safetensors"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.write(bytes(size))
+    assert torch.equal(_logits(model, [1, 2, 3], [3]), before)
 
 
 def test_model_attributes(model: Model) -> None:
