@@ -146,6 +146,12 @@ class RadixTree:
             yield node
             stack.extend(node.children.values())
 
+    def held_tokens(self) -> int:
+        """Tokens of memory that the nodes' storages take, which may be more than the nodes have."""
+        storages = [node.extent.data.untyped_storage() for node in self.nodes()]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        return sum(sizes.values()) // self.pool.layout.bytes_per_token
+
     def check(self) -> None:
         """Raises AssertionError when a node, a lock or a count is wrong, or two nodes share KV."""
         nodes = list(self.nodes())

@@ -1,0 +1,463 @@
+"""The engine: token requests in, events out, one model forward per step for everything that runs.
+
+A step takes in what was submitted or cancelled, admits, builds one batch, runs the model, samples, and tells each
+request's sink what is new. With `start` a daemon thread steps while there is work; tests may call `step` themselves.
+All state belongs to the thread that steps; `submit` and `cancel` only leave a note for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ir.errors import BackendError, Cancelled, RamifyError, UsageError
+from .batch import Batch
+from .memory import default_kv_tokens
+from .output import Output, TextStream
+from .plan import Chunk, build_batch
+from .pool import KVLayout, KVPool
+from .request import Done, EngineRequest, Event, Failed, FinishReason
+from .sampler import Sample, SampleRow, sample, token_logprobs
+from .scheduler import Scheduler
+from .sequence import Sequence, token_array
+
+_log = logging.getLogger(__name__)
+# Logits of scored tokens are kept to about this many numbers a step (64 MiB in float32).
+_SCORE_LOGITS = 1 << 24
+_T = TypeVar("_T")
+
+
+class ModelShape(Protocol):
+    """What the engine asks of a model's configuration."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens of one sequence."""
+
+
+class LanguageModel(Protocol):
+    """What the engine asks of a model."""
+
+    @property
+    def config(self) -> ModelShape:
+        """Its sizes."""
+
+    @property
+    def layout(self) -> KVLayout:
+        """The shape of its KV."""
+
+    def forward(self, batch: Batch, /) -> Tensor:
+        """Runs a batch: writes KV, reads KV, returns float32 logits (len(batch.logit_rows), vocab)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counts of the moment (first line) and since the engine was made (the rest). Tokens unless said otherwise."""
+
+    running: int
+    waiting: int
+    capacity: int
+    used: int
+    free: int
+    cached: int
+    steps: int
+    hit_tokens: int
+    computed_tokens: int
+    generated_tokens: int
+    evicted_tokens: int
+
+
+class Engine:
+    """Serves EngineRequests with one model.
+
+    stream: makes a detokenizer for one request. kv_tokens: how many tokens of KV are kept at most (None: see
+    `memory.default_kv_tokens`: 80 % of a GPU's free memory, a quarter of a machine's). max_running: the most
+    sequences in one step. chunk_tokens: about how many tokens a step computes. prefix_cache: whether KV is shared and
+    kept. eos_token_ids: what ends a generation unless it ignores them. check: verify all accounting whenever idle.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        stream: Callable[[], TextStream],
+        *,
+        kv_tokens: int | None = None,
+        max_running: int = 256,
+        chunk_tokens: int = 512,
+        prefix_cache: bool = True,
+        eos_token_ids: tuple[int, ...] = (),
+        check: bool = False,
+    ) -> None:
+        shape = model.config
+        capacity = kv_tokens or default_kv_tokens(model.layout, shape.context_length, max_running)
+        self._model = model
+        self._stream = stream
+        self._eos_token_ids = eos_token_ids
+        self._check = check
+        self._scheduler = Scheduler(
+            KVPool(model.layout, capacity),
+            max_running=max_running,
+            chunk_tokens=chunk_tokens,
+            prefix_cache=prefix_cache,
+            max_logit_rows=max(1, _SCORE_LOGITS // shape.vocab_size),
+        )
+        self._sequences: dict[int, Sequence] = {}
+        self._num_arrived = 0
+        self._num_steps = 0
+        self._num_generated = 0
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wakeup = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._crash: Exception | None = None
+
+    def submit(self, request: EngineRequest) -> None:
+        """Queues a request and returns at once; its events, errors too, go to its sink. Thread-safe."""
+        if not self._post(partial(self._add, request, _now_ms())):
+            _call_sink(request, Failed(_engine_closed()))
+
+    def cancel(self, request: EngineRequest) -> None:
+        """Ends a request early: it gets Done with finish_reason "cancelled", unless it is over already. Thread-safe."""
+        self._post(partial(self._cancel, request))
+
+    def start(self) -> None:
+        """Starts the thread that steps. Raises UsageError on a closed engine."""
+        if self._closed:
+            raise UsageError("the engine was closed", help="make a new one")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="ramify-engine", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread after its current step; what is unfinished fails with Cancelled. Thread-safe, repeatable.
+
+        With check=True, raises what went wrong inside the engine, if anything did.
+        """
+        with self._wakeup:
+            self._closed = True
+            self._wakeup.notify_all()
+        if self._is_engine_thread():
+            return
+        if self._thread is None:
+            self._fail_all(_engine_closed)
+        else:
+            self._thread.join()
+        crash, self._crash = self._crash, None
+        if crash is not None and self._check:
+            raise crash
+
+    def step(self) -> bool:
+        """Does one step in the caller's thread, for use without `start`; returns whether work is left."""
+        if self._runs_elsewhere():
+            raise UsageError("the engine's thread is running", help="call step() only on an engine not started")
+        return self._step()
+
+    def clear_cache(self) -> None:
+        """Drops all cached KV that nothing running uses."""
+        self._on_engine(lambda: self._scheduler.tree.clear())
+
+    def check_idle(self) -> None:
+        """Raises AssertionError unless nothing is queued or running and all KV is free or cached, unlocked."""
+        self._on_engine(self._check_idle)
+
+    def stats(self) -> EngineStats:
+        """What the engine is doing and has done. Thread-safe; the counts may be of slightly different moments."""
+        scheduler = self._scheduler
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + len(self._inbox),
+            capacity=scheduler.pool.capacity,
+            used=scheduler.pool.used,
+            free=scheduler.pool.free,
+            cached=scheduler.tree.num_tokens,
+            steps=self._num_steps,
+            hit_tokens=scheduler.hit_tokens,
+            computed_tokens=scheduler.computed_tokens,
+            generated_tokens=self._num_generated,
+            evicted_tokens=scheduler.tree.evicted_tokens,
+        )
+
+    def _post(self, command: Callable[[], None]) -> bool:
+        """Leaves a command for the thread that steps; False when there will be none."""
+        with self._wakeup:
+            if self._closed:
+                return False
+            self._inbox.append(command)
+            self._wakeup.notify_all()
+            return True
+
+    def _on_engine(self, function: Callable[[], _T]) -> _T:
+        """Runs a function where the state may be touched, and returns its result."""
+        done: Future[_T] = Future()
+        if self._runs_elsewhere() and self._post(partial(_complete, done, function)):
+            return done.result()
+        if self._thread is not None and not self._is_engine_thread():
+            self._thread.join()
+        return function()
+
+    def _is_engine_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def _runs_elsewhere(self) -> bool:
+        """Whether another thread than this one does the steps."""
+        return self._thread is not None and self._thread.is_alive() and not self._is_engine_thread()
+
+    def _serve(self) -> None:
+        """The thread: steps while there is work, sleeps while there is none, and lets nobody wait for ever."""
+        try:
+            while not self._closed:
+                if not self._step_or_fail():
+                    with self._wakeup:
+                        self._wakeup.wait_for(lambda: self._inbox or self._closed)
+        finally:
+            with self._wakeup:
+                self._closed = True
+            self._fail_all(_engine_closed)
+
+    def _step_or_fail(self) -> bool:
+        try:
+            return self._step()
+        except Exception as error:
+            # Only a fault of the engine itself gets here: nothing that runs can be trusted any more.
+            _log.exception("an engine step failed")
+            self._crash = error
+            self._fail_all(partial(_as_ramify, error, "the engine failed"))
+            return False
+
+    @torch.inference_mode()
+    def _step(self) -> bool:
+        self._take_commands()
+        for sequence in self._scheduler.admit():
+            sequence.admitted_ms = _now_ms()
+        chunks = self._scheduler.plan()
+        if chunks:
+            self._run(chunks)
+        busy = self._scheduler.has_work or bool(self._inbox)
+        if self._check and not busy:
+            self._check_idle()
+        return busy
+
+    def _take_commands(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
+
+    def _add(self, request: EngineRequest, submitted_ms: float) -> None:
+        try:
+            sequence = self._new_sequence(request, submitted_ms)
+            if not sequence.needs_nothing:
+                self._scheduler.add(sequence)
+        except Exception as error:
+            _call_sink(request, Failed(_as_ramify(error, "the request cannot be taken")))
+            return
+        self._sequences[id(request)] = sequence
+        if sequence.needs_nothing:
+            self._guarded(sequence, partial(self._finish, sequence, "stop" if sequence.is_score else "length"))
+
+    def _new_sequence(self, request: EngineRequest, submitted_ms: float) -> Sequence:
+        shape, params = self._model.config, request.params
+        tokens = token_array(request, vocab_size=shape.vocab_size, context_length=shape.context_length)
+        self._num_arrived += 1
+        return Sequence(
+            request=request,
+            tokens=tokens,
+            output=Output(self._stream, params.stop),
+            seed=secrets.randbits(64) if params.seed is None else params.seed,
+            stop_ids=params.stop_token_ids if params.ignore_eos else (*self._eos_token_ids, *params.stop_token_ids),
+            arrival=self._num_arrived,
+            submitted_ms=submitted_ms,
+        )
+
+    def _cancel(self, request: EngineRequest) -> None:
+        sequence = self._sequences.get(id(request))
+        if sequence is not None:
+            self._guarded(sequence, partial(self._finish, sequence, "cancelled"))
+
+    def _run(self, chunks: list[Chunk]) -> None:
+        """One forward pass, and what follows from its logits for each sequence."""
+        self._num_steps += 1
+        try:
+            logits = self._model.forward(build_batch(chunks))
+            choices, scores = _read_logits(chunks, logits)
+        except Exception as error:
+            for chunk in chunks:
+                self._fail(chunk.sequence, error, "the model failed")
+            return
+        for chunk in chunks:
+            self._scheduler.advance(chunk)
+        for sequence, choice in choices:
+            self._guarded(sequence, partial(self._accept, sequence, choice))
+        for sequence in scores:
+            if not sequence.is_prefilling:
+                self._guarded(sequence, partial(self._finish_score, sequence))
+
+    def _accept(self, sequence: Sequence, choice: Sample | BackendError) -> None:
+        """Adds the chosen token to a sequence and ends it if that was its last."""
+        if isinstance(choice, BackendError):
+            raise choice
+        sequence.append(choice.token_id)
+        self._num_generated += 1
+        if choice.token_id in sequence.stop_ids:
+            self._finish(sequence, "stop", choice.token_id)
+            return
+        sequence.output.push(choice.token_id, choice.logprob)
+        if sequence.output.matched is not None or sequence.num_generated == sequence.params.max_tokens:
+            self._finish(sequence, "length")
+        else:
+            self._emit_new(sequence)
+
+    def _finish_score(self, sequence: Sequence) -> None:
+        if any(math.isnan(score.logprob) for score in sequence.scores):
+            raise BackendError("the model's logits hold NaN")
+        self._finish(sequence, "stop")
+
+    def _finish(self, sequence: Sequence, reason: FinishReason, matched: int | None = None) -> None:
+        """Releases a sequence and sends its last events. A stop string that was found overrides the reason."""
+        output = sequence.output
+        output.finish()
+        if reason == "cancelled":
+            self._scheduler.release(sequence)
+        else:
+            self._scheduler.finish(sequence)
+        if self._emit_new(sequence):
+            self._end(sequence, _done(sequence, "stop" if output.matched is not None else reason, matched))
+
+    def _guarded(self, sequence: Sequence, action: Callable[[], None]) -> None:
+        """Runs an action of one sequence whose failure must not touch the others."""
+        try:
+            action()
+        except Exception as error:
+            self._fail(sequence, error, "the request failed")
+
+    def _fail(self, sequence: Sequence, error: Exception, what: str) -> None:
+        self._scheduler.release(sequence)
+        self._end(sequence, Failed(_as_ramify(error, what)))
+
+    def _fail_all(self, new_error: Callable[[], RamifyError]) -> None:
+        """Takes in what is queued and fails it and everything else."""
+        self._take_commands()
+        for sequence in list(self._sequences.values()):
+            self._scheduler.release(sequence)
+            self._end(sequence, Failed(new_error()))
+
+    def _end(self, sequence: Sequence, event: Event) -> None:
+        """Sends a request's last event."""
+        if self._sequences.pop(id(sequence.request), None) is not None:
+            _call_sink(sequence.request, event)
+
+    def _emit_new(self, sequence: Sequence) -> bool:
+        """Streams what is new; a request whose sink raises is dropped. Returns whether it goes on."""
+        delta = sequence.output.take()
+        if delta is None or _call_sink(sequence.request, delta):
+            return True
+        self._sequences.pop(id(sequence.request), None)
+        self._scheduler.release(sequence)
+        return False
+
+    def _check_idle(self) -> None:
+        scheduler = self._scheduler
+        scheduler.check()
+        busy = len(scheduler.running) + len(scheduler.waiting) + len(self._sequences)
+        assert busy == 0, f"{busy} requests are still running or waiting"
+
+
+def _read_logits(
+    chunks: list[Chunk], logits: Tensor
+) -> tuple[list[tuple[Sequence, Sample | BackendError]], list[Sequence]]:
+    """The chosen tokens of sequences that generate, and the sequences that score, whose scores are noted."""
+    stops = np.cumsum([0, *(chunk.num_logits for chunk in chunks)]).tolist()
+    ranges = [
+        (chunk, start, stop) for chunk, (start, stop) in zip(chunks, pairwise(stops), strict=True) if stop > start
+    ]
+    scoring = [entry for entry in ranges if entry[0].sequence.is_score]
+    for chunk, start, stop in scoring:
+        _note_scores(chunk, logits[start:stop])
+    drawing = [(chunk.sequence, start) for chunk, start, _ in ranges if not chunk.sequence.is_score]
+    choices: list[Sample | BackendError] = []
+    if drawing:
+        wanted = logits if len(drawing) == len(logits) else logits[[start for _, start in drawing]]
+        choices = sample(wanted, [_sample_row(sequence) for sequence, _ in drawing])
+    sequences = [sequence for sequence, _ in drawing]
+    return list(zip(sequences, choices, strict=True)), [chunk.sequence for chunk, _, _ in scoring]
+
+
+def _sample_row(sequence: Sequence) -> SampleRow:
+    known = sequence.tokens[: sequence.num_tokens]
+    return SampleRow(sequence.params, sequence.seed, known, sequence.prompt_len, sequence.stop_ids)
+
+
+def _note_scores(chunk: Chunk, logits: Tensor) -> None:
+    """Records the log-probabilities of the tokens that follow the chunk's last rows."""
+    sequence = chunk.sequence
+    stop = sequence.computed + chunk.count + 1
+    token_ids = sequence.tokens[stop - chunk.num_logits : stop].tolist()
+    sequence.scores += token_logprobs(logits, token_ids, [sequence.params.logprobs or 0] * len(token_ids))
+
+
+def _done(sequence: Sequence, reason: FinishReason, matched: int | None) -> Done:
+    output, now = sequence.output, _now_ms()
+    queued_until = now if sequence.admitted_ms is None else sequence.admitted_ms
+    return Done(
+        text=output.text,
+        token_ids=output.token_ids,
+        finish_reason=reason,
+        tail=output.tail,
+        matched=matched if output.matched is None else output.matched,
+        logprobs=tuple(sequence.scores) if sequence.is_score else output.logprobs,
+        prompt_tokens=sequence.prompt_len,
+        cached_tokens=sequence.cached,
+        generated_tokens=sequence.num_generated,
+        queue_ms=queued_until - sequence.submitted_ms,
+        wall_ms=now - sequence.submitted_ms,
+    )
+
+
+def _call_sink(request: EngineRequest, event: Event) -> bool:
+    """Hands an event to a request's sink; whatever that raises is logged. Returns whether it took it."""
+    try:
+        request.sink(event)
+    except Exception:
+        _log.exception("the sink of request %s raised", request.id)
+        return False
+    return True
+
+
+def _complete(done: Future[_T], function: Callable[[], _T]) -> None:
+    try:
+        done.set_result(function())
+    except BaseException as error:
+        done.set_exception(error)
+
+
+def _as_ramify(error: Exception, what: str) -> RamifyError:
+    """The error itself if it is one of ramify's, else a BackendError caused by it."""
+    if isinstance(error, RamifyError):
+        return error
+    wrapped = BackendError(f"{what}: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _engine_closed() -> Cancelled:
+    return Cancelled("the engine was closed")
+
+
+def _now_ms() -> float:
+    return time.perf_counter() * 1000

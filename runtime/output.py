@@ -1,0 +1,149 @@
+"""The text of one generation as it grows: stop strings across token boundaries, and what may be streamed when.
+
+Nothing is released that belongs to a stop string or may still become part of one. Of several stop strings the one that
+is complete first counts (the longest of those that end together), so the result does not depend on how the text falls
+into tokens.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from .request import Delta, TokenLogprob
+
+
+class TextStream(Protocol):
+    """Incremental detokenization; text that was returned is never taken back."""
+
+    def step(self, token_id: int, /) -> str:
+        """The text that became final with this token."""
+
+    def flush(self) -> str:
+        """The text that was held back to the end, such as U+FFFD for half a character; the stream starts afresh."""
+
+
+class Output:
+    """Collects generated tokens, finds the stop, and hands out what became final.
+
+    matched: the stop string that was found, if any; after that nothing more may be pushed.
+    """
+
+    __slots__ = (
+        "_ends", "_held", "_logprobs", "_num_kept", "_num_taken", "_pieces", "_pieces_taken", "_probe",
+        "_released", "_stops", "_stream", "_token_ids", "matched",
+    )  # fmt: skip
+
+    def __init__(self, new_stream: Callable[[], TextStream], stops: tuple[str, ...]) -> None:
+        self.matched: str | None = None
+        self._stream = new_stream()
+        self._probe = new_stream()
+        self._stops = stops
+        self._token_ids: list[int] = []
+        self._logprobs: list[TokenLogprob | None] = []
+        self._ends: list[int] = []
+        self._pieces: list[str] = []
+        self._held = ""
+        self._released = 0
+        self._num_kept = 0
+        self._num_taken = 0
+        self._pieces_taken = 0
+
+    @property
+    def text(self) -> str:
+        """The released text: all of it once the generation has ended."""
+        return "".join(self._pieces)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The released tokens: those whose text lies wholly within the released text."""
+        return tuple(self._token_ids[: self._num_kept])
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """The log-probabilities of `token_ids`, where they were asked for."""
+        return tuple(logprob for logprob in self._logprobs[: self._num_kept] if logprob is not None)
+
+    @property
+    def tail(self) -> str:
+        """The released text that no released token stands for: a stop string began inside a token."""
+        if self.matched is None:
+            return ""
+        return self.text[self._ends[self._num_kept - 1] if self._num_kept else 0 :]
+
+    def push(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
+        """Adds the next token; sets `matched` when that completes a stop string."""
+        piece = self._stream.step(token_id)
+        self._token_ids.append(token_id)
+        self._logprobs.append(logprob)
+        if not self._stops or self._ends_in_character():
+            end = self._released + len(self._held) + len(piece)
+            self._ends += [end] * (len(self._token_ids) - len(self._ends))
+        self._add_text(piece)
+
+    def finish(self) -> None:
+        """No token follows: releases what was held back. Even now a stop string may be found in it."""
+        if self.matched is None:
+            self._add_text(self._stream.flush())
+        if self.matched is None:
+            self._release(len(self._held))
+            self._num_kept = len(self._token_ids)
+
+    def take(self) -> Delta | None:
+        """What was released since the last call, if anything was."""
+        text = "".join(self._pieces[self._pieces_taken :])
+        new = slice(self._num_taken, self._num_kept)
+        self._pieces_taken, self._num_taken = len(self._pieces), self._num_kept
+        if not text and new.start == new.stop:
+            return None
+        logprobs = tuple(logprob for logprob in self._logprobs[new] if logprob is not None)
+        return Delta(text, tuple(self._token_ids[new]), logprobs)
+
+    def _add_text(self, piece: str) -> None:
+        self._held += piece
+        found = find_stop(self._held, self._stops) if piece else None
+        if found is None:
+            self._release(len(self._held) - longest_start(self._held, self._stops))
+            return
+        start, self.matched = found
+        self._release(start)
+
+    def _release(self, length: int) -> None:
+        """Releases the first `length` characters that were held, and the tokens whose text that completes."""
+        if length:
+            self._pieces.append(self._held[:length])
+            self._held = self._held[length:]
+            self._released += length
+        self._num_kept = bisect_right(self._ends, self._released)
+
+    def _ends_in_character(self) -> bool:
+        """Whether the last token's bytes end where a character does.
+
+        A stop string may begin with a character whose first bytes came with the text before it. So tokens up to the
+        next such end share that end, and are kept or dropped together.
+        """
+        for token_id in self._token_ids[len(self._ends) :]:
+            self._probe.step(token_id)
+        return not self._probe.flush()
+
+
+def find_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
+    """Where the stop string that is complete first begins in `text`, and which it is."""
+    starts = ((text.find(stop), stop) for stop in stops)
+    found = [(start + len(stop), start, stop) for start, stop in starts if start >= 0]
+    if not found:
+        return None
+    _, start, stop = min(found)
+    return start, stop
+
+
+def longest_start(text: str, stops: Sequence[str]) -> int:
+    """Length of the longest end of `text` with which a stop string begins."""
+    lengths = (
+        length
+        for stop in stops
+        for length in range(1, min(len(stop), len(text) + 1))
+        if text.endswith(stop[:length])
+    )  # fmt: skip
+    return max(lengths, default=0)

@@ -1,0 +1,233 @@
+"""Decides who runs: admission by worst case, prefix-aware order, and what each step computes.
+
+A request is admitted when the pool has room for all that it may ever need, so nothing that runs is ever stopped for
+memory. Requests with the longest cached prefix go first; one that was overtaken MAX_OVERTAKEN times goes before all
+others, and nobody passes it. A request that shares enough of its prompt with one that is being prefilled waits until
+the shared part is in the tree, so that N equal prompts cost one prefill.
+
+A step computes one token for each decoding sequence and spends the rest of its token budget on prompts (chunked
+prefill mixed with decode, after Sarathi-Serve, arXiv 2403.02310).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from itertools import islice
+
+from ..ir.errors import RequestError
+from .plan import Chunk
+from .pool import KVPool, PoolExhausted
+from .radix import RadixTree, common_len
+from .sequence import Sequence
+
+MAX_OVERTAKEN = 64
+# Only so many of the longest waiting are compared for their order, which bounds a step's work.
+ORDER_WINDOW = 256
+# A shared prefix that is being computed is waited for when it saves this many tokens, or half of the request's own.
+WORTH_WAITING_TOKENS = 16
+
+
+class Scheduler:
+    """Holds the waiting and the running sequences and their KV. Not thread-safe: the engine's thread owns it.
+
+    max_logit_rows: the most rows of logits that scoring asks for in one step, which bounds their memory.
+    """
+
+    def __init__(
+        self, pool: KVPool, *, max_running: int, chunk_tokens: int, prefix_cache: bool, max_logit_rows: int
+    ) -> None:
+        self.pool = pool
+        self.tree = RadixTree(pool)
+        self.running: list[Sequence] = []
+        self.waiting: dict[Sequence, None] = {}
+        self.hit_tokens = 0
+        self.computed_tokens = 0
+        self._prefilling: dict[Sequence, None] = {}
+        self._max_running = max_running
+        self._chunk_tokens = chunk_tokens
+        self._max_logit_rows = max_logit_rows
+        self._prefix_cache = prefix_cache
+        self._changed = False
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence waits or runs."""
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queues a sequence. Raises RequestError when it could not even run alone."""
+        needed = sequence.target + sequence.generated_room
+        if needed > self.pool.capacity:
+            raise RequestError(
+                f"the request needs KV for {needed} tokens ({sequence.target} of prompt and "
+                f"{sequence.generated_room} to generate), the cache holds {self.pool.capacity}",
+                help="lower max_tokens, shorten the prompt, or give the engine a larger kv_tokens",
+            )
+        self.waiting[sequence] = None
+        self._changed = True
+
+    def admit(self) -> list[Sequence]:
+        """Starts waiting sequences as far as there is room for them, and returns those."""
+        if not self._changed:
+            return []
+        self._changed = False
+        window = self._in_order()
+        admitted = self._admit_from(window)
+        if window and not self.running:
+            # Storages that are shared with evicted neighbours hold more than they serve: start from an empty tree.
+            self.tree.clear()
+            first = window[0][0]
+            started = self._try_admit(first)
+            assert started, "a sequence that fits the pool does not fit the empty pool"
+            admitted.append(first)
+        for sequence, _ in window:
+            if sequence in self.waiting:
+                sequence.overtaken += sum(other.arrival > sequence.arrival for other in admitted)
+        return admitted
+
+    def plan(self) -> list[Chunk]:
+        """What the next step computes, in the order of `running`."""
+        chunks = {sequence: Chunk(sequence, 1, 1) for sequence in self.running if not sequence.is_prefilling}
+        budget = max(self._chunk_tokens - len(chunks), self._chunk_tokens // 4, 1)
+        logit_rows = self._max_logit_rows
+        for sequence in self._prefilling:
+            chunk = _next_chunk(sequence, budget, logit_rows)
+            if chunk.count:
+                chunks[sequence] = chunk
+                budget -= chunk.count
+                logit_rows -= chunk.num_logits if sequence.is_score else 0
+        return [chunks[sequence] for sequence in self.running if sequence in chunks]
+
+    def advance(self, chunk: Chunk) -> None:
+        """Records that a chunk was computed; a prompt that is complete goes into the tree for others to share."""
+        sequence = chunk.sequence
+        was_prefilling = sequence.is_prefilling
+        sequence.computed += chunk.count
+        self.computed_tokens += chunk.count
+        if not was_prefilling:
+            return
+        self._changed = True
+        if not sequence.is_prefilling:
+            del self._prefilling[sequence]
+            if self._prefix_cache:
+                self._publish(sequence)
+
+    def finish(self, sequence: Sequence) -> None:
+        """Ends a sequence, putting its generated tokens into the tree."""
+        generated = sequence.computed - sequence.prompt_len
+        if self._prefix_cache and sequence.generated_extent is not None and generated > 0:
+            extent = self.pool.trim(sequence.generated_extent, generated)
+            sequence.generated_extent = None
+            self.tree.insert(sequence.node, sequence.tokens[sequence.prompt_len : sequence.computed], extent)
+        self.release(sequence)
+
+    def release(self, sequence: Sequence) -> None:
+        """Ends a sequence wherever it is, and gives back what it holds."""
+        self.waiting.pop(sequence, None)
+        self._prefilling.pop(sequence, None)
+        if sequence in self.running:
+            self.running.remove(sequence)
+        for extent in (sequence.prompt_extent, sequence.generated_extent):
+            if extent is not None:
+                self.pool.release(extent)
+        self.tree.unlock(sequence.node)
+        sequence.node = sequence.prompt_extent = sequence.generated_extent = None
+        self._changed = True
+
+    def check(self) -> None:
+        """Raises AssertionError when a count is wrong or, with nothing running, KV or a lock was left behind."""
+        self.tree.check()
+        if not self.has_work:
+            assert self.tree.locked_tokens == 0, f"{self.tree.locked_tokens} tokens are locked and nothing runs"
+            held = self.tree.held_tokens()
+            assert held == self.pool.used, f"the tree holds {held} tokens of the {self.pool.used} in use"
+
+    def _in_order(self) -> list[tuple[Sequence, int]]:
+        """The longest waiting sequences in the order in which they should start, and how much of each is cached."""
+        window = [(sequence, self._cached_len(sequence)) for sequence in islice(self.waiting, ORDER_WINDOW)]
+        return sorted(window, key=_admission_key)
+
+    def _cached_len(self, sequence: Sequence) -> int:
+        return self.tree.match_len(sequence.tokens[: sequence.first_logits])
+
+    def _admit_from(self, window: list[tuple[Sequence, int]]) -> list[Sequence]:
+        admitted: list[Sequence] = []
+        backlog = sum(sequence.target - sequence.computed for sequence in self._prefilling)
+        for sequence, cached in window:
+            # What cannot be computed soon should not take memory yet, and may find more of its prompt cached later.
+            if len(self.running) >= self._max_running or backlog >= self._chunk_tokens:
+                break
+            if not self._waits_for_prefill(sequence, cached) and self._try_admit(sequence):
+                backlog += sequence.target - sequence.computed
+                admitted.append(sequence)
+            elif _is_aged(sequence):
+                break
+        return admitted
+
+    def _waits_for_prefill(self, sequence: Sequence, cached: int) -> bool:
+        """Whether another sequence is about to compute enough of this one's prompt."""
+        wanted = sequence.tokens[: sequence.first_logits]
+        most_saved = max((common_len(wanted, other.tokens[: other.target]) for other in self._prefilling), default=0)
+        saved = most_saved - cached
+        return self._prefix_cache and (saved >= WORTH_WAITING_TOKENS or 2 * saved >= sequence.target - cached)
+
+    def _try_admit(self, sequence: Sequence) -> bool:
+        """Takes the KV for all that the sequence may need, evicting if that helps, and starts it."""
+        node = self.tree.match(sequence.tokens[: sequence.first_logits]) if self._prefix_cache else None
+        self.tree.lock(node)
+        sequence.node = node
+        prompt_room = sequence.target - sequence.tail_start
+        if not self._take_room(sequence, prompt_room):
+            self.tree.unlock(node)
+            sequence.node = None
+            return False
+        sequence.computed = sequence.cached = sequence.tail_start
+        self.hit_tokens += sequence.cached
+        del self.waiting[sequence]
+        self._prefilling[sequence] = None
+        insort(self.running, sequence, key=lambda other: other.order_key)
+        return True
+
+    def _take_room(self, sequence: Sequence, prompt_room: int) -> bool:
+        missing = prompt_room + sequence.generated_room - self.pool.free
+        if missing > self.tree.evictable_tokens:
+            return False
+        if missing > 0:
+            self.tree.evict(missing)
+        try:
+            sequence.prompt_extent = self.pool.allocate(prompt_room)
+            if sequence.generated_room:
+                sequence.generated_extent = self.pool.allocate(sequence.generated_room)
+        except PoolExhausted:
+            if sequence.prompt_extent is not None:
+                self.pool.release(sequence.prompt_extent)
+                sequence.prompt_extent = None
+            return False
+        return True
+
+    def _publish(self, sequence: Sequence) -> None:
+        """Moves the sequence's own part of the prompt into the tree."""
+        assert sequence.prompt_extent is not None
+        tokens = sequence.tokens[sequence.tail_start : sequence.target]
+        node = self.tree.insert(sequence.node, tokens, sequence.prompt_extent)
+        self.tree.lock(node)
+        self.tree.unlock(sequence.node)
+        sequence.node, sequence.prompt_extent = node, None
+
+
+def _is_aged(sequence: Sequence) -> bool:
+    return sequence.overtaken >= MAX_OVERTAKEN
+
+
+def _admission_key(entry: tuple[Sequence, int]) -> tuple[bool, int, int]:
+    sequence, cached = entry
+    return not _is_aged(sequence), 0 if _is_aged(sequence) else -cached, sequence.arrival
+
+
+def _next_chunk(sequence: Sequence, budget: int, logit_rows: int) -> Chunk:
+    """As much of the prompt as the budget allows, and not more logits than `logit_rows`."""
+    start = sequence.computed
+    stop = min(start + budget, sequence.target)
+    if sequence.is_score:
+        stop = min(stop, max(start, sequence.first_logits) + logit_rows)
+    return Chunk(sequence, stop - start, max(0, stop - max(start, sequence.first_logits)))

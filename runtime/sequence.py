@@ -1,0 +1,144 @@
+"""One request on its way through the engine: its tokens, how far they are computed, and the KV it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..ir.errors import ContextOverflow, RequestError
+from .output import Output
+from .pool import Extent
+from .radix import Node, TokenArray, prefix_len
+from .request import EngineRequest, SamplingParams, TokenLogprob
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A request with its state.
+
+    tokens has room for prompt and generation, of which num_tokens are known and the KV of `computed` is there. The KV
+    lies in three parts, in this order: the path of `node` in the prefix tree, prompt_extent for what is left of the
+    prompt, generated_extent for the generation. `overtaken` counts later requests that were admitted before this one.
+    """
+
+    request: EngineRequest
+    tokens: TokenArray
+    output: Output
+    seed: int
+    stop_ids: tuple[int, ...]
+    arrival: int
+    submitted_ms: float
+    num_tokens: int = 0
+    computed: int = 0
+    cached: int = 0
+    overtaken: int = 0
+    admitted_ms: float | None = None
+    node: Node | None = None
+    prompt_extent: Extent | None = None
+    generated_extent: Extent | None = None
+    scores: list[TokenLogprob] = field(default_factory=list)
+    order_key: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.num_tokens = self.prompt_len
+        # Sequences with a common prefix are neighbours in the order of these keys.
+        self.order_key = self.tokens[: self.prompt_len].tobytes()
+
+    @property
+    def params(self) -> SamplingParams:
+        """The request's parameters."""
+        return self.request.params
+
+    @property
+    def prompt_len(self) -> int:
+        """Number of tokens in the request."""
+        return len(self.request.token_ids)
+
+    @property
+    def is_score(self) -> bool:
+        """Whether the request asks for log-probabilities of its own tokens and generates nothing."""
+        return self.request.score_from is not None
+
+    @property
+    def target(self) -> int:
+        """How many tokens of the prompt are computed: to score, the last one is not needed."""
+        return self.prompt_len - 1 if self.is_score else self.prompt_len
+
+    @property
+    def first_logits(self) -> int:
+        """The first position whose logits are wanted; tokens before it may come from the cache."""
+        return self.prompt_len - 1 if self.request.score_from is None else self.request.score_from - 1
+
+    @property
+    def generated_room(self) -> int:
+        """Tokens of KV that the generation may need; the last token's KV is never computed."""
+        return 0 if self.is_score else max(self.params.max_tokens - 1, 0)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens that were generated so far, a stop token included."""
+        return self.num_tokens - self.prompt_len
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether part of the prompt is still to be computed."""
+        return self.computed < self.target
+
+    @property
+    def tail_start(self) -> int:
+        """The position at which the sequence's own part of the prompt begins: where its path in the tree ends."""
+        return prefix_len(self.node)
+
+    @property
+    def needs_nothing(self) -> bool:
+        """Whether the request is answered without any computation."""
+        return self.first_logits >= self.target if self.is_score else self.params.max_tokens == 0
+
+    def append(self, token_id: int) -> None:
+        """Adds a generated token."""
+        self.tokens[self.num_tokens] = token_id
+        self.num_tokens += 1
+
+
+def token_array(request: EngineRequest, *, vocab_size: int, context_length: int) -> TokenArray:
+    """The request's tokens with room for its generation. Raises RequestError where the request cannot be served."""
+    params, prompt_len = request.params, len(request.token_ids)
+    params.check()
+    _check_stops(params, vocab_size)
+    if prompt_len == 0:
+        raise RequestError("the prompt is empty", help="give at least one token, such as the beginning-of-text token")
+    _check_length(request, context_length)
+    tokens = np.zeros(prompt_len + (params.max_tokens if request.score_from is None else 0), dtype=np.int64)
+    try:
+        tokens[:prompt_len] = request.token_ids
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError(f"the prompt's token ids are not integers: {error}") from error
+    outside = np.flatnonzero((tokens < 0) | (tokens >= vocab_size))
+    if len(outside):
+        at = int(outside[0])
+        raise RequestError(f"token id {tokens[at]} at position {at} is outside the vocabulary of {vocab_size} tokens")
+    return tokens
+
+
+def _check_stops(params: SamplingParams, vocab_size: int) -> None:
+    if "" in params.stop:
+        raise RequestError("a stop string is empty", help="leave it out, or give the text that should end the output")
+    for token_id in params.stop_token_ids:
+        if not 0 <= token_id < vocab_size:
+            raise RequestError(f"stop token id {token_id} is outside the vocabulary of {vocab_size} tokens")
+
+
+def _check_length(request: EngineRequest, context_length: int) -> None:
+    prompt_len, score_from = len(request.token_ids), request.score_from
+    if score_from is not None and not 1 <= score_from <= prompt_len:
+        raise RequestError(f"score_from must be between 1 and the prompt's {prompt_len} tokens, got {score_from}")
+    max_tokens = request.params.max_tokens if score_from is None else 0
+    if prompt_len + max_tokens > context_length:
+        most = context_length - prompt_len
+        advice = f"set max_tokens to at most {most}" if most > 0 else "shorten the prompt"
+        raise ContextOverflow(
+            f"{prompt_len} prompt tokens and max_tokens={max_tokens} are {prompt_len + max_tokens} tokens, "
+            f"the model's context holds {context_length}",
+            help=advice,
+        )

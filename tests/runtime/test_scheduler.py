@@ -1,0 +1,268 @@
+"""Order, admission, waiting for a shared prefill, and the plan of a step, without a model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence as Tokens
+
+import numpy as np
+import pytest
+from ramify.ir.errors import RequestError
+from ramify.runtime.output import Output
+from ramify.runtime.plan import build_batch
+from ramify.runtime.pool import KVPool
+from ramify.runtime.request import EngineRequest, SamplingParams
+from ramify.runtime.scheduler import MAX_OVERTAKEN, Scheduler
+from ramify.runtime.sequence import Sequence, token_array
+
+from .fakes import LAYOUT, ToyStream
+
+
+def new_scheduler(capacity: int = 500, **options: int | bool) -> Scheduler:
+    settings = {"max_running": 8, "chunk_tokens": 16, "prefix_cache": True, "max_logit_rows": 4, **options}
+    return Scheduler(KVPool(LAYOUT, capacity), **settings)
+
+
+class Arrivals:
+    """Makes sequences in order of arrival."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, tokens: Tokens[int], max_tokens: int = 4, score_from: int | None = None) -> Sequence:
+        self.count += 1
+        request = EngineRequest(list(tokens), SamplingParams(max_tokens=max_tokens), print, score_from)
+        array = token_array(request, vocab_size=1000, context_length=10_000)
+        return Sequence(request, array, Output(ToyStream, ()), 0, (), self.count, 0.0)
+
+
+@pytest.fixture
+def arrive() -> Arrivals:
+    return Arrivals()
+
+
+def step(scheduler: Scheduler) -> dict[Sequence, int]:
+    """One step without a model: every sequence that got logits draws token 7, and ends at max_tokens."""
+    scheduler.admit()
+    chunks = scheduler.plan()
+    if chunks:
+        build_batch(chunks).check()
+    for chunk in chunks:
+        scheduler.advance(chunk)
+        sequence = chunk.sequence
+        if chunk.num_logits and not sequence.is_score:
+            sequence.append(7)
+        if not sequence.is_prefilling and (sequence.is_score or sequence.num_generated == sequence.params.max_tokens):
+            scheduler.finish(sequence)
+    scheduler.check()
+    return {chunk.sequence: chunk.count for chunk in chunks}
+
+
+def run(scheduler: Scheduler, limit: int = 2000) -> list[dict[Sequence, int]]:
+    steps = []
+    while scheduler.has_work:
+        steps.append(step(scheduler))
+        assert len(steps) < limit, "the scheduler does not come to an end"
+    return steps
+
+
+def test_prefill_is_chunked_and_mixed_with_decode(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=10)
+    short, long = arrive(range(6), 5), arrive(range(100, 125), 2)
+    scheduler.add(short)
+    assert step(scheduler) == {short: 6}
+    scheduler.add(long)
+    assert step(scheduler) == {short: 1, long: 9}
+    assert step(scheduler) == {short: 1, long: 9}
+    assert step(scheduler) == {short: 1, long: 7}
+    assert step(scheduler) == {short: 1, long: 1}
+    assert not scheduler.has_work
+
+
+def test_prefill_goes_on_when_decoding_takes_the_whole_budget(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=4)
+    decoding = [arrive([i], 50) for i in range(6)]
+    for sequence in decoding:
+        scheduler.add(sequence)
+    for _ in range(5):
+        step(scheduler)
+    late = arrive([40, 41, 42])
+    scheduler.add(late)
+    assert step(scheduler)[late] == 1
+
+
+def test_the_longest_cached_prefix_goes_first(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(max_running=1)
+    scheduler.add(arrive(range(10), 1))
+    run(scheduler)
+    for tokens in ([90, 91, 92], [0, 1, 2, 93], [*range(8), 94]):
+        scheduler.add(arrive(tokens, 1))
+    order = [sequence.request.token_ids[-1] for sequence in (next(iter(chunks)) for chunks in run(scheduler))]
+    assert order == [94, 93, 92]
+
+
+def test_nothing_starves(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(max_running=1)
+    scheduler.add(arrive(range(10), 1))
+    run(scheduler)
+    unlucky = arrive([500, 501], 1)
+    scheduler.add(unlucky)
+    steps = 0
+    while unlucky.node is None and scheduler.has_work:
+        scheduler.add(arrive([*range(9), 600 + steps], 1))
+        scheduler.add(arrive([*range(9), 800 + steps], 1))
+        steps += 1
+        step(scheduler)
+        if unlucky not in scheduler.waiting:
+            break
+    assert MAX_OVERTAKEN // 2 < steps <= MAX_OVERTAKEN + 2
+
+
+def test_a_large_request_is_not_passed_for_ever_by_small_ones(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(capacity=60)
+    for i in range(6):
+        scheduler.add(arrive([i], 9))
+    step(scheduler)
+    large = arrive(range(100, 140), 10)
+    scheduler.add(large)
+    for steps in range(400):
+        scheduler.add(arrive([200 + steps], 9))
+        step(scheduler)
+        if large not in scheduler.waiting:
+            return
+    raise AssertionError("the large request starves")
+
+
+def test_equal_prompts_cost_one_prefill(arrive: Arrivals) -> None:
+    scheduler = new_scheduler()
+    herd = [arrive(range(40), 3) for _ in range(6)]
+    for sequence in herd:
+        scheduler.add(sequence)
+    run(scheduler)
+    assert scheduler.computed_tokens == 40 + 5 * 1 + 6 * 2
+    assert [sequence.cached for sequence in herd] == [0, 39, 39, 39, 39, 39]
+
+
+def test_a_shared_part_is_waited_for_by_those_who_save_by_it(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=100)
+    first, sharing = arrive(range(80), 2), arrive([*range(30), *range(200, 300)], 2)
+    other = arrive([0, 201, 202, 203], 2)
+    for sequence in (first, sharing, other):
+        scheduler.add(sequence)
+    assert step(scheduler) == {first: 80, other: 4}
+    assert step(scheduler) == {first: 1, other: 1, sharing: 98}
+    assert sharing.cached == 30
+
+
+def test_a_short_shared_part_is_not_worth_waiting(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=64)
+    first, second = arrive([0, *range(10, 30)]), arrive([0, *range(40, 60)])
+    scheduler.add(first)
+    scheduler.add(second)
+    assert step(scheduler) == {first: 21, second: 21}
+
+
+def test_room_is_taken_for_the_worst_case_and_the_rest_waits(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(capacity=30)
+    first, second = arrive(range(10), 11), arrive(range(20, 28), 4)
+    scheduler.add(first)
+    scheduler.add(second)
+    assert step(scheduler) == {first: 10} and scheduler.pool.used == 20
+    for _ in range(9):
+        assert step(scheduler) == {first: 1}
+    assert first in scheduler.running and step(scheduler) == {first: 1}
+    assert step(scheduler) == {second: 8}
+    run(scheduler)
+    assert scheduler.tree.evicted_tokens > 0
+
+
+def test_waiting_for_memory_does_not_empty_the_cache(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(capacity=60)
+    scheduler.add(arrive(range(100, 115), 1))
+    run(scheduler)
+    scheduler.add(arrive(range(30), 11))
+    step(scheduler)
+    scheduler.add(arrive(range(200, 240), 1))
+    step(scheduler)
+    assert scheduler.tree.evicted_tokens == 0 and len(scheduler.waiting) == 1
+    run(scheduler)
+
+
+def test_what_can_never_fit_is_refused_with_the_numbers(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(capacity=30)
+    with pytest.raises(RequestError, match=r"31 tokens \(21 of prompt and 10 to generate\), the cache holds 30"):
+        scheduler.add(arrive(range(21), 11))
+    scheduler.add(arrive(range(20), 11))
+    run(scheduler)
+
+
+def test_a_pool_full_of_shared_storages_is_emptied_rather_than_stuck(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(capacity=60, chunk_tokens=100)
+    scheduler.add(arrive(range(50), 1))
+    run(scheduler)
+    for length in (2, 4, 6):
+        scheduler.tree.match(np.arange(length))
+    scheduler.add(arrive([0, 1, 2, 3, 4, 5, *range(100, 150)], 3))
+    run(scheduler)
+    assert scheduler.pool.used <= 60
+
+
+def test_scoring_asks_for_its_rows_within_the_limit(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=16, max_logit_rows=3)
+    sequence = arrive(range(14), score_from=6)
+    scheduler.add(sequence)
+    scheduler.admit()
+    counts = []
+    while scheduler.has_work:
+        (chunk,) = scheduler.plan()
+        counts.append((chunk.count, chunk.num_logits))
+        scheduler.advance(chunk)
+        if not sequence.is_prefilling:
+            scheduler.finish(sequence)
+    assert counts == [(8, 3), (3, 3), (2, 2)], "rows 5..12 have logits"
+
+
+def test_without_prefix_cache_nothing_is_kept_or_shared(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(prefix_cache=False, chunk_tokens=64)
+    herd = [arrive(range(10), 3) for _ in range(3)]
+    for sequence in herd:
+        scheduler.add(sequence)
+    run(scheduler)
+    assert scheduler.computed_tokens == 3 * 12 and scheduler.pool.used == 0
+
+
+def test_every_node_is_read_once_for_all_sequences_below_it(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=200)
+    scheduler.add(arrive(range(20), 1))
+    run(scheduler)
+    prompts = [[*range(20), *branch] for branch in ([50, 51, 60], [70], [50, 51, 80], [90, 91])]
+    random.Random(1).shuffle(prompts)
+    scheduler.add(arrive(prompts[0], 8))
+    step(scheduler)
+    for prompt in prompts[1:]:
+        scheduler.add(arrive(prompt, 8))
+    for _ in range(3):
+        step(scheduler)
+    batch = build_batch(scheduler.plan())
+    batch.check()
+    shared = [read for read in batch.reads if not read.causal]
+    assert sorted(read.length for read in shared) == [1, 1, 1, 2, 2, 20]
+    assert [read.rows for read in shared if read.length == 20] == [[(0, 4)]]
+    assert all(len(read.rows) == 1 for read in shared)
+    run(scheduler)
+
+
+def test_release_at_any_stage_gives_everything_back(arrive: Arrivals) -> None:
+    for stage in range(5):
+        scheduler = new_scheduler(chunk_tokens=16)
+        sequence, other = arrive(range(40), 6), arrive([*range(20), 300], 6)
+        scheduler.add(sequence)
+        scheduler.add(other)
+        for _ in range(stage):
+            step(scheduler)
+        scheduler.release(sequence)
+        scheduler.release(sequence)
+        scheduler.check()
+        run(scheduler)
+        scheduler.tree.clear()
+        assert scheduler.pool.used == 0
