@@ -16,7 +16,7 @@ from .parser import parse
 from .printer import print_module
 from .verify import verify
 
-_HOST_CODE = ("py.expr", "py.block")
+_HOST_CODE = ("py.expr", "py.block", "py.call")
 _EXCERPTS = 5
 _EXCERPT_WIDTH = 80
 
@@ -84,6 +84,8 @@ def _summary(module: Module, num_pieces: int) -> str:
 
 
 def _code_excerpt(op: Op) -> str:
+    if op.name == "py.call":
+        return f"the whole body of {_printable(op.attrs['callee'])}"
     lines = [line.strip() for line in op.attrs["code"].strip().split("\n")]
     more = f" ... ({len(lines)} lines)" if len(lines) > 1 else " ..." if len(lines[0]) > _EXCERPT_WIDTH else ""
     return _printable(lines[0][:_EXCERPT_WIDTH]) + more

@@ -7,20 +7,19 @@ its inputs only. What a host value turns out to be is left to chance, so a run m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from hypothesis import strategies as st
-
 from ramify.ir.builder import Builder
 from ramify.ir.core import Function, Module, Region, Value
 from ramify.ir.span import Span
 from ramify.ir.types import CELL, OBJ, PROMPT, TEXT, Type
 
 ODD_STRINGS = (
-    "", "\n", "\n\n", "a\nb", "  a\n\n\tb\n", "| a\n| b", "//", '"', '"""', "\\", "\\n", "a\r\nb\rc", "größe", "日本語",
-    "e\u0301", "\x00", "\u2028 \x85\nx", "\U0001f600", "\ud83d", "\ud83d\ude00", "'", "{", "%x", "@f", "line\\\nline  \n x",
+    "", "\n", "\n\n", "a\nb", "  a\n\n\tb\n", "| a\n| b", "line\\\nline  \n x", "//", '"', '"""', "'", "\\", "\\n",
+    "a\r\nb\rc", "größe", "日本語", "e\u0301", "\x00", "\u2028 \x85\nx", "\U0001f600", "\ud83d", "\ud83d\ude00", "{", "%x",
 )
 STRINGS = st.one_of(st.sampled_from(ODD_STRINGS), st.text(max_size=8))
 HINTS = st.sampled_from(["", "p", "p1", "p2", "x", "12", "größe", "a b", "%", "\ud83d", "_", "else", "None"])
@@ -43,13 +42,16 @@ _VARIABLES = ("name", "größe", "x")
 
 
 @st.composite
-def modules(draw: st.DrawFn, max_ops: int = 6, max_depth: int = 2) -> Module:
-    """A valid module of one to three functions; `max_ops` limits each region, `max_depth` their nesting."""
+def modules(draw: st.DrawFn, max_ops: int = 6, max_depth: int = 2, runnable: bool = False) -> Module:
+    """A valid module of one to three functions; `max_ops` limits each region, `max_depth` their nesting.
+
+    `runnable` leaves out py.call, which needs a Python function behind the module.
+    """
     names = draw(st.lists(st.sampled_from(["main", "debate.<locals>.f", "größe", "f", '"q"']), min_size=1, max_size=3,
                           unique=True))
     functions: dict[str, Function] = {}
     for name in names:  # each calls those before it only
-        functions[name] = _Grower(draw, functions, max_ops, max_depth).function(name)
+        functions[name] = _Grower(draw, functions, max_ops, max_depth, runnable).function(name)
     module = Module(functions, names[-1])
     if draw(st.booleans()):
         module.sources = draw(st.dictionaries(STRINGS, STRINGS, max_size=2))
@@ -61,11 +63,14 @@ def modules(draw: st.DrawFn, max_ops: int = 6, max_depth: int = 2) -> Module:
 class _Grower:
     """Grows one function. `pools` holds the visible values by role; `loop` what a terminator in a loop passes on."""
 
-    def __init__(self, draw: st.DrawFn, callees: dict[str, Function], max_ops: int, max_depth: int) -> None:
+    def __init__(
+        self, draw: st.DrawFn, callees: dict[str, Function], max_ops: int, max_depth: int, runnable: bool
+    ) -> None:
         self.draw = draw
         self.callees = dict(callees)
         self.max_ops = max_ops
         self.depth_left = max_depth
+        self.runnable = runnable
         self.builder = Builder(Region())
         self.pools: dict[str, list[Value]] = {}
         self.loop: _Loop | None = None
@@ -131,7 +136,7 @@ class _Grower:
             self.draw(st.sampled_from(_SIMPLE if self.depth_left == 0 else _ALL))(self)
 
     @contextmanager
-    def region(self, region: Region, loop: _Loop | None):  # type: ignore[no-untyped-def]
+    def region(self, region: Region, loop: _Loop | None) -> Iterator[None]:
         """Grow a region: its values are forgotten at its end."""
         outer, outer_loop = {role: list(pool) for role, pool in self.pools.items()}, self.loop
         self.loop, self.depth_left = loop, self.depth_left - 1
@@ -202,7 +207,7 @@ class _Grower:
         self.emit("py.expr", *self.inputs(more), roles=["obj"], code=code, inputs=["a", "b"], **more)
 
     def block(self) -> None:
-        code = self.draw(st.sampled_from(["c = a\nd = [b]\n", "    c = '''\nx'''\n    # d\n\n    d = a", "c = d = '\\d'"]))
+        code = self.draw(st.sampled_from(["c = a\nd = [b]\n", "    c = '''\nx'''\n    # d\n\n    d = a", "c = d = 1"]))
         more: dict[str, Any] = {"outputs": ["c", "d"]}
         operands = self.inputs(more)
         if self.draw(st.booleans()):
@@ -214,6 +219,8 @@ class _Grower:
         """Operands for the inputs a and b and perhaps a captured box, which `attrs` then names."""
         operands = [self.pick("obj"), self.pick("obj")]
         if self.draw(st.booleans()):
+            attrs["reads"] = ["a"]
+        if self.draw(st.booleans()):
             attrs["captures"] = ["boxed"]
             operands.append(self.pick("box"))
         return operands
@@ -224,6 +231,9 @@ class _Grower:
         callee = self.callees[self.draw(st.sampled_from(sorted(self.callees)))]
         operands = [self.pick("cell" if arg.type == CELL else "obj") for arg in callee.body.args]
         num_keywords = self.draw(st.integers(0, len(operands)))
+        if not self.runnable and self.draw(st.integers(0, 3)) == 0:
+            self.emit("py.call", *operands, roles=["obj"], callee=callee.name)
+            return
         keywords = {"keywords": callee.param_names[len(operands) - num_keywords :]} if num_keywords else {}
         self.emit("flow.call", *operands, roles=["obj"], callee=callee.name, **keywords)
 
@@ -274,9 +284,7 @@ class _Grower:
         terminator = self.draw(st.sampled_from(choices))
         if terminator == "flow.return":
             self.emit(terminator, self.pick("obj"))
-        elif self.loop and terminator in ("flow.break", "flow.continue"):
-            self.emit(terminator, *self.passed(self.loop))
-        elif self.loop and roles is self.loop.roles:
+        elif self.loop and (terminator in ("flow.break", "flow.continue") or roles is self.loop.roles):
             self.emit(terminator, *self.passed(self.loop))
         else:
             self.emit(terminator, *(self.pick(role) for role in roles))
