@@ -77,7 +77,7 @@ def _history(batch: Batch, row: int) -> list[int]:
 
 
 class ToyStream:
-    """Token t is the letter chr(97 + t); 26 and 27 are the two bytes of "é", 28 has no text."""
+    """Token t is the letter chr(97 + t), later ones too; 26 and 27 are the two bytes of "é", 28 has no text."""
 
     def __init__(self) -> None:
         self._held = False
