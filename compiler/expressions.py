@@ -138,12 +138,8 @@ def _can_loop(node: ast.ListComp) -> bool:
 
 def _list_comprehension(low: Lowering, node: ast.ListComp) -> Value:
     items = low.builder.value("py.list", hint="items")
-    outer_locals, outer_env = set(low.scope.locals), dict(low.env)
-    low.scope.locals |= {name for g in node.generators for name in stored_names(g.target)}
-    _generate(low, node.generators, lambda: _push(low, items, node.elt))
-    low.scope.locals.clear()
-    low.scope.locals |= outer_locals
-    low.env = outer_env
+    with low.inner_names({name for g in node.generators for name in stored_names(g.target)}):
+        _generate(low, node.generators, lambda: _push(low, items, node.elt))
     return low.builder.value("py.collect", items)
 
 

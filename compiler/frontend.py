@@ -110,7 +110,7 @@ class _Work:
 
     def _compile(self, name: str, function: FunctionType, states: frozenset[str], source: Source) -> Function:
         scope = analyse(source, set(states))
-        resolver = Resolver(function, scope.locals, self.bindings)
+        resolver = Resolver(function, scope, self.bindings)
         body, parameters = _open(function, states)
         lowering = Lowering(source, scope, resolver, Builder(body), self.request)
         lowering.on_eager = lambda node, reason: self.notes.append(EagerNote(source.span(node), reason))

@@ -55,6 +55,17 @@ class Lowering:
             yield
         self.env = outer
 
+    @contextmanager
+    def inner_names(self, names: set[str]) -> Iterator[None]:
+        """Inside, `names` are plain variables of their own: those of a comprehension hide the function's."""
+        outer = set(self.scope.locals), dict(self.env), dict(self.boxes)
+        self.scope.locals |= names
+        for name in names:
+            self.env.pop(name, None)
+            self.boxes.pop(name, None)
+        yield
+        self.scope.locals, self.env, self.boxes = outer
+
     def read(self, name: str) -> Value:
         """The value of a local variable here; a cell when the name is a state."""
         value = self._unbox(name) if name in self.boxes else self.lookup(name)

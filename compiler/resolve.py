@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
+from .scope import Scope
+
 _MISSING = object()
 
 
@@ -34,13 +36,13 @@ class Resolver:
     """Looks names up for one function and remembers what it found."""
 
     function: FunctionType
-    locals: set[str]
+    scope: Scope
     bindings: list[Binding] = field(default_factory=list)
 
     def find(self, node: ast.expr) -> Any:
         """The object that a name or dotted name refers to; None when it is local, dynamic or unknown."""
         path = _path(node)
-        if path is None or path[0] in self.locals:
+        if path is None or path[0] in self.scope.locals:
             return None
         found = _look_up(self.function, path)
         if found is _MISSING:

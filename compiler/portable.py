@@ -1,0 +1,141 @@
+"""Modules that run elsewhere: what a module's host code needs is packed with it, and unpacked where it is loaded.
+
+Host code needs the names its function saw: globals and closure variables. Modules and what can be imported from them
+become imports, JSON-like values become constants, functions of the same program become source text. Anything else
+cannot travel and is refused by name.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import importlib
+import inspect
+import linecache
+import textwrap
+from collections.abc import Iterator
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from ..ir.core import Module
+from ..ir.errors import CompileError, DecodeError
+from .frontend import Lowered
+
+_LITERALS = (bool, int, float, str)
+
+
+def pack(lowered: Lowered, module: Module) -> None:
+    """Fill in the module's sources, imports and constants. Raises CompileError for a name that cannot travel."""
+    packing = _Packing(module)
+    for name, function in lowered.python.items():
+        packing.add_function(name, function)
+
+
+class _Packing:
+    """Collects what functions need. `names` maps a function to the name that its source binds."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.done: set[int] = set()
+
+    def add_function(self, name: str, function: FunctionType) -> None:
+        if id(function) in self.done:
+            return
+        self.done.add(id(function))
+        self.module.sources[name] = _source(function)
+        for used, value in _surroundings(function):
+            self.add_value(used, value, function)
+
+    def add_value(self, name: str, value: Any, user: FunctionType) -> None:
+        if getattr(value, "__ramify__", None) == "program":
+            value = value.fn
+        if isinstance(value, ModuleType):
+            self.module.imports[name] = value.__name__
+        elif (home := _importable(value)) is not None:
+            self.module.imports[name] = home
+        elif isinstance(value, FunctionType):
+            self.add_function(name, value)
+        elif _is_literal(value):
+            self.module.constants[name] = value
+        else:
+            raise CompileError(
+                f"{user.__name__} uses {name}, a {type(value).__name__}, which cannot be saved with the program",
+                help="pass it as an argument, or define it in a module that can be imported where this is loaded",
+            )
+
+
+def _surroundings(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The globals and closure variables that a function's code names, except builtins."""
+    closure = inspect.getclosurevars(function).nonlocals
+    names = set(_names(function.__code__))
+    for name in sorted(names | closure.keys()):
+        if name in closure:
+            yield name, closure[name]
+        elif name in function.__globals__ and not hasattr(builtins, name):
+            yield name, function.__globals__[name]
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The global names that code, and the code nested in it, loads."""
+    yield from (step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _importable(value: Any) -> str | None:
+    """Where a value can be imported from: "module:name", unless that is a script or a REPL."""
+    home, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(home, str) or not isinstance(name, str) or home == "__main__":
+        return None
+    try:
+        found = getattr(importlib.import_module(home), name, None)
+    except ImportError:
+        return None
+    return f"{home}:{name}" if found is value else None
+
+
+def _is_literal(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_literal, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_literal(item) for key, item in value.items())
+    return value is None or isinstance(value, _LITERALS)
+
+
+def _source(function: FunctionType) -> str:
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if line.startswith(("def ", "async def ")))
+    return "".join(lines[first:])  # decorators are not needed: the function itself is what runs
+
+
+def unpack(module: Module) -> dict[str, FunctionType]:
+    """Run the sources of a loaded module and return its functions. The caller has agreed to trust them.
+
+    Raises DecodeError for an import that is not to be had here, and for a source that does not define its function.
+    """
+    space: dict[str, Any] = {name: _import(name, home) for name, home in module.imports.items()}
+    space |= module.constants
+    for name, source in module.sources.items():
+        file = f"<ramify module {module.entry}: {name}>"
+        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+        defined: dict[str, Any] = {}
+        exec(compile(source, file, "exec"), space, defined)
+        space |= defined if name in defined else dict.fromkeys([name], _only(defined, name))
+    return {name: space[name] for name in module.functions}
+
+
+def _only(defined: dict[str, Any], name: str) -> Any:
+    """The function that a source defines; helpers compiled twice are named apart from their source."""
+    if len(defined) != 1:
+        raise DecodeError(f"the source of {name} defines {', '.join(defined) or 'nothing'}")
+    return next(iter(defined.values()))
+
+
+def _import(name: str, home: str) -> Any:
+    where, _, attribute = home.partition(":")
+    try:
+        found = importlib.import_module(where)
+        return getattr(found, attribute) if attribute else found
+    except (ImportError, AttributeError) as error:
+        raise DecodeError(f"the module needs {name} from {home}, which cannot be imported here: {error}") from None
