@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ramify.ir.errors import ModelError, RequestError
-from ramify.runtime.cuts import cut_rule, matches_over_space
+from ramify.runtime.cuts import CutRule, cut_rule, matches_over_space
 from ramify.runtime.tokens import TextRun, Tokenizer
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Inner
@@ -171,6 +171,26 @@ def _unigram(*, split: bool) -> Inner:
     return inner
 
 
+def _late_merges() -> Inner:
+    """Llama 3's pattern with tokens that only join once more white space has come."""
+    return _merging(_byte_level(LLAMA3), [("Ċ", "Ċ"), ("!", "ĊĊ"), ("Ġ", "Ċ"), ("Ġ", "ĠĊ")])
+
+
+def _late_pieces() -> Inner:
+    """Llama 2's form with tokens that only join once the word after them has grown, and tokens that take spaces."""
+    inner = _merging(_llama2(), [("b", "c"), ("▁", "b"), ("▁", "▁")])
+    inner.add_tokens([AddedToken("<e>", rstrip=True, normalized=False), AddedToken(" x", normalized=False)])
+    return inner
+
+
+def _merging(inner: Inner, merges: list[tuple[str, str]]) -> Inner:
+    model = json.loads(inner.to_str())["model"]
+    kept = [token for token in model["vocab"] if len(token) == 1 or token.startswith(("<0x", "<unk", "<s>"))]
+    tokens = dict.fromkeys([*kept, "b", "c", "▁", *("".join(pair) for pair in merges)])
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return _changed(inner, model=model | {"vocab": vocabulary, "merges": merges}, added_tokens=[])
+
+
 def _changed(inner: Inner, **parts: Any) -> Inner:
     return Inner.from_str(json.dumps(json.loads(inner.to_str()) | parts))
 
@@ -233,6 +253,8 @@ MAKERS = {
     "metaspace-first-joined": lambda: _metaspace("first", split=False),
     "gemma": _gemma,
     "swallowing": _swallowing,
+    "late-merges": _late_merges,
+    "late-pieces": _late_pieces,
     "unigram": lambda: _unigram(split=True),
     "spanning": _spanning_tokens,
     "unigram-joined": lambda: _unigram(split=False),
@@ -264,6 +286,10 @@ texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=14).map
 @example(parts=["one <|im_", "end|> two"])
 @example(parts=["word ", "<s>", " more words <s", ">"])
 @example(parts=["e caf", "e ", "\u0301 x", "\u0301"])
+@example(parts=["a!\n", "\n"])
+@example(parts=["a  ", "\n"])
+@example(parts=["x▁ b", "c"])
+@example(parts=["a b<e> x c", " d", " e"])
 @example(parts=["a<|end|> ", " b c", " [mask]", "\t[mask]"])
 def test_a_growing_run_has_the_ids_of_the_whole_text(kind: str, parts: list[str]) -> None:
     tokenizer = made(kind)
@@ -333,6 +359,28 @@ def test_parts_that_break_the_proof_switch_cuts_off(change: dict[str, Any]) -> N
     good: dict[str, Any] = {"pre_tokenizer": {"type": "ByteLevel", "use_regex": True}, "model": {"type": "BPE"}}
     assert cut_rule(good, []) is not None
     assert cut_rule(good | change, []) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "cuts"),
+    [
+        ("one two. three", [3, 8]),
+        ("a  b", [1]),
+        ("a! \n b", [2]),
+        ("a\n\tb\nc", []),
+        (" a ", [2]),
+        ("a\u00a0 b\u200b c\u2003 d", []),
+        ("a▁ b", []),
+        ("日本 語", [2]),
+        ("a <e> b", [1]),
+        ("", []),
+    ],
+)
+def test_cuts_lie_between_a_visible_character_and_a_space(text: str, cuts: list[int]) -> None:
+    rule = CutRule(no_cut_after=("<e>",))
+    assert [position for position in range(-1, len(text) + 1) if rule.is_cut(text, position)] == cuts
+    assert rule.last(text, 0, len(text)) == (cuts[-1] if cuts else None)
+    assert rule.last(text, 0, cuts[-1] if cuts else 0) == (cuts[-2] if len(cuts) > 1 else None)
 
 
 def test_extending_does_not_touch_the_earlier_run() -> None:
