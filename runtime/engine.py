@@ -92,6 +92,7 @@ class Engine:
     `memory.default_kv_tokens`: 80 % of a GPU's free memory, a quarter of a machine's). max_running: the most
     sequences in one step. chunk_tokens: about how many tokens a step computes. prefix_cache: whether KV is shared and
     kept. eos_token_ids: what ends a generation unless it ignores them. check: verify all accounting whenever idle.
+    Raises UsageError for a number below 1.
     """
 
     def __init__(
@@ -106,6 +107,9 @@ class Engine:
         eos_token_ids: tuple[int, ...] = (),
         check: bool = False,
     ) -> None:
+        for name, value in (("kv_tokens", kv_tokens), ("max_running", max_running), ("chunk_tokens", chunk_tokens)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
         shape = model.config
         capacity = kv_tokens or default_kv_tokens(model.layout, shape.context_length, max_running)
         self._model = model

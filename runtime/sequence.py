@@ -110,15 +110,22 @@ def token_array(request: EngineRequest, *, vocab_size: int, context_length: int)
         raise RequestError("the prompt is empty", help="give at least one token, such as the beginning-of-text token")
     _check_length(request, context_length)
     tokens = np.zeros(prompt_len + (params.max_tokens if request.score_from is None else 0), dtype=np.int64)
-    try:
-        tokens[:prompt_len] = request.token_ids
-    except (TypeError, ValueError, OverflowError) as error:
-        raise RequestError(f"the prompt's token ids are not integers: {error}") from error
+    tokens[:prompt_len] = _integers(request.token_ids)
     outside = np.flatnonzero((tokens < 0) | (tokens >= vocab_size))
     if len(outside):
         at = int(outside[0])
         raise RequestError(f"token id {tokens[at]} at position {at} is outside the vocabulary of {vocab_size} tokens")
     return tokens
+
+
+def _integers(token_ids: list[int]) -> TokenArray:
+    try:
+        array = np.asarray(token_ids)
+    except ValueError as error:
+        raise RequestError(f"the prompt is not a flat list of token ids: {error}") from error
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise RequestError("the prompt's token ids are not 64-bit integers")
+    return array.astype(np.int64)
 
 
 def _check_stops(params: SamplingParams, vocab_size: int) -> None:

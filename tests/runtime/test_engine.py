@@ -196,7 +196,10 @@ def test_choices_after_one_prompt_share_it() -> None:
         (call([]), RequestError, "the prompt is empty"),
         (call([1, 29]), RequestError, "token id 29 at position 1 is outside the vocabulary of 29"),
         (call([1, -1]), RequestError, "token id -1 at position 1"),
-        (call([1, "x"]), RequestError, "not integers"),  # type: ignore[list-item]
+        (call([1, "x"]), RequestError, "not 64-bit integers"),  # type: ignore[list-item]
+        (call([1, 1.5]), RequestError, "not 64-bit integers"),  # type: ignore[list-item]
+        (call([1, 1 << 70]), RequestError, "not 64-bit integers"),
+        (call([1, [2]]), RequestError, "not a flat list"),  # type: ignore[list-item]
         (call([1] * 150, max_tokens=60), ContextOverflow, "150 prompt tokens and max_tokens=60 are 210 tokens"),
         (call([1] * 150, max_tokens=60), ContextOverflow, "help: set max_tokens to at most 50"),
         (call([1] * 201, score_from=3), ContextOverflow, "context holds 200"),
@@ -215,6 +218,12 @@ def test_a_bad_request_fails_alone(bad: Call, kind: type[Exception], words: str)
     finish(engine, bad, good)
     assert good.done.token_ids == expected_tokens(PROMPT, 5)
     assert type(bad.error) is kind and words in str(bad.error)
+
+
+@pytest.mark.parametrize("name", ["kv_tokens", "max_running", "chunk_tokens"])
+def test_an_engine_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} must be at least 1, got 0"):
+        new_engine(**{name: 0})
 
 
 def test_nan_logits_fail_their_request_alone() -> None:
