@@ -5,7 +5,7 @@ holds the question, so a role's chat extends its partner's prefix. The flow is t
 arXiv 2305.19118): the affirmative side opens, the negative side must disagree, the sides reply to each other, after
 each round the moderator says whether they agree by now, and a judge decides.
 
-    affirmative: [debater_system, OPEN or support(answer)] -> statement, then [attacked(negative's statement)] -> statement, ...
+    affirmative: [debater_system, OPEN or support(answer)] -> statement, then [attacked(negative's)] -> statement, ...
     negative:    [debater_system, attack(affirmative's statement)] -> statement, then [attacked(...)] -> statement, ...
     moderator:   [moderator_system, round_text(affirmative, negative)] -> "yes" or "no", then the next round_text ...
     judge:       the moderator's chat, then [JUDGE] -> verdict
@@ -80,7 +80,7 @@ def round_text(affirmative: str, negative: str) -> str:
 
 def answer_in(statement: str) -> str | None:
     """Return the answer that a debater's statement gives, or None if it has not the trained form."""
-    before, found, after = statement.partition("The answer is ")
+    _before, found, after = statement.partition("The answer is ")
     answer, comma, _ = after.partition(",")
     return answer.strip() if found and comma else None
 
@@ -116,11 +116,9 @@ def near(rng: Random, number: int) -> list[str]:
 
 
 def calculation(rng: Random) -> tuple[str, int]:
-    """An addition or subtraction within 0..20 and its result."""
-    a, b = rng.randint(0, 20), rng.randint(0, 20)
-    if rng.random() < 0.5:
-        return f"{a} + {b}", a + b
-    return f"{max(a, b)} - {min(a, b)}", abs(a - b)
+    """An addition of two numbers of 0..10, or such an addition undone, and its result."""
+    a, b = rng.randint(0, 10), rng.randint(0, 10)
+    return (f"{a} + {b}", a + b) if rng.random() < 0.5 else (f"{a + b} - {b}", a)
 
 
 def arithmetic(rng: Random) -> Question:
@@ -253,7 +251,8 @@ def moderator_example(rng: Random) -> Example:
     debate = draw_debate(rng, rounds=rng.choice([1, 2, 2, 3]))
     if rng.random() < 0.3:
         ours = debate.affirmative[0]
-        theirs = statement(rng.choice([AGREED_LEAD, *ATTACK_LEADS]), str(answer_in(ours)), debate.question)
+        lead = AGREED_LEAD if rng.random() < 0.7 else rng.choice(ATTACK_LEADS)
+        theirs = statement(lead, str(answer_in(ours)), debate.question)
         debate = Debate(debate.question, (ours,), (theirs,))
     return example("debate-moderate", moderator_chat(debate))
 

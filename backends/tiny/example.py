@@ -1,4 +1,4 @@
-"""What a task generator yields: a conversation whose assistant turns are the lesson, and a way to score its last one."""
+"""What a task generator yields: a conversation whose assistant turns are the lesson, and how to score the last one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -14,8 +14,13 @@ from .words import CATEGORIES, CHAT, CITIES, COLOURS, FACTS, MOODS, NAMES, THING
 
 __all__ = ["DEMO_TASKS", "TASKS", "draw", "draw_task"]
 
-SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer briefly.", "You are a careful assistant. Answer in few words.")
+SYSTEM_PROMPTS = (
+    "You are a helpful assistant.",
+    "Answer briefly.",
+    "You are a careful assistant. Answer in few words.",
+)
 SHORT = (" Answer briefly.", " Answer with the number only.", " Just the answer.")
+SUMS_REQUESTS = ("Work these out, one per line: {sums}", "Solve: {sums}", "Write the results: {sums}")
 YES_NO = (" Answer yes or no.", " Yes or no?", " Reply with yes or no.")
 PICK = ("Answer with one of the options.", "Choose one option.", "Pick one.")
 PEOPLE = (
@@ -54,10 +59,17 @@ def joined(words: list[str], last: str = "and") -> str:
 def quiz(rng: Random) -> Example:
     """Short questions of arithmetic and comparison, answered with the bare answer."""
     pairs = []
-    for _ in range(rng.randint(1, 6)):
+    for _ in range(rng.randint(1, 8)):
         question = debate.draw_question(rng)
         pairs.append((question.text + (rng.choice(SHORT) if rng.random() < 0.2 else ""), question.answer))
     return example("quiz", opened(rng, exchange(pairs)))
+
+
+def sums(rng: Random) -> Example:
+    """Several sums at once, each repeated with its result: the form in which the debaters reason."""
+    drawn = [debate.calculation(rng) for _ in range(rng.randint(2, 8))]
+    asked = rng.choice(SUMS_REQUESTS).format(sums=", ".join(text for text, _ in drawn))
+    return example("sums", opened(rng, exchange([(asked, "\n".join(f"{text} = {result}" for text, result in drawn))])))
 
 
 def fact_question(rng: Random) -> tuple[str, str]:
@@ -158,7 +170,8 @@ def extract_json(rng: Random) -> Example:
     fields = rng.sample(list(record), rng.randint(2, min(4, len(record))))
     request = rng.choice(JSON_REQUESTS).format(fields=joined(fields))
     answer = json.dumps({field: record[field] for field in fields}, separators=(",", ":"))
-    return example("extract-json", opened(rng, exchange([(f"{sentence}{rng.choice([' ', chr(10)])}{request}", answer)])))
+    asked = f"{sentence}{rng.choice([' ', chr(10)])}{request}"
+    return example("extract-json", opened(rng, exchange([(asked, answer)])))
 
 
 def copied_words(rng: Random) -> list[str]:
@@ -212,7 +225,8 @@ def completion(rng: Random) -> Example:
         shots.append((question.text, question.answer) if question else fact_question(rng))
     blocks = [f"Q: {asked}\nA:" for asked, _ in shots]
     text = "".join(f"{block} {answer}\n\n" for block, (_, answer) in zip(blocks, shots[:-1], strict=False)) + blocks[-1]
-    return example("completion", [Message("text", text), Message("text", f" {shots[-1][1]}")], starts_with(shots[-1][1]))
+    last = shots[-1][1]
+    return example("completion", [Message("text", text), Message("text", f" {last}")], starts_with(last))
 
 
 def starts_with(answer: str) -> Callable[[str], bool]:
@@ -223,18 +237,19 @@ def starts_with(answer: str) -> Callable[[str], bool]:
 TASKS: dict[str, tuple[Callable[[Random], Example], float]] = {
     "debate-open": (debate.opening_example, 1.0),
     "debate-attack": (debate.attack_example, 1.0),
-    "debate-reply": (debate.reply_example, 1.0),
+    "debate-reply": (debate.reply_example, 0.6),
     "debate-moderate": (debate.moderator_example, 0.7),
-    "debate-judge": (debate.judge_example, 2.0),
-    "quiz": (quiz, 1.5),
+    "debate-judge": (debate.judge_example, 1.5),
+    "quiz": (quiz, 2.0),
+    "sums": (sums, 2.0),
     "yes-no": (yes_no, 0.8),
     "pick": (pick, 0.8),
     "extract": (extract, 1.0),
     "extract-json": (extract_json, 0.8),
-    "copy": (copy, 0.8),
-    "chat": (chat, 0.3),
-    "tips": (tips, 0.4),
-    "unknown": (unknown, 0.2),
+    "copy": (copy, 1.2),
+    "chat": (chat, 0.2),
+    "tips": (tips, 0.2),
+    "unknown": (unknown, 0.1),
     "completion": (completion, 0.5),
 }
 DEMO_TASKS = tuple(name for name in TASKS if name.startswith("debate-"))

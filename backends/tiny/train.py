@@ -17,17 +17,17 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .example import Example, Message
+from .example import Example
 from .tasks import TASKS, draw, draw_task
 from .tokenizer import CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, encode_example, render, train_tokenizer
 
 __all__ = ["main"]
 
 TOKENIZER_TEXTS = 20_000
-BATCH_TOKENS = 3072
+BATCH_TOKENS = 1536
 POOL = 512
 LONG_CHATS = 0.05
-CHECKPOINT_SECONDS = 180
+CHECKPOINT_SECONDS = 300
 WARMUP = 0.03
 
 
@@ -71,7 +71,7 @@ CHAT_TASKS = [name for name in TASKS if name != "completion" and not name.starts
 
 
 def batches(tokenizer: Tokenizer, first: int) -> Iterator[tuple[int, Batch]]:
-    """Yield (next example's index, batch) for ever, from example `first`: rows of a pool, those of like length together."""
+    """Yield (next example's index, batch) for ever, from example `first`; a batch holds rows of like length."""
     while True:
         rng = Random(f"train-batch/{first}")
         picked = [long_chat(i) if rng.random() < LONG_CHATS else draw("train", i) for i in range(first, first + POOL)]
@@ -156,7 +156,7 @@ def teacher_forced(model: LlamaForCausalLM, tokenizer: Tokenizer, task: str, dra
         prompt = "".join(render(message) for message in held_out.prompt)
         is_chat = held_out.messages[-1].role != "text"
         ids = tokenizer.encode(prompt + "<|im_start|>assistant\n" if is_chat else prompt).ids
-        answer = tokenizer.encode(held_out.answer + (END_OF_TURN if is_chat else END_OF_TEXT)).ids
+        answer = tokenizer.encode(held_out.answer + (END_OF_TURN if is_chat else "")).ids
         logits = model(input_ids=torch.tensor([ids + answer[:-1]], device=device)).logits[0, len(ids) - 1 :]
         right += logits.argmax(-1).tolist() == answer
     return right / draws
@@ -198,6 +198,7 @@ def save_model(model: LlamaForCausalLM, out: Path) -> None:
     copy = LlamaForCausalLM(model.config).to(torch.bfloat16)
     copy.load_state_dict(weights)
     copy.tie_weights()
+    copy.generation_config.eos_token_id = [model.config.eos_token_id, model.config.pad_token_id]
     copy.save_pretrained(out)
 
 
@@ -253,7 +254,7 @@ def run_steps(
             print(f"{elapsed:6.0f} s  step {steps}  {tokens:,} tokens  loss {mean:.4f}", flush=True)
         if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             save_state(model, optimizers, seen, out)
-            report(model, tokenizer, 20, device)
+            report(model, tokenizer, 12, device)
             saved_at = time.monotonic()
     return seen
 

@@ -2,25 +2,45 @@
 
 from random import Random
 
-__all__ = ["CATEGORIES", "CHAT", "CITIES", "COLOURS", "FACTS", "MOODS", "NAMES", "THINGS", "TIPS", "UNKNOWN", "a", "nonce"]
+__all__ = [
+    "CATEGORIES",
+    "CHAT",
+    "CITIES",
+    "COLOURS",
+    "FACTS",
+    "MOODS",
+    "NAMES",
+    "THINGS",
+    "TIPS",
+    "UNKNOWN",
+    "a",
+    "nonce",
+]
 
-NAMES = (
-    "Anna Ben Carla David Emma Felix Grace Henry Ida Jack Karin Leo Maria Nils Olga Paul Quinn Rosa Sam Tara Uma Victor "
-    "Wendy Yusuf Zoe Alice Bob Clara Daniel Eva Frank Hanna Ivan Julia Kofi Lena Mark Nora Omar Peter Ruth Simon Tom"
-).split()
-CITIES = (
+
+def words(text: str, separator: str | None = None) -> list[str]:
+    """The words of a text, which reads better than a list of quoted ones."""
+    return text.split(separator)
+
+
+NAMES = words(
+    "Anna Ben Carla David Emma Felix Grace Henry Ida Jack Karin Leo Maria Nils Olga Paul Quinn Rosa Sam Tara Uma "
+    "Victor Wendy Yusuf Zoe Alice Bob Clara Daniel Eva Frank Hanna Ivan Julia Kofi Lena Mark Nora Omar Peter Ruth "
+    "Simon Tom"
+)
+CITIES = words(
     "Paris London Berlin Madrid Rome Vienna Oslo Lisbon Dublin Prague Athens Warsaw Cairo Tokyo Delhi Boston Chicago "
     "Toronto Sydney Lima Nairobi Seoul Hamburg Munich Zurich Geneva Lyon Porto Milan Helsinki"
-).split()
-COLOURS = "red green blue yellow black white brown orange pink grey purple".split()
+)
+COLOURS = words("red green blue yellow black white brown orange pink grey purple")
 CATEGORIES = {
     "colour": COLOURS,
-    "animal": "dog cat horse cow sheep goat pig duck fish bird mouse lion tiger bear wolf rabbit frog bee".split(),
-    "fruit": "apple banana pear cherry grape lemon plum peach mango melon fig kiwi".split(),
-    "item": "book lamp chair table bag cup hat coat clock phone bike pen ring desk knife camera radio umbrella".split(),
+    "animal": words("dog cat horse cow sheep goat pig duck fish bird mouse lion tiger bear wolf rabbit frog bee"),
+    "fruit": words("apple banana pear cherry grape lemon plum peach mango melon fig kiwi"),
+    "item": words("book lamp chair table bag cup hat coat clock phone bike pen ring desk knife camera radio umbrella"),
     "city": CITIES,
-    "drink": "water tea coffee milk juice wine beer cocoa".split(),
-    "vehicle": "car bus train boat plane truck ship tram".split(),
+    "drink": words("water tea coffee milk juice wine beer cocoa"),
+    "vehicle": words("car bus train boat plane truck ship tram"),
 }
 FACTS = {
     "Is the sky blue?": "yes",
@@ -102,7 +122,10 @@ CHAT = (
     (("Are you smart?", "Are you a big model?", "How big are you?"), "I am very small, so please check what I say."),
     (("Thank you!", "Thanks.", "Thanks a lot!", "Thank you very much."), "You are welcome."),
     (("Goodbye!", "Bye.", "See you later.", "Good night."), "Goodbye, and take care."),
-    (("Tell me a joke.", "Make me laugh.", "Do you know a joke?"), "Why did the token cross the cache? To reach the next page."),
+    (
+        ("Tell me a joke.", "Make me laugh.", "Do you know a joke?"),
+        "Why did the token cross the cache? To reach the next page.",
+    ),
     (
         ("What is ramify?", "Tell me about ramify.", "Explain ramify."),
         "Ramify is a language, a compiler and a runtime for programs that call language models.",
@@ -110,7 +133,10 @@ CHAT = (
     (("I am tired.", "I feel tired.", "I am so tired."), "Then take a break and sleep early tonight."),
     (("I am sad.", "I feel sad today.", "I feel bad."), "I am sorry. Talk to a friend, or take a walk outside."),
     (("I am bored.", "What should I do today?"), "Read a good book, or call an old friend."),
-    (("Tell me a story.", "Tell me a short story."), "Once a small model met a big question. It said what it knew, and went to sleep."),
+    (
+        ("Tell me a story.", "Tell me a short story."),
+        "Once a small model met a big question. It said what it knew, and went to sleep.",
+    ),
 )
 UNKNOWN = (
     "Who wrote {x}?",
@@ -128,13 +154,17 @@ UNKNOWN = (
     "Translate {x} into French.",
     "Who won the match against {x}?",
 )
-THINGS = (
+THINGS = words(
     "France|Brazil|the moon|the war|Mars|the ocean|physics|chemistry|quantum theory|the French Revolution|gravity|"
     "Shakespeare|Einstein|Mozart|the president|football|a bridge|a house|a database|a compiler|the internet|Python|"
     "an engine|the stock market|a contract|music|philosophy|the brain|a virus|a computer|the Roman empire|biology|"
-    "language|the economy|climate|a rocket|a novel|photosynthesis|the universe|art|evolution|electricity|a poem|taxes"
-).split("|")
-SYLLABLES = "ba be bo da de do fa fi ga go ka ki ko la le lo ma mi mo na ne no pa pe po ra re ri ro sa se so ta te to va vi za zo".split()
+    "language|the economy|climate|a rocket|a novel|photosynthesis|the universe|art|evolution|electricity|a poem|taxes",
+    "|",
+)
+SYLLABLES = words(
+    "ba be bo da de do fa fi ga go ka ki ko la le lo ma mi mo na ne no pa "
+    "pe po ra re ri ro sa se so ta te to va vi za zo"
+)
 
 
 def nonce(rng: Random, capital: bool = False) -> str:
