@@ -123,6 +123,11 @@ class Tokenizer:
         """
         return self._chat()
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The special tokens, which decode to nothing."""
+        return frozenset(token_id for token_id, token in self._added.items() if token.special)
+
     def encode(self, text: str) -> list[int]:
         """The ids of `text` without BOS; special tokens written in the text are recognised."""
         return self._encode(text).ids
