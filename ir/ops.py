@@ -65,7 +65,7 @@ _DECLARED = (
           {"code": "str", "inputs": "strs", "captures": "strs?", "reads": "strs?", "outputs": "strs",
            "signals": "bool?"}, effect=True, rule="host"),
     OpDef("py.call", "obj...", "obj", "Run the Python body of a function of this module as it is (eagerly).",
-          {"callee": "str"}, effect=True),
+          {"callee": "str"}, effect=True, rule="callee"),
     OpDef("py.list", "", "obj", "A new list that a comprehension fills.", effect=True),
     OpDef("py.push", "obj, obj", "", "Append to such a list; the item may still be on its way.", effect=True),
     OpDef("py.collect", "obj", "obj", "The list with every item arrived.", effect=True),

@@ -63,6 +63,7 @@ class Names:
     known: dict[Value, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     next_number: int = 0
+    suffixes: dict[str, int] = field(default_factory=dict)
 
     def of(self, value: Value) -> str:
         """The value's name with its `%`."""
@@ -76,10 +77,10 @@ class Names:
         if re.fullmatch(r"\d*", hint):
             self.next_number += 1
             return str(self.next_number - 1)
-        name, suffix = hint, 0
+        name = hint
         while name in self.taken:
-            suffix += 1
-            name = f"{hint}{suffix}"
+            self.suffixes[hint] = self.suffixes.get(hint, 0) + 1
+            name = f"{hint}{self.suffixes[hint]}"
         return name
 
 

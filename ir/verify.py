@@ -260,11 +260,15 @@ def _loop_body(what: str, carried: Sequence[Type]) -> _Place:
     return _Place(what, {**dict.fromkeys(_LOOP_ENDS, carried), "flow.return": None})
 
 
-def _check_call(checker: _FunctionChecker, op: Op, place: _Place) -> None:
-    keywords, callee = op.attrs.get("keywords", []), checker.module.functions.get(op.attrs["callee"])
-    if callee is None:
+def _check_callee(checker: _FunctionChecker, op: Op, place: _Place) -> None:
+    if op.attrs["callee"] not in checker.module.functions:
         has = _functions(checker.module)
-        checker.fail(op, f"flow.call calls @{op.attrs['callee']}, which does not exist; the module has {has}")
+        checker.fail(op, f"{op.name} calls @{op.attrs['callee']}, which does not exist; the module has {has}")
+
+
+def _check_call(checker: _FunctionChecker, op: Op, place: _Place) -> None:
+    _check_callee(checker, op, place)
+    keywords, callee = op.attrs.get("keywords", []), checker.module.functions[op.attrs["callee"]]
     if len(keywords) > len(op.operands):
         checker.fail(op, f"flow.call names {_count(len(keywords), 'keyword')} but has {len(op.operands)} operands")
     positional = len(op.operands) - len(keywords)
@@ -282,6 +286,7 @@ _RULES: dict[str, _Rule] = {
     "for": _check_for,
     "while": _check_while,
     "call": _check_call,
+    "callee": _check_callee,
 }
 
 

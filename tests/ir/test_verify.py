@@ -219,6 +219,10 @@ _INVALID = {
         f'%y = flow.call {{callee = "gone"}} : obj {_RETURN}',
         "flow.call calls @gone, which does not exist; the module has @main, @helper",
     ),
+    "callee of a body that runs as it is": (
+        f'%y = py.call {{callee = "gone"}} : obj {_RETURN}',
+        "py.call calls @gone, which does not exist; the module has @main, @helper",
+    ),
     "keywords": (
         f'%y = flow.call {{callee = "helper", keywords = ["n"]}} : obj {_RETURN}',
         "flow.call names 1 keyword but has 0 operands",
