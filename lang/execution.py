@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..ir.errors import Cancelled
 from ..runtime.context import Context
 from ..runtime.generation import StreamEvent
+from ..runtime.host import Escaped
 from ..runtime.hostpool import host_pool
 from ..runtime.loop import loop, post
 from ..runtime.pending import Pending
@@ -80,7 +81,7 @@ class Execution:
         return run(self._function, self.state, *self._arguments.args, **self._arguments.kwargs)
 
     async def _conclude(self, value: Any, error: BaseException | None) -> Run:
-        error = await self.context.conclude(error)
+        error = await self.context.conclude(error.error if isinstance(error, Escaped) else error)
         return Run(self.context, self.state, None if error is not None else value, error)
 
     def run_here(self) -> Run:

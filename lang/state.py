@@ -153,6 +153,9 @@ class ForkGroup(Sequence[State]):
     def __len__(self) -> int:
         return len(self.states)
 
+    def __iter__(self) -> Iterator[State]:
+        return iter(self.states)
+
     def __iadd__(self, value: object) -> ForkGroup:
         """Append one expression to all, one of a list to each, or what `value(index)` gives to each."""
         for state, part in zip(self.states, self._parts(value), strict=True):

@@ -1,0 +1,168 @@
+"""The steps of control flow: if, for, while and calls.
+
+Regions end with an outcome (why, values). A break or continue is met by the innermost loop, a return by the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..ir.core import Op
+from .context import Context
+from .host import Unbound
+from .linker import BREAK, RETURN, YIELD, Frame, LinkedFunction, Linker, Outcome, Step, execute, waiting
+from .pending import Pending
+from .routine import Call, breath
+from .steps import in_pool
+
+# Loop turns after which an instance lets the others go on.
+_TURNS_PER_BREATH = 64
+_MAX_DEPTH = 10_000
+_END = object()
+_PLAIN = {str, int, float, bool, type(None), list, tuple, dict, set, frozenset, bytes, range}
+_EXAMPLES: tuple[Iterable[Any], ...] = ([], (), {}, {}.values(), {}.items(), set(), "a", "\u00e9", b"", range(0))
+_PLAIN_ITERATORS = {type(reversed([])), *(type(iter(example)) for example in _EXAMPLES)}
+
+
+async def _truth(frame: Frame, value: Any) -> bool:
+    """Whether a value counts as true; its own __bool__ or __len__ runs on a host thread."""
+    if type(value) in _PLAIN:
+        return bool(value)
+    return await in_pool(frame, bool, value)  # type: ignore[no-any-return]
+
+
+async def _breathe(frame: Frame) -> None:
+    """After some turns of loops, let other instances go on."""
+    frame.turns += 1
+    if frame.turns >= _TURNS_PER_BREATH:
+        frame.turns = 0
+        await breath
+
+
+def _assign(frame: Frame, slots: list[int], values: list[Any]) -> None:
+    for slot, value in zip(slots, values, strict=True):
+        frame.values[slot] = value
+
+
+def flow_if(linker: Linker, op: Op) -> Step:
+    (condition,), results = linker.slots(op.operands), linker.slots(op.results)
+    yes, no = (linker.region(region) for region in op.regions)
+
+    async def step(frame: Frame) -> Outcome | None:
+        chosen = yes if await _truth(frame, frame.values[condition]) else no
+        outcome = await execute(chosen, frame)
+        if outcome[0] != YIELD:
+            return outcome
+        _assign(frame, results, outcome[1])
+        return None
+
+    return waiting((condition,), step)
+
+
+def flow_for(linker: Linker, op: Op) -> Step:
+    (source, *starts), results = linker.slots(op.operands), linker.slots(op.results)
+    body = linker.region(op.regions[0])
+    item_slot, *carried_slots = body.args
+
+    async def step(frame: Frame) -> Outcome | None:
+        values = frame.values
+        carried = [values[slot] for slot in starts]
+        iterator = await _iterate(frame, values[source])
+        is_plain = _is_plain_iterator(iterator)
+        while True:
+            item = next(iterator, _END) if is_plain else await in_pool(frame, next, iterator, _END)
+            if item is _END:
+                break
+            values[item_slot] = item
+            _assign(frame, carried_slots, carried)
+            kind, outcome = await execute(body, frame)
+            if kind == RETURN:
+                return kind, outcome
+            carried = outcome
+            if kind == BREAK:
+                break
+            await _breathe(frame)
+        _assign(frame, results, carried)
+        return None
+
+    return waiting((source,), step)
+
+
+async def _iterate(frame: Frame, iterable: Any) -> Iterator[Any]:
+    if type(iterable) in _PLAIN or _is_plain_iterator(iterable):
+        return iter(iterable)
+    return await in_pool(frame, iter, iterable)  # type: ignore[no-any-return]
+
+
+def _is_plain_iterator(iterator: object) -> bool:
+    """Whether asking the iterator for an item runs no code of the user's."""
+    todo = [iterator]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, zip | enumerate):
+            todo.extend(_inner_iterators(each))
+        elif type(each) not in _PLAIN_ITERATORS:
+            return False
+    return True
+
+
+def _inner_iterators(iterator: Any) -> list[Any]:
+    """What a zip or enumerate draws from."""
+    parts = iterator.__reduce__()[1]
+    return list(parts) if isinstance(iterator, zip) else [parts[0]]
+
+
+def flow_while(linker: Linker, op: Op) -> Step:
+    starts, results = linker.slots(op.operands), linker.slots(op.results)
+    test, body = (linker.region(region) for region in op.regions)
+
+    async def step(frame: Frame) -> Outcome | None:
+        carried = [frame.values[slot] for slot in starts]
+        while True:
+            _assign(frame, test.args, carried)
+            _, (condition, *carried) = await execute(test, frame)
+            while isinstance(condition, Pending):
+                condition = await condition
+            if not await _truth(frame, condition):
+                break
+            _assign(frame, body.args, carried)
+            kind, outcome = await execute(body, frame)
+            if kind == RETURN:
+                return kind, outcome
+            carried = outcome
+            if kind == BREAK:
+                break
+            await _breathe(frame)
+        _assign(frame, results, carried)
+        return None
+
+    return step
+
+
+async def invoke(function: LinkedFunction, context: Context, arguments: list[Any], depth: int) -> Any:
+    """Run a function on one value for each parameter; its own value may still be on its way."""
+    if depth > _MAX_DEPTH:
+        raise RecursionError(f"programs call one another more than {_MAX_DEPTH} levels deep")
+    values = function.template.copy()
+    frame = Frame(function, context, values, depth)
+    _assign(frame, function.body.args, arguments)
+    _, (result,) = await execute(function.body, frame)
+    return result
+
+
+def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -> Step:
+    operands, result = linker.slots(op.operands), linker.slot(op.result)
+    callee, keywords = op.attrs["callee"], op.attrs.get("keywords") or ()
+    num_positional = len(operands) - len(keywords)
+
+    async def step(frame: Frame) -> None:
+        values = [frame.values[slot] for slot in operands]
+        for value in values:
+            if isinstance(value, Unbound):
+                raise value.error()
+        function = functions[callee]
+        arguments = function.bind(values[:num_positional], dict(zip(keywords, values[num_positional:], strict=True)))
+        frame.values[result] = await Call(invoke(function, frame.context, arguments, frame.depth + 1))
+
+    return step

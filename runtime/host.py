@@ -1,0 +1,144 @@
+"""Links py.expr and py.block ops to callables.
+
+An op is linked once per module: its code is compiled, and it is settled what it takes to run it on the loop thread.
+Boxes (variables that nested functions share) are CPython cells, and globals are the function's own, so that host code
+behaves as it does in the function it was taken from.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+from types import CellType, FunctionType
+from typing import Any
+
+from ..ir.core import Op
+from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
+from .hostwork import are_plain, outside_names
+from .prompt import Prompt
+
+_MISSING = object()
+_NONE: frozenset[str] = frozenset()
+
+
+class Unbound:
+    """The state of a local variable before it is assigned."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def error(self) -> UnboundLocalError:
+        """What Python raises when the variable is used."""
+        return UnboundLocalError(f"cannot access local variable {self.name!r} where it is not associated with a value")
+
+
+class Escaped(Exception):
+    """Carries a StopIteration of host code through coroutines, in which it would mean something else."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class HostOp:
+    """A linked op. Operand values come in the op's order: inputs, then the boxes of captures."""
+
+    __slots__ = (
+        "_captures",
+        "_code",
+        "_inputs",
+        "_outputs",
+        "_outside",
+        "_owner",
+        "_quick_names",
+        "_variants",
+        "is_text",
+    )
+
+    def __init__(self, op: Op, owner: FunctionType) -> None:
+        """Raises SyntaxError for code that Python does not accept."""
+        self._owner = owner
+        self._code: HostCode = parse(op)
+        self._inputs: tuple[str, ...] = tuple(op.attrs["inputs"])
+        self._captures: tuple[str, ...] = tuple(op.attrs.get("captures") or ())
+        self._outputs: tuple[str, ...] = tuple(op.attrs.get("outputs") or ())
+        self._variants: dict[frozenset[str], tuple[Result, Any]] = {}
+        shadowed = {*owner.__globals__, *owner.__code__.co_freevars, *self._captures}
+        names = outside_names(op, self._code.body, shadowed)
+        self._outside = None if names is None else [n for n in names if n not in self._captures]
+        self.is_text = self._code.is_expression and _is_text(self._code.expression)
+        self._variant(_NONE)
+
+    def is_quick(self, values: Sequence[Any]) -> bool:
+        """Whether the op, on these operands, can run on the loop thread. Prompts must have arrived."""
+        if self._outside is None or self._captures:
+            return False
+        if not are_plain(values, also=Prompt):
+            return False
+        return not self._outside or are_plain((self._look_up(name) for name in self._outside), also=Prompt)
+
+    def _look_up(self, name: str) -> Any:
+        """An outside name's value now; a value of no plain type when it has none."""
+        if name in self._owner.__code__.co_freevars:
+            try:
+                return cell_of_free_variable(self._owner, name).cell_contents
+            except ValueError:
+                return _MISSING
+        return self._owner.__globals__.get(name, _MISSING)
+
+    def __call__(self, values: Sequence[Any]) -> Any:
+        """Run the code: the value of an expression; for a block the list of outputs, then signal and returned value.
+
+        What the code raises goes through as it is, save StopIteration, which comes as Escaped.
+        """
+        inputs = values[: len(self._inputs)]
+        missing = [name for name, value in zip(self._inputs, inputs, strict=True) if type(value) is Unbound]
+        result, function = self._variant(frozenset(missing) if missing else _NONE)
+        if self._captures:
+            function = self._enclosed(function.__code__, dict(zip(self._captures, values[len(inputs) :], strict=True)))
+        try:
+            return self._give(result, function, inputs)
+        except StopIteration as error:
+            raise Escaped(error) from None
+
+    def _give(self, result: Result, function: Callable[..., Any], inputs: Sequence[Any]) -> Any:
+        if result == "value":
+            return function(*inputs)
+        if result == "tuple":
+            return list(function(*inputs))
+        if result == "locals":
+            return self._outputs_of(function(*inputs))
+        out: dict[str, Any] = {}
+        signal, value = function(*inputs, out)
+        return [*self._outputs_of(out), signal, value]
+
+    def _outputs_of(self, local_values: dict[str, Any]) -> list[Any]:
+        return [local_values[name] if name in local_values else Unbound(name) for name in self._outputs]
+
+    def _variant(self, unbound: frozenset[str]) -> tuple[Result, Any]:
+        """The function for inputs of which some have no value; compiled at its first use."""
+        variant = self._variants.get(unbound)
+        if variant is None:
+            result = self._code.result(unbound)
+            code = compile_host(self._code, self._owner, unbound, result)
+            # With captures this one only holds the code: each run encloses it in its own boxes.
+            boxes = {name: CellType() for name in self._captures}
+            variant = self._variants[unbound] = (result, self._enclosed(code, boxes))
+        return variant
+
+    def _enclosed(self, code: Any, boxes: dict[str, Any]) -> FunctionType:
+        owner = self._owner
+        cells = tuple(boxes[name] if name in boxes else cell_of_free_variable(owner, name) for name in code.co_freevars)
+        return FunctionType(code, owner.__globals__, owner.__name__, None, cells)
+
+
+def _is_text(node: ast.expr) -> bool:
+    """Whether the expression, if it has a value at all, is a str."""
+    match node:
+        case ast.JoinedStr() | ast.Constant(value=str()):
+            return True
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _is_text(left) or _is_text(right)
+    return False

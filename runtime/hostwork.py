@@ -1,0 +1,94 @@
+"""Decides whether host code may run on the loop thread: code that cannot block, on values that cannot either.
+
+It holds to a small subset of Python (no calls but harmless builtins and methods of builtin types, no loops, no
+imports), and to inputs of builtin types. Everything else goes to the host pool, which is always right and only slower.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from ..ir.core import Op
+
+_BUILTINS = {
+    "abs", "all", "any", "bool", "bytes", "chr", "dict", "divmod", "enumerate", "float", "format", "frozenset", "int",
+    "isinstance", "len", "list", "max", "min", "ord", "range", "repr", "reversed", "round", "set", "sorted", "str",
+    "sum", "tuple", "type", "zip",
+}  # fmt: skip
+_EXCEPTIONS = {n for n, v in vars(builtins).items() if isinstance(v, type) and issubclass(v, BaseException)}
+_QUICK_NAMES = _BUILTINS | _EXCEPTIONS
+_METHODS = {
+    name for kind in (str, bytes, list, tuple, dict, set, frozenset, int, float) for name in dir(kind) if name[0] != "_"
+}
+_SLOW_NODES = (
+    ast.For, ast.While, ast.With, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Match, ast.Await,
+    ast.Yield, ast.YieldFrom, ast.AsyncFor, ast.AsyncWith, ast.AsyncFunctionDef, ast.Global, ast.Nonlocal,
+)  # fmt: skip
+_SCALARS = {str, int, float, bool, type(None), bytes, range}
+_CONTAINERS = {list, tuple, set, frozenset}
+# How many values of containers are looked at; larger ones count as unknown.
+_BUDGET = 100
+
+
+def outside_names(op: Op, body: list[ast.stmt], shadowed: Collection[str]) -> list[str] | None:
+    """The names from outside that quick code reads; None when the code is not quick.
+
+    shadowed: names that do not mean the builtin here.
+    """
+    inside = set(op.attrs["inputs"]) | _bound_names(body)
+    outside: set[str] = set()
+    for node in (node for statement in body for node in ast.walk(statement)):
+        if isinstance(node, _SLOW_NODES) or (isinstance(node, ast.Call) and not _is_quick_call(node, inside, shadowed)):
+            return None
+        if isinstance(node, ast.Name) and node.id not in inside and not _is_builtin(node.id, shadowed):
+            outside.add(node.id)
+    return sorted(outside)
+
+
+def _is_builtin(name: str, shadowed: Collection[str]) -> bool:
+    return name in _QUICK_NAMES and name not in shadowed
+
+
+def _is_quick_call(node: ast.Call, inside: set[str], shadowed: Collection[str]) -> bool:
+    match node.func:
+        case ast.Name(id=name):
+            return name not in inside and _is_builtin(name, shadowed)
+        case ast.Attribute(attr=method):
+            return method in _METHODS
+    return False
+
+
+def _bound_names(body: list[ast.stmt]) -> set[str]:
+    """Names that the code binds itself, also in comprehensions and lambdas."""
+    names: set[str] = set()
+    for node in (node for statement in body for node in ast.walk(statement)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                names.add(name)
+    return names
+
+
+def are_plain(values: Iterable[Any], also: type) -> bool:
+    """Whether the values are of builtin types through and through, or exactly of type `also`."""
+    todo = list(values)
+    budget = _BUDGET
+    while todo:
+        value = todo.pop()
+        kind = type(value)
+        if kind in _SCALARS or kind is also:
+            continue
+        if kind is dict:
+            budget -= 2 * len(value)
+            items = [*value.keys(), *value.values()] if budget >= 0 else []
+        elif kind in _CONTAINERS:
+            budget -= len(value)
+            items = list(value) if budget >= 0 else []
+        else:
+            return False
+        if budget < 0:
+            return False
+        todo.extend(items)
+    return True

@@ -1,0 +1,56 @@
+"""Executes modules of IR: a program instance is one coroutine on the loop, without a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from ..ir.core import Module
+from .context import Context
+from .flow import flow_call, flow_for, flow_if, flow_while, invoke
+from .linker import LinkedFunction, Linker
+from .pending import Pending
+from .prompt import Prompt
+from .steps import MAKERS, cell_new, prompt_fork, py_call
+
+
+class Interpreter:
+    """A linked module. `python` gives each function's Python function, for its globals, closure and defaults.
+
+    new_cell makes the user's State of a prompt, new_group the group of a fork from the forked cell and the branches'
+    cells. (They are not known here, because lang/ stands above.)
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        python: Mapping[str, FunctionType],
+        new_cell: Callable[[Prompt], Any],
+        new_group: Callable[[Any, list[Any]], Any],
+    ) -> None:
+        """Raises SyntaxError for host code that Python does not accept."""
+        functions: dict[str, LinkedFunction] = {}
+        makers = MAKERS | {
+            "flow.if": flow_if,
+            "flow.for": flow_for,
+            "flow.while": flow_while,
+            "flow.call": partial(flow_call, functions=functions),
+            "py.call": partial(py_call, python=python),
+            "cell.new": partial(cell_new, new_cell=new_cell),
+            "prompt.fork": partial(prompt_fork, new_cell=new_cell, new_group=new_group),
+        }
+        for name, function in module.functions.items():
+            functions[name] = Linker(function, python[name], makers).link()
+        self._entry = functions[module.entry]
+
+    async def run(self, context: Context, arguments: Sequence[Any]) -> Any:
+        """Run the entry on one value for each parameter (a cell for the state); gives its value, once it has arrived.
+
+        Awaited inside a Routine only.
+        """
+        value = await invoke(self._entry, context, list(arguments), 1)
+        while isinstance(value, Pending):
+            value = await value
+        return value

@@ -1,0 +1,207 @@
+"""Links functions of IR for execution: every op becomes a closure over the slots of its operands and results.
+
+A step either has run when it returns None, or gives a coroutine to await. Values that have not arrived (Pending) are
+passed along as they are; steps made by `waiting` first wait for the operands that they need.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+from ..ir.core import Function, Op, Region, Value
+from ..ir.errors import Cancelled, RamifyError
+from ..ir.span import Span
+from .context import Context
+from .host import Escaped, Unbound
+from .pending import Pending
+
+# Why a region ended, and with which values.
+Outcome = tuple[str, list[Any]]
+Waiting = Coroutine[Any, Any, Outcome | None] | None
+Step = Callable[["Frame"], Waiting]
+
+YIELD, BREAK, CONTINUE, RETURN, CONDITION = "yield", "break", "continue", "return", "condition"
+_ENDS = {f"flow.{kind}": kind for kind in (YIELD, BREAK, CONTINUE, RETURN, CONDITION)}
+
+
+class Frame:
+    """One call of a function: its values by slot. turns counts loop turns since the others last had theirs."""
+
+    __slots__ = ("context", "depth", "function", "turns", "values")
+
+    def __init__(self, function: LinkedFunction, context: Context, values: list[Any], depth: int) -> None:
+        self.function = function
+        self.context = context
+        self.values = values
+        self.depth = depth
+        self.turns = 0
+
+
+@dataclass(slots=True)
+class LinkedRegion:
+    """A region's argument slots, its steps, and what ends it."""
+
+    args: list[int]
+    steps: list[tuple[Op, Step]]
+    end: Callable[[Frame], Outcome]
+
+
+class LinkedFunction:
+    """A function's body, and the values that its slots hold at the start."""
+
+    __slots__ = ("_simple", "body", "name", "signature", "template")
+
+    def __init__(self, name: str, python: FunctionType, body: LinkedRegion, template: list[Any]) -> None:
+        self.name = name
+        self.body = body
+        self.template = template
+        self.signature = inspect.signature(python)
+        kinds = {parameter.kind for parameter in self.signature.parameters.values()}
+        self._simple = not kinds - {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+    def bind(self, positional: Sequence[Any], keywords: Mapping[str, Any]) -> list[Any]:
+        """One value for each parameter, as Python matches them. Raises TypeError."""
+        if self._simple and not keywords and len(positional) == len(self.signature.parameters):
+            return list(positional)
+        try:
+            bound = self.signature.bind(*positional, **keywords)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() {error}") from None
+        bound.apply_defaults()
+        return list(bound.arguments.values())
+
+
+async def execute(region: LinkedRegion, frame: Frame) -> Outcome:
+    """Run a region's steps until one leaves it or the end is reached."""
+    current = None
+    try:
+        for op, step in region.steps:
+            current = op
+            waiting = step(frame)
+            if waiting is not None:
+                outcome = await waiting
+                if outcome is not None:
+                    return outcome
+    except Exception as error:
+        if current is not None and current.span is not None:
+            _note(error.error if isinstance(error, Escaped) else error, current.span, frame.function.name)
+        raise
+    return region.end(frame)
+
+
+def _note(error: Exception, span: Span, program: str) -> None:
+    """Say where in the program it happened, once."""
+    if isinstance(error, Cancelled):
+        return
+    if isinstance(error, RamifyError):
+        error.span = error.span or span
+    elif not any(note.startswith("in program ") for note in getattr(error, "__notes__", ())):
+        error.add_note(f"in program {program}, {span}")
+
+
+@dataclass(slots=True)
+class Linker:
+    """Turns the ops of one function into steps. `makers` has, for each op name, what makes its step."""
+
+    function: Function
+    python: FunctionType
+    makers: Mapping[str, Callable[[Linker, Op], Step]]
+    template: list[Any] = field(default_factory=list)
+    _slots: dict[Value, int] = field(default_factory=dict)
+
+    def link(self) -> LinkedFunction:
+        """The linked function."""
+        body = self.region(self.function.body)
+        return LinkedFunction(self.function.name, self.python, body, self.template)
+
+    def region(self, region: Region) -> LinkedRegion:
+        """Link a region; its last op becomes its end."""
+        args = self.slots(region.args)
+        steps = []
+        end: Callable[[Frame], Outcome] = _no_values
+        for op in region.ops:
+            if op.name in _ENDS:
+                end = _ending(_ENDS[op.name], self.slots(op.operands))
+            elif op.name in _CONSTANTS and (value := _CONSTANTS[op.name](op)) is not None:
+                self.template[self.slot(op.result)] = value[0]
+            else:
+                steps.append((op, self.makers[op.name](self, op)))
+        return LinkedRegion(args, steps, end)
+
+    def slot(self, value: Value) -> int:
+        """The slot of a value."""
+        slot = self._slots.get(value)
+        if slot is None:
+            slot = self._slots[value] = len(self.template)
+            self.template.append(None)
+        return slot
+
+    def slots(self, values: Sequence[Value]) -> list[int]:
+        """The slots of values."""
+        return [self.slot(value) for value in values]
+
+
+def _ending(kind: str, slots: list[int]) -> Callable[[Frame], Outcome]:
+    def end(frame: Frame) -> Outcome:
+        values = frame.values
+        return kind, [values[slot] for slot in slots]
+
+    return end
+
+
+def _no_values(_: Frame) -> Outcome:
+    return YIELD, []
+
+
+def _constant(op: Op) -> tuple[Any] | None:
+    """A constant that all runs can share; None for lists and dicts, which each run needs for itself."""
+    value = op.attrs.get("value")
+    return (value,) if value is None or isinstance(value, bool | int | float | str) else None
+
+
+def _unbound(op: Op) -> tuple[Any] | None:
+    return (Unbound(op.attrs["name"]),)
+
+
+# Ops whose value is known when the module is linked.
+_CONSTANTS: dict[str, Callable[[Op], tuple[Any] | None]] = {"py.const": _constant, "py.unbound": _unbound}
+
+
+def waiting(slots: Sequence[int], step: Step) -> Step:
+    """A step that first waits until the values in `slots` have arrived. An unassigned variable among them raises."""
+    if len(slots) == 1:
+        (only,) = slots
+
+        def wait_for_one(frame: Frame) -> Waiting:
+            if isinstance(frame.values[only], _NOT_THERE):
+                return _arrive(frame, slots, step)
+            return step(frame)
+
+        return wait_for_one
+
+    def wait_for_all(frame: Frame) -> Waiting:
+        values = frame.values
+        for slot in slots:
+            if isinstance(values[slot], _NOT_THERE):
+                return _arrive(frame, slots, step)
+        return step(frame)
+
+    return wait_for_all
+
+
+_NOT_THERE = (Pending, Unbound)
+
+
+async def _arrive(frame: Frame, slots: Sequence[int], step: Step) -> Outcome | None:
+    values = frame.values
+    for slot in slots:
+        if isinstance(values[slot], Unbound):
+            raise values[slot].error()
+        while isinstance(values[slot], Pending):
+            values[slot] = await values[slot]
+    more = step(frame)
+    return None if more is None else await more

@@ -1,0 +1,445 @@
+"""The steps of prompt, lm, cell and py ops. Control flow is in flow.py.
+
+Each maker takes the linker and an op and gives the op's step. What the ops mean is in runtime/prompt.py and
+runtime/host.py, which eager programs use as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import CellType, FunctionType
+from typing import Any
+
+from ..ir.core import Op
+from .expression import Expression, build_gen, build_select
+from .host import Escaped, HostOp, Unbound
+from .hostpool import host_pool
+from .linker import Frame, Linker, Outcome, Step, Waiting, waiting
+from .pending import Pending, PendingText, Settled, gather
+from .prompt import Prompt
+
+Maker = Callable[[Linker, Op], Step]
+
+
+def in_pool(frame: Frame, function: Callable[..., Any], *args: Any) -> Pending[Any]:
+    """Call host code on a host thread, with the context variables of whoever started the run."""
+    run = frame.context.host_context.copy().run
+
+    def call() -> Any:
+        try:
+            return run(function, *args)
+        except StopIteration as error:
+            raise Escaped(error) from None
+
+    return host_pool().submit(call)
+
+
+def _read(frame: Frame, value: Any) -> Any:
+    """Remember a value that the program has read before it arrived: an eager run would have met its error here."""
+    if isinstance(value, Pending):
+        frame.context.reads.append(value)
+    return value
+
+
+def prompt_empty(linker: Linker, op: Op) -> Step:
+    result = linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = frame.context.root()
+        return None
+
+    return step
+
+
+def prompt_append(linker: Linker, op: Op) -> Step:
+    (before, content), result, span = linker.slots(op.operands), linker.slot(op.result), op.span
+
+    def append_arrived(frame: Frame) -> Waiting:
+        values = frame.values
+        values[result] = values[before].append_value(values[content], span)
+        return None
+
+    wait_and_append = waiting((content,), append_arrived)
+
+    def step(frame: Frame) -> Waiting:
+        values = frame.values
+        value = values[content]
+        if isinstance(value, str | PendingText):
+            values[result] = values[before].append_text(value)
+            return None
+        return wait_and_append(frame)
+
+    return step
+
+
+def prompt_role(linker: Linker, op: Op) -> Step:
+    (before,), result = linker.slots(op.operands), linker.slot(op.result)
+    role, mark = op.attrs["role"], op.attrs["mark"]
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = frame.values[before].role(role, mark)
+        return None
+
+    return step
+
+
+def prompt_image(linker: Linker, op: Op) -> Step:
+    (before, image), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = frame.values[before].append_image(frame.values[image])
+        return None
+
+    return waiting((image,), step)
+
+
+def prompt_bind(linker: Linker, op: Op) -> Step:
+    (before, bound), result, name = linker.slots(op.operands), linker.slot(op.result), op.attrs["name"]
+
+    def step(frame: Frame) -> Waiting:
+        values = frame.values
+        if isinstance(values[bound], Unbound):
+            raise values[bound].error()
+        values[result] = values[before].bind(name, values[bound])
+        return None
+
+    return step
+
+
+def prompt_get(linker: Linker, op: Op) -> Step:
+    (before,), result, name = linker.slots(op.operands), linker.slot(op.result), op.attrs["name"]
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = _read(frame, frame.values[before].get(name))
+        return None
+
+    return step
+
+
+def prompt_text(linker: Linker, op: Op) -> Step:
+    (before,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = _read(frame, frame.values[before].text_value())
+        return None
+
+    return step
+
+
+def prompt_messages(linker: Linker, op: Op) -> Step:
+    (before,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = _read(frame, frame.values[before].messages_value())
+        return None
+
+    return step
+
+
+def prompt_fork(linker: Linker, op: Op, new_cell: Callable[[Prompt], Any], new_group: Callable[..., Any]) -> Step:
+    (source, count), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        values = frame.values
+        parent = values[source]
+        branches = parent.prompt.fork(values[count])
+        cell = new_cell(parent) if isinstance(parent, Prompt) else parent
+        values[result] = new_group(cell, [new_cell(branch) for branch in branches])
+        return None
+
+    return waiting((count,), step)
+
+
+def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]) -> Step:
+    """An lm op: `build` makes the expression from the arguments, once if they are all constant."""
+    (before, *operands), result, span = linker.slots(op.operands), linker.slot(op.result), op.span
+    fixed = {"name": op.attrs.get("name"), **(op.attrs.get("params") or {})}
+    names: Sequence[str] = op.attrs.get("dynamic") or ()
+    if op.name == "lm.select":
+        names = ("choices", *names)
+    ready = None if names else _try(build, fixed)
+
+    def step(frame: Frame) -> Waiting:
+        values = frame.values
+        expression = ready
+        if expression is None:
+            given = {name: values[slot] for name, slot in zip(names, operands, strict=True)}
+            expression = build({**fixed, **given})
+        values[result] = values[before].append_value(expression, span)
+        return None
+
+    return waiting(operands, step) if operands else step
+
+
+def _try(build: Callable[[Mapping[str, Any]], Expression], given: Mapping[str, Any]) -> Expression | None:
+    """The expression, or None when the arguments are wrong: the op says so when it runs."""
+    try:
+        return build(given)
+    except (TypeError, ValueError):
+        return None
+
+
+def _gen(given: Mapping[str, Any]) -> Expression:
+    return build_gen(given.get("name"), {key: value for key, value in given.items() if key != "name"})
+
+
+def _select(given: Mapping[str, Any]) -> Expression:
+    rest = {key: value for key, value in given.items() if key not in ("name", "choices", "choices_method")}
+    if rest:
+        raise TypeError(f"select() got an unexpected keyword argument {next(iter(rest))!r}")
+    return build_select(given.get("name"), given.get("choices"), given.get("choices_method"))
+
+
+def lm_gen(linker: Linker, op: Op) -> Step:
+    return _lm(linker, op, _gen)
+
+
+def lm_select(linker: Linker, op: Op) -> Step:
+    return _lm(linker, op, _select)
+
+
+def cell_new(linker: Linker, op: Op, new_cell: Callable[[Prompt], Any]) -> Step:
+    (prompt,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = new_cell(frame.values[prompt].fork(1)[0])
+        return None
+
+    return step
+
+
+def cell_load(linker: Linker, op: Op) -> Step:
+    (cell,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = frame.values[cell].prompt
+        return None
+
+    return step
+
+
+def cell_store(linker: Linker, op: Op) -> Step:
+    cell, prompt = linker.slots(op.operands)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[cell].prompt = frame.values[prompt]
+        return None
+
+    return step
+
+
+def cell_of(linker: Linker, op: Op) -> Step:
+    (source,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        value = frame.values[source]
+        if not isinstance(getattr(value, "prompt", None), Prompt) or isinstance(value, Prompt):
+            raise TypeError(f"a State is needed here, not {type(value).__name__}")
+        frame.values[result] = value
+        return None
+
+    return waiting((source,), step)
+
+
+def py_const(linker: Linker, op: Op) -> Step:
+    """A list or dict: each run gets one of its own."""
+    result, value = linker.slot(op.result), op.attrs["value"]
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = copy.deepcopy(value)
+        return None
+
+    return step
+
+
+def py_box(linker: Linker, op: Op) -> Step:
+    (first,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    async def box_when_arrived(frame: Frame, value: Pending[Any]) -> None:
+        frame.values[result] = CellType(await value)
+
+    def step(frame: Frame) -> Waiting:
+        value = frame.values[first]
+        if isinstance(value, Pending):
+            return box_when_arrived(frame, value)
+        frame.values[result] = CellType() if isinstance(value, Unbound) else CellType(value)
+        return None
+
+    return step
+
+
+def py_unbox(linker: Linker, op: Op) -> Step:
+    (box,), result = linker.slots(op.operands), linker.slot(op.result)
+    empty = Unbound(op.operands[0].name)
+
+    def step(frame: Frame) -> Waiting:
+        try:
+            frame.values[result] = frame.values[box].cell_contents
+        except ValueError:
+            frame.values[result] = empty
+        return None
+
+    return step
+
+
+def py_host(linker: Linker, op: Op) -> Step:
+    """py.expr and py.block: on the loop if the code and its operands allow it, else on a host thread."""
+    operands, results = linker.slots(op.operands), linker.slots(op.results)
+    host = HostOp(op, linker.python)
+    is_lazy = bool(op.attrs.get("lazy"))
+    store = _store_one(results[0]) if op.name == "py.expr" else _store_all(results)
+
+    def run(frame: Frame) -> Waiting:
+        values = [frame.values[slot] for slot in operands]
+        if host.is_quick(values):
+            store(frame, host(values))
+            return None
+        return in_host_thread(frame, values)
+
+    async def in_host_thread(frame: Frame, values: list[Any]) -> None:
+        store(frame, await in_pool(frame, host, values))
+
+    async def wait_and_run(frame: Frame) -> Outcome | None:
+        for slot in operands:
+            value = frame.values[slot]
+            if isinstance(value, Prompt) and (blocker := value.arrived()) is not None:
+                await Settled(blocker)  # a read of what has failed raises by itself
+            while isinstance(value, Pending):
+                value = frame.values[slot] = await value
+        more = run(frame)
+        return None if more is None else await more
+
+    def step(frame: Frame) -> Waiting:
+        is_late = False
+        for slot in operands:
+            value = frame.values[slot]
+            if isinstance(value, Pending):
+                is_late = True
+            elif isinstance(value, Prompt) and value.arrived() is not None:
+                return wait_and_run(frame)
+        if not is_late:
+            return run(frame)
+        if is_lazy and (later := _later(host, [frame.values[slot] for slot in operands])) is not None:
+            frame.values[results[0]] = _read(frame, later)
+            return None
+        return wait_and_run(frame)
+
+    return step
+
+
+_IMMUTABLE = (str, int, float, bool, type(None), Pending)
+
+
+def _later(host: HostOp, values: list[Any]) -> Pending[Any] | None:
+    """A Pending of the expression's value, if nothing it uses can change until its inputs arrive."""
+    if not all(isinstance(value, _IMMUTABLE) for value in values):
+        return None
+    return gather(values).then(host, PendingText() if host.is_text else None)
+
+
+def _store_one(result: int) -> Callable[[Frame, Any], None]:
+    def store(frame: Frame, value: Any) -> None:
+        frame.values[result] = value
+
+    return store
+
+
+def _store_all(results: list[int]) -> Callable[[Frame, Any], None]:
+    def store(frame: Frame, outputs: list[Any]) -> None:
+        for slot, value in zip(results, outputs, strict=True):
+            frame.values[slot] = value
+
+    return store
+
+
+def py_call(linker: Linker, op: Op, python: Mapping[str, FunctionType]) -> Step:
+    """A function of the module that runs as Python: its operands are its parameters, in order."""
+    operands, result = linker.slots(op.operands), linker.slot(op.result)
+    function = python[op.attrs["callee"]]
+    parameters = list(inspect.signature(function).parameters.values())
+
+    async def call(frame: Frame) -> None:
+        arguments = [frame.values[slot] for slot in operands]
+        args, kwargs = _spread(parameters, arguments)
+        frame.values[result] = await in_pool(frame, lambda: function(*args, **kwargs))
+
+    return waiting(operands, call)
+
+
+def _spread(parameters: Sequence[inspect.Parameter], values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Values of parameters as the arguments of a call."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for parameter, value in zip(parameters, values, strict=True):
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            args.extend(value)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kwargs.update(value)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            kwargs[parameter.name] = value
+        else:
+            args.append(value)
+    return args, kwargs
+
+
+def py_list(linker: Linker, op: Op) -> Step:
+    result = linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = []
+        return None
+
+    return step
+
+
+def py_push(linker: Linker, op: Op) -> Step:
+    items, item = linker.slots(op.operands)
+
+    def step(frame: Frame) -> Waiting:
+        value = frame.values[item]
+        if isinstance(value, Unbound):
+            raise value.error()
+        frame.values[items].append(value)
+        return None
+
+    return step
+
+
+def py_collect(linker: Linker, op: Op) -> Step:
+    (items,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        collected = frame.values[items]
+        if any(isinstance(item, Pending) for item in collected):
+            collected = _read(frame, gather(collected))
+        frame.values[result] = collected
+        return None
+
+    return step
+
+
+MAKERS: dict[str, Maker] = {
+    "prompt.empty": prompt_empty,
+    "prompt.append": prompt_append,
+    "prompt.role": prompt_role,
+    "prompt.image": prompt_image,
+    "prompt.bind": prompt_bind,
+    "prompt.get": prompt_get,
+    "prompt.text": prompt_text,
+    "prompt.messages": prompt_messages,
+    "lm.gen": lm_gen,
+    "lm.select": lm_select,
+    "cell.load": cell_load,
+    "cell.store": cell_store,
+    "cell.of": cell_of,
+    "py.const": py_const,
+    "py.box": py_box,
+    "py.unbox": py_unbox,
+    "py.expr": py_host,
+    "py.block": py_host,
+    "py.list": py_list,
+    "py.push": py_push,
+    "py.collect": py_collect,
+}
