@@ -168,6 +168,7 @@ def _decode_tree(prefix_len: int, num_branches: int) -> Tree:
 
 def test_regular_decode_is_merged_without_gathering() -> None:
     tree = _decode_tree(600, 5)
+    tree.reads[1:] = reversed(tree.reads[1:])
     plan = AttentionPlan(tree.batch(), 4, flash_attention)
     assert plan._merges is None
     _check(tree, 4, flash_attention)

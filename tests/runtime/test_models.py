@@ -15,9 +15,11 @@ from ramify.ir.errors import ModelError
 from ramify.runtime.batch import Batch, Read, Write
 from ramify.runtime.models import Model, load_model
 from ramify.runtime.models.config import read_config
+from ramify.runtime.models.rope import inverse_frequencies, magnitude
 from ramify.runtime.pool import KVPool
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 # Largest difference of two logits, which are of order 1. Half precision rounds at other places than transformers does.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -165,6 +167,20 @@ def test_logits_equal_transformers(case: str, tmp_path: Path) -> None:
     got = _logits(model, ids, [len(ids)])
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected, rtol=0, atol=TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("kind", ROPES)
+def test_rotary_frequencies_of_wide_heads(kind: str, tmp_path: Path) -> None:
+    """With 32 pairs, every bound of a scheme's ramps falls between pairs."""
+    changes = TINY | {"head_dim": 64, "max_position_embeddings": 4096, "architectures": ["LlamaForCausalLM"]}
+    parameters = {"rope_theta": 500.0, **ROPES[kind]}
+    if "original_max_position_embeddings" in parameters:
+        parameters["original_max_position_embeddings"] = 1024
+    (tmp_path / "config.json").write_text(json.dumps(changes | {"rope_parameters": parameters}))
+    rope = read_config(tmp_path).rope
+    expected = LlamaRotaryEmbedding(transformers.LlamaConfig.from_pretrained(tmp_path))
+    torch.testing.assert_close(inverse_frequencies(rope, 64), expected.inv_freq, rtol=1e-5, atol=0)
+    assert magnitude(rope) == pytest.approx(expected.attention_scaling, rel=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -466,6 +482,12 @@ def test_bad_config(case: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(base | changes))
     with pytest.raises(ModelError, match=message):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(("architecture", "head_dim"), [("Qwen3ForCausalLM", 128), ("Qwen2ForCausalLM", 8)])
+def test_head_dim_when_the_config_names_none(architecture: str, head_dim: int, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(TINY | {"architectures": [architecture]}))
+    assert read_config(tmp_path).head_dim == head_dim
 
 
 def test_missing_key_is_named(tmp_path: Path) -> None:
