@@ -36,7 +36,7 @@ class Program:
 
     __ramify__ = "program"
 
-    def __init__(self, function: FunctionType, options: Options, cache: _Cache | None = None) -> None:
+    def __init__(self, function: Callable[..., Any], options: Options, cache: _Cache | None = None) -> None:
         if not isinstance(function, FunctionType):
             raise UsageError(f"@program takes a function, not {type(function).__name__}")
         self.fn = function
@@ -222,9 +222,9 @@ def _checked(run: Run) -> Run:
 
 
 @overload
-def program(function: FunctionType, /) -> Program: ...
+def program(function: Callable[..., Any], /) -> Program: ...
 @overload
-def program(**options: Any) -> Callable[[FunctionType], Program]: ...
+def program(**options: Any) -> Callable[[Callable[..., Any]], Program]: ...
 def program(function: Any = None, /, **options: Any) -> Any:
     """Make a function a Program: `@program`, or `@program(max_tokens=32, backend=..., ...)` with options set."""
     given = Options().updated(options)

@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 from ..ir.errors import UsageError
 from ..runtime.pending import Pending, gather
 from ..runtime.prompt import Prompt
-from ..runtime.reading import Reading
+from ..runtime.reading import Branches, Reading
 
 JoinMode = Literal["gather_variable", "concate_and_append"]
 
@@ -128,7 +128,7 @@ class State(Reading):
         self.role_end("assistant")
 
 
-class ForkGroup(Sequence[State]):
+class ForkGroup(Branches, Sequence[State]):
     """The states of a fork, in order; `group += ...` appends to each."""
 
     __slots__ = ("_fork", "parent", "states")

@@ -13,6 +13,7 @@ from .context import Context
 from .host import Unbound
 from .linker import BREAK, RETURN, YIELD, Frame, LinkedFunction, Linker, Outcome, Step, execute, waiting
 from .pending import Pending
+from .reading import Branches
 from .routine import Call, breath
 from .steps import in_pool
 
@@ -90,7 +91,7 @@ def flow_for(linker: Linker, op: Op) -> Step:
 
 
 async def _iterate(frame: Frame, iterable: Any) -> Iterator[Any]:
-    if type(iterable) in _PLAIN or _is_plain_iterator(iterable):
+    if type(iterable) in _PLAIN or isinstance(iterable, Branches) or _is_plain_iterator(iterable):
         return iter(iterable)
     return await in_pool(frame, iter, iterable)  # type: ignore[no-any-return]
 

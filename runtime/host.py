@@ -14,8 +14,9 @@ from typing import Any
 
 from ..ir.core import Op
 from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
-from .hostwork import are_plain, outside_names
+from .hostwork import are_plain, only_moves, outside_names
 from .prompt import Prompt
+from .reading import Branches, Reading
 
 _MISSING = object()
 _NONE: frozenset[str] = frozenset()
@@ -48,6 +49,7 @@ class HostOp:
     __slots__ = (
         "_captures",
         "_code",
+        "_harmless",
         "_inputs",
         "_outputs",
         "_outside",
@@ -68,6 +70,7 @@ class HostOp:
         shadowed = {*owner.__globals__, *owner.__code__.co_freevars, *self._captures}
         names = outside_names(op, self._code.body, shadowed)
         self._outside = None if names is None else [n for n in names if n not in self._captures]
+        self._harmless = (Reading, Branches) if only_moves(self._code.body) else (Prompt,)
         self.is_text = self._code.is_expression and _is_text(self._code.expression)
         self._variant(_NONE)
 
@@ -75,9 +78,9 @@ class HostOp:
         """Whether the op, on these operands, can run on the loop thread. Prompts must have arrived."""
         if self._outside is None or self._captures:
             return False
-        if not are_plain(values, also=Prompt):
+        if not are_plain(values, self._harmless):
             return False
-        return not self._outside or are_plain((self._look_up(name) for name in self._outside), also=Prompt)
+        return not self._outside or are_plain((self._look_up(name) for name in self._outside), self._harmless)
 
     def _look_up(self, name: str) -> Any:
         """An outside name's value now; a value of no plain type when it has none."""

@@ -61,6 +61,23 @@ def _is_quick_call(node: ast.Call, inside: set[str], shadowed: Collection[str]) 
     return False
 
 
+_MOVING_NODES = (
+    ast.Name, ast.Tuple, ast.List, ast.Starred, ast.Constant, ast.Assign, ast.Expr, ast.Return, ast.Call,
+    ast.expr_context,
+)  # fmt: skip
+_MOVING_CALLS = {"enumerate", "zip", "list", "tuple", "reversed", "len", "range"}
+
+
+def only_moves(body: list[ast.stmt]) -> bool:
+    """Whether quick code only passes values around, so that even a State among them is never looked into."""
+    for node in (node for statement in body for node in ast.walk(statement)):
+        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in _MOVING_CALLS):
+            return False
+        if not isinstance(node, _MOVING_NODES):
+            return False
+    return True
+
+
 def _bound_names(body: list[ast.stmt]) -> set[str]:
     """Names that the code binds itself, also in comprehensions and lambdas."""
     names: set[str] = set()
@@ -71,14 +88,14 @@ def _bound_names(body: list[ast.stmt]) -> set[str]:
     return names
 
 
-def are_plain(values: Iterable[Any], also: type) -> bool:
-    """Whether the values are of builtin types through and through, or exactly of type `also`."""
+def are_plain(values: Iterable[Any], also: tuple[type, ...]) -> bool:
+    """Whether the values are of builtin types through and through, or of those in `also`."""
     todo = list(values)
     budget = _BUDGET
     while todo:
         value = todo.pop()
         kind = type(value)
-        if kind in _SCALARS or kind is also:
+        if kind in _SCALARS:
             continue
         if kind is dict:
             budget -= 2 * len(value)
@@ -86,6 +103,8 @@ def are_plain(values: Iterable[Any], also: type) -> bool:
         elif kind in _CONTAINERS:
             budget -= len(value)
             items = list(value) if budget >= 0 else []
+        elif isinstance(value, also):
+            continue
         else:
             return False
         if budget < 0:

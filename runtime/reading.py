@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from .prompt import Prompt
 
 
+class Branches:
+    """Marks a group of states: counting it and iterating over it waits for nothing and runs no code of the user's."""
+
+    __slots__ = ()
+
+
 class Reading:
     """The reading half of a State; `prompt` is what is read."""
 
