@@ -1,8 +1,8 @@
 """From the scheduler's choice to one Batch: which rows, where their KV goes, and which KV they read.
 
 Every node of the prefix tree becomes one Read for all sequences below it, which is what makes attention over a shared
-prefix read it once. Sequences come sorted by their prompts, so those below a node are neighbours and their rows form
-one range.
+prefix read it once. Sequences come sorted by their prompts, so those below a node are mostly neighbours, and their rows
+form one range. (Not always: one that started before its prefix was cached computes that prefix itself.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Chunk:
 
 
 def build_batch(chunks: list[Chunk]) -> Batch:
-    """The batch that computes the chunks, their rows in the given order."""
+    """The batch that computes the chunks, best in the order of their sequences' order_key."""
     stops = np.cumsum([chunk.count for chunk in chunks]).tolist()
     rows: list[RowRange] = [(stop - chunk.count, stop) for chunk, stop in zip(chunks, stops, strict=True)]
     spans = [(chunk.sequence, chunk.sequence.computed, chunk.sequence.computed + chunk.count) for chunk in chunks]
@@ -72,8 +72,7 @@ def _shared_reads(chunks: list[Chunk], rows: list[RowRange]) -> list[Read]:
         for extent in _extents_before(chunk.sequence):
             ranges = reads.setdefault(extent, [])
             if ranges and ranges[-1][1] == start:
-                start_before = ranges.pop()[0]
-                ranges.append((start_before, stop))
+                ranges[-1] = (ranges[-1][0], stop)
             else:
                 ranges.append((start, stop))
     return [Read(extent, extent.room, ranges, causal=False) for extent, ranges in reads.items()]

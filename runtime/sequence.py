@@ -19,7 +19,12 @@ class Sequence:
 
     tokens has room for prompt and generation, of which num_tokens are known and the KV of `computed` is there. The KV
     lies in three parts, in this order: the path of `node` in the prefix tree, prompt_extent for what is left of the
-    prompt, generated_extent for the generation. `overtaken` counts later requests that were admitted before this one.
+    prompt, generated_extent for the generation.
+
+    is_score: nothing is generated. target: how many tokens of the prompt are computed. first_logits: the first position
+    whose logits are wanted; only tokens before it may come from the cache. generated_room: tokens of KV that the
+    generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
+    cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one.
     """
 
     request: EngineRequest
@@ -29,7 +34,6 @@ class Sequence:
     stop_ids: tuple[int, ...]
     arrival: int
     submitted_ms: float
-    num_tokens: int = 0
     computed: int = 0
     cached: int = 0
     overtaken: int = 0
@@ -38,42 +42,25 @@ class Sequence:
     prompt_extent: Extent | None = None
     generated_extent: Extent | None = None
     scores: list[TokenLogprob] = field(default_factory=list)
-    order_key: bytes = b""
+    params: SamplingParams = field(init=False)
+    is_score: bool = field(init=False)
+    prompt_len: int = field(init=False)
+    num_tokens: int = field(init=False)
+    target: int = field(init=False)
+    first_logits: int = field(init=False)
+    generated_room: int = field(init=False)
+    order_key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        self.num_tokens = self.prompt_len
-        # Sequences with a common prefix are neighbours in the order of these keys.
+        score_from = self.request.score_from
+        self.params = self.request.params
+        self.is_score = score_from is not None
+        self.prompt_len = self.num_tokens = len(self.request.token_ids)
+        # To score, the last token's KV is not needed, and neither is that of the last token generated.
+        self.target = self.prompt_len if score_from is None else self.prompt_len - 1
+        self.first_logits = (self.prompt_len if score_from is None else score_from) - 1
+        self.generated_room = max(self.params.max_tokens - 1, 0) if score_from is None else 0
         self.order_key = self.tokens[: self.prompt_len].tobytes()
-
-    @property
-    def params(self) -> SamplingParams:
-        """The request's parameters."""
-        return self.request.params
-
-    @property
-    def prompt_len(self) -> int:
-        """Number of tokens in the request."""
-        return len(self.request.token_ids)
-
-    @property
-    def is_score(self) -> bool:
-        """Whether the request asks for log-probabilities of its own tokens and generates nothing."""
-        return self.request.score_from is not None
-
-    @property
-    def target(self) -> int:
-        """How many tokens of the prompt are computed: to score, the last one is not needed."""
-        return self.prompt_len - 1 if self.is_score else self.prompt_len
-
-    @property
-    def first_logits(self) -> int:
-        """The first position whose logits are wanted; tokens before it may come from the cache."""
-        return self.prompt_len - 1 if self.request.score_from is None else self.request.score_from - 1
-
-    @property
-    def generated_room(self) -> int:
-        """Tokens of KV that the generation may need; the last token's KV is never computed."""
-        return 0 if self.is_score else max(self.params.max_tokens - 1, 0)
 
     @property
     def num_generated(self) -> int:

@@ -263,6 +263,7 @@ def test_a_sink_that_raises_harms_nobody_else(caplog: pytest.LogCaptureFixture) 
     finish(engine, good)
     assert good.done.token_ids == expected_tokens(PROMPT, 5)
     assert "the sink of request 77 raised" in caplog.text
+    assert engine.stats().generated_tokens == 5 + 1 + 1, "they are dropped, not served to the end"
     engine.check_idle()
 
 

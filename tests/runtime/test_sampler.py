@@ -139,6 +139,14 @@ def _splitmix(state: int, count: int) -> list[int]:
     return outputs
 
 
+def test_each_position_draws_anew() -> None:
+    even = torch.zeros(1000)
+    rows = [row(seed=4, tokens=(0,) * length, temperature=1.0) for length in range(1, 60)]
+    assert len(set(pick(even, *rows))) > 50
+    longer_prompt = row(seed=4, tokens=(0,) * 5, prompt=5, temperature=1.0)
+    assert pick(even, rows[0]) == pick(even, longer_prompt), "positions count from the prompt's end"
+
+
 def test_penalties_by_hand() -> None:
     logits = torch.tensor([2.0, 1.9, 1.0, -1.0])
     prompt, generated = (0,), (1, 1, 0)

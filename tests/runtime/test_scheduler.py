@@ -120,9 +120,9 @@ def test_nothing_starves(arrive: Arrivals) -> None:
 
 def test_a_large_request_is_not_passed_for_ever_by_small_ones(arrive: Arrivals) -> None:
     scheduler = new_scheduler(capacity=60)
-    for i in range(6):
+    for i in range(12):
         scheduler.add(arrive([i], 9))
-    step(scheduler)
+        step(scheduler)
     large = arrive(range(100, 140), 10)
     scheduler.add(large)
     for steps in range(400):
@@ -266,3 +266,16 @@ def test_release_at_any_stage_gives_everything_back(arrive: Arrivals) -> None:
         run(scheduler)
         scheduler.tree.clear()
         assert scheduler.pool.used == 0
+
+
+def test_a_sequence_that_computes_its_prefix_itself_does_not_read_the_cached_one(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=40)
+    scheduler.add(arrive([1, 1], 9))
+    scheduler.add(arrive([1, 1, 5, *range(100, 170)], 4))
+    step(scheduler)
+    scheduler.add(arrive([1, 1, 9, 9], 9))
+    scheduler.admit()
+    batch = build_batch(scheduler.plan())
+    batch.check()
+    assert [read.rows for read in batch.reads if not read.causal] == [[(0, 1), (36, 38)]]
+    run(scheduler)
