@@ -80,7 +80,7 @@ def _copy(low: Lowering, node: ast.Call) -> Value:
 def _fork(low: Lowering, node: ast.Call) -> Value:
     cell = state_cell(low, node.func.value)  # type: ignore[attr-defined]
     count = lower_expression(low, node.args[0])
-    return low.builder.value("prompt.fork", low.builder.value("cell.load", cell), count, hint="forks")
+    return low.builder.value("prompt.fork", cell, count, hint="forks", joins=low.scope.joins or None)
 
 
 def _text(low: Lowering, node: ast.Call) -> Value:

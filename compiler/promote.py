@@ -1,9 +1,10 @@
 """Pass `promote`: cells that do not escape become prompt values (mem2reg for states).
 
-A cell escapes when anything but a load, a store or a reading host op uses it. For each of the others every load is
-replaced by the prompt that the cell holds there; ifs and loops that store to it carry the prompt along. Cells made by
-`cell.new` vanish. The entry's parameter belongs to the run, which may look at it at any time and after an error, so its
-stores stay where they are. Parameters of helpers stay cells: a caller may hand over the same state twice.
+A cell escapes when anything but a load, a store, a fork that is never joined or a reading host op uses it. For each of
+the others every load is replaced by the prompt that the cell holds there; ifs and loops that store to it carry the
+prompt along. Cells made by `cell.new` vanish. The entry's parameter belongs to the run, which may look at it at any
+time and after an error, so its stores stay where they are. Parameters of helpers stay cells: a caller may hand over the
+same state twice.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def _is_access(op: Op, index: int) -> bool:
     if op.name in ("py.expr", "py.block"):
         inputs = op.attrs["inputs"]
         return index < len(inputs) and inputs[index] in op.attrs.get("reads", ())
+    if op.name == "prompt.fork":
+        return index == 0 and not op.attrs.get("joins")
     return op.name == "cell.load" or (op.name == "cell.store" and index == 0)
 
 
@@ -94,6 +97,9 @@ class _Promotion:
             return current, False
         if op.name == "cell.store":
             return op.operands[1], self.keep_stores
+        if op.name == "prompt.fork":
+            op.operands[0] = current
+            return current, True
         read = {op.attrs["inputs"][i] for i, value in enumerate(op.operands) if value is self.cell}
         op.operands = [current if value is self.cell else value for value in op.operands]
         left = [name for name in op.attrs["reads"] if name not in read]

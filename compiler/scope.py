@@ -20,11 +20,15 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 @dataclass(slots=True)
 class Scope:
-    """The names of a function. `kinds` lists states and lists of states only; all other names are host variables."""
+    """The names of a function. `kinds` lists states and lists of states only; all other names are host variables.
+
+    joins: whether a fork's group may be joined, here or by code that gets hold of it.
+    """
 
     locals: set[str]
     boxed: set[str]
     kinds: dict[str, Kind] = field(default_factory=dict)
+    joins: bool = False
 
     def kind(self, node: ast.expr) -> Kind:
         """What an expression evaluates to, as far as its form tells."""
@@ -63,7 +67,34 @@ def analyse(source: Source, state_params: set[str]) -> Scope:
         if kinds == scope.kinds:
             break
         scope.kinds = kinds
+    scope.joins = _may_join(scope, tree)
     return scope
+
+
+_HARMLESS_CALLS = {"zip", "enumerate", "len", "list", "tuple", "reversed"}
+
+
+def _may_join(scope: Scope, tree: ast.FunctionDef) -> bool:
+    """Whether a list of states is used for more than iterating, indexing, counting and appending to it."""
+    nodes = own_nodes(tree)
+    if any(scope.kinds.get(name) == "states" for name in scope.boxed):
+        return True
+    return any(
+        isinstance(child, ast.expr) and scope.kind(child) == "states" and not _harmless(scope, node, child)
+        for node in nodes
+        for child in ast.iter_child_nodes(node)
+    )
+
+
+def _harmless(scope: Scope, parent: ast.AST, child: ast.expr) -> bool:
+    match parent:
+        case ast.For() | ast.comprehension() | ast.Subscript() | ast.AugAssign() | ast.Expr():
+            return True
+        case ast.Call(func=ast.Name(id=name)):
+            return name in _HARMLESS_CALLS
+        case ast.Assign(targets=targets):
+            return all(isinstance(t, ast.Tuple | ast.List) or scope.kind(t) == "states" for t in targets)
+    return False
 
 
 def _infer(scope: Scope, assigned: list[tuple[str, ast.expr | Kind]], state_params: set[str]) -> dict[str, Kind]:

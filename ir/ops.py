@@ -39,7 +39,8 @@ _DECLARED = (
     OpDef("prompt.get", "prompt", "obj", "Read a variable; the value may still be on its way.", {"name": "str"}),
     OpDef("prompt.text", "prompt", "text", "The whole text; may still be on its way."),
     OpDef("prompt.messages", "prompt", "obj", "The chat messages so far; may still be on their way."),
-    OpDef("prompt.fork", "prompt, obj", "obj", "A group of n new cells that all hold this prompt.", effect=True),
+    OpDef("prompt.fork", "obj, obj", "obj", "A group of n new cells that hold this prompt, or that of this cell. With "
+          "`joins` the group's join may store to the cell.", {"joins": "bool?"}, effect=True, rule="fork"),
     # The model. `name` binds the result in the new prompt; `params` are constant arguments; `dynamic` names those that
     # come as operands after the fixed ones, in order.
     OpDef("lm.gen", "prompt, obj...", "prompt", "Generate text after the prompt.",

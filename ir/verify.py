@@ -278,9 +278,16 @@ def _check_call(checker: _FunctionChecker, op: Op, place: _Place) -> None:
             checker.fail(op, f"@{callee.name} takes {expected.type} as {name}, not {value.type}")
 
 
+def _check_fork(checker: _FunctionChecker, op: Op, place: _Place) -> None:
+    source = op.operands[0].type
+    if source not in (PROMPT, CELL):
+        checker.fail(op, f"prompt.fork forks a prompt or a cell, not {source}")
+
+
 _Rule = Callable[[_FunctionChecker, Op, _Place], None]
 _RULES: dict[str, _Rule] = {
     "dynamic": _check_dynamic,
+    "fork": _check_fork,
     "host": _check_host,
     "if": _check_if,
     "for": _check_for,

@@ -18,8 +18,29 @@ from ramify.ir.span import Span
 from ramify.ir.types import CELL, OBJ, PROMPT, TEXT, Type
 
 ODD_STRINGS = (
-    "", "\n", "\n\n", "a\nb", "  a\n\n\tb\n", "| a\n| b", "line\\\nline  \n x", "//", '"', '"""', "'", "\\", "\\n",
-    "a\r\nb\rc", "größe", "日本語", "e\u0301", "\x00", "\u2028 \x85\nx", "\U0001f600", "\ud83d", "\ud83d\ude00", "{",
+    "",
+    "\n",
+    "\n\n",
+    "a\nb",
+    "  a\n\n\tb\n",
+    "| a\n| b",
+    "line\\\nline  \n x",
+    "//",
+    '"',
+    '"""',
+    "'",
+    "\\",
+    "\\n",
+    "a\r\nb\rc",
+    "größe",
+    "日本語",
+    "e\u0301",
+    "\x00",
+    "\u2028 \x85\nx",
+    "\U0001f600",
+    "\ud83d",
+    "\ud83d\ude00",
+    "{",
 )
 STRINGS = st.one_of(st.sampled_from(ODD_STRINGS), st.text(max_size=8))
 HINTS = st.sampled_from(["", "p", "p1", "p2", "x", "12", "größe", "a b", "%", "\ud83d", "_", "else", "None"])
@@ -47,8 +68,11 @@ def modules(draw: st.DrawFn, max_ops: int = 6, max_depth: int = 2, runnable: boo
 
     `runnable` leaves out py.call, which needs a Python function behind the module.
     """
-    names = draw(st.lists(st.sampled_from(["main", "debate.<locals>.f", "größe", "f", '"q"']), min_size=1, max_size=3,
-                          unique=True))
+    names = draw(
+        st.lists(
+            st.sampled_from(["main", "debate.<locals>.f", "größe", "f", '"q"']), min_size=1, max_size=3, unique=True
+        )
+    )
     functions: dict[str, Function] = {}
     for name in names:  # each calls those before it only
         functions[name] = _Grower(draw, functions, max_ops, max_depth, runnable).function(name)
@@ -123,7 +147,9 @@ class _Grower:
         if role == "box":
             return self.emit("py.box", self.pick("obj"), roles=["box"], name=self.draw(STRINGS))
         if role == "forks":
-            return self.emit("prompt.fork", self.pick("prompt"), self.constant(2), roles=["forks"])
+            source = self.pick(self.draw(st.sampled_from(["prompt", "cell"])))
+            joins = self.draw(st.sampled_from([None, True]))
+            return self.emit("prompt.fork", source, self.constant(2), roles=["forks"], joins=joins)
         if role == "strings":
             return self.constant(self.draw(st.lists(STRINGS, min_size=1, max_size=3)), role)
         return self.constant(self.draw(PLAIN))
@@ -310,8 +336,23 @@ def _types(roles: Sequence[str]) -> list[Type]:
 _TYPE_OF = {"prompt": PROMPT, "text": TEXT, "cell": CELL, "obj": OBJ}
 _LOOP_ENDS = ["flow.yield", "flow.yield", "flow.continue", "flow.break"]
 _SIMPLE: list[Callable[[_Grower], None]] = [
-    _Grower.append, _Grower.image, _Grower.role, _Grower.bind, _Grower.get, _Grower.messages, _Grower.generate,
-    _Grower.select, _Grower.load, _Grower.store, _Grower.cell_of, _Grower.unbound, _Grower.unbox, _Grower.push,
-    _Grower.collect, _Grower.expression, _Grower.block, _Grower.call,
+    _Grower.append,
+    _Grower.image,
+    _Grower.role,
+    _Grower.bind,
+    _Grower.get,
+    _Grower.messages,
+    _Grower.generate,
+    _Grower.select,
+    _Grower.load,
+    _Grower.store,
+    _Grower.cell_of,
+    _Grower.unbound,
+    _Grower.unbox,
+    _Grower.push,
+    _Grower.collect,
+    _Grower.expression,
+    _Grower.block,
+    _Grower.call,
 ]
 _ALL = [*_SIMPLE, *[_Grower.branch, _Grower.for_loop, _Grower.while_loop] * 2]

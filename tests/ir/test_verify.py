@@ -215,6 +215,10 @@ _INVALID = {
         f"{_RETURN}",
         "flow.continue to the body of flow.for passes (obj) where (prompt) is expected",
     ),
+    "forked value": (
+        f"%y = prompt.fork %x, %x : obj {_RETURN}",
+        "prompt.fork forks a prompt or a cell, not obj",
+    ),
     "callee": (
         f'%y = flow.call {{callee = "gone"}} : obj {_RETURN}',
         "flow.call calls @gone, which does not exist; the module has @main, @helper",
