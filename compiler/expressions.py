@@ -30,7 +30,7 @@ def lower_expression(low: Lowering, node: ast.expr) -> Value:
     match node:
         case ast.Constant(value=None | bool() | int() | float() | str() as value):
             return low.builder.value("py.const", value=value)
-        case ast.Name(id=name) if name in low.scope.locals:
+        case ast.Name(id=name) if name in low.boxes or (name in low.scope.locals and low.is_sure(name)):
             return low.read(name)
     return _host_expression(low, node)
 

@@ -1,7 +1,8 @@
 """The state of lowering one function: the environment, the boxes, the loops around, and the host ops.
 
-`env` maps each plain local variable to its SSA value; variables that nested functions share live in boxes. A run of
-host statements is held in `pending` until something that is not host code follows, then becomes one py.block.
+`env` maps each plain local variable to its SSA value; variables that nested functions share live in boxes. Values in
+`unsure` may be those of variables that were never assigned: reading one is host code, which raises as Python does. A
+run of host statements is held in `pending` until something that is not host code follows, then becomes one py.block.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Lowering:
     boxes: dict[str, Value] = field(default_factory=dict)
     loops: list[list[str]] = field(default_factory=list)
     pending: list[ast.stmt] = field(default_factory=list)
+    unsure: set[Value] = field(default_factory=set)
     num_temporaries: int = 0
 
     @contextmanager
@@ -80,7 +82,15 @@ class Lowering:
 
     def lookup(self, name: str) -> Value:
         """The value a plain local variable has here, which may be `py.unbound`."""
-        return self.env[name] if name in self.env else self.builder.value("py.unbound", name=name, hint=name)
+        if name in self.env:
+            return self.env[name]
+        value = self.builder.value("py.unbound", name=name, hint=name)
+        self.unsure.add(value)
+        return value
+
+    def is_sure(self, name: str) -> bool:
+        """Whether a plain local variable has certainly been assigned here."""
+        return name in self.env and self.env[name] not in self.unsure
 
     def assign(self, name: str, value: Value) -> None:
         """Bind a local variable."""
@@ -125,7 +135,9 @@ class Lowering:
     ) -> Op:
         """A py.block over the local names in `nodes`; binds the variables that the code assigns."""
         outputs = self.assigned(nodes)
-        inputs, operands, captures, reads = self._operands(nodes, temporaries, skip=_surely_assigned(nodes))
+        surely = _surely_assigned(nodes)
+        unsure = {name for name in outputs if name not in surely and not self.is_sure(name)} | _deleted(nodes)
+        inputs, operands, captures, reads = self._operands(nodes, temporaries, skip=surely)
         results = [OBJ] * (len(outputs) + (2 if signals else 0))
         made = self.builder.op(
             "py.block", operands, results=results, hints=outputs, code=code, inputs=inputs,
@@ -133,6 +145,8 @@ class Lowering:
         )  # fmt: skip
         for name, value in zip(outputs, made.results[: len(outputs)], strict=True):
             self.env[name] = value
+            if name in unsure:
+                self.unsure.add(value)
         return made
 
     def _operands(
@@ -202,6 +216,15 @@ def _surely_assigned(nodes: Sequence[ast.AST]) -> frozenset[str]:
             sure |= plain - used - seen
         seen |= mentioned
     return frozenset(sure)
+
+
+def _deleted(nodes: Sequence[ast.AST]) -> set[str]:
+    return {
+        n.id
+        for root in nodes
+        for n in [root, *own_nodes(root)]
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)
+    }
 
 
 def _unpacked(target: ast.expr) -> Iterator[ast.expr]:

@@ -172,6 +172,9 @@ def _if(low: Lowering, node: ast.If) -> None:
     regions = [branch.region for branch in branches]
     made = low.builder.op("flow.if", [condition], results=results, hints=hints, regions=regions)
     low.env.update(zip(hints, made.results, strict=True))
+    for index, value in enumerate(made.results):
+        if any(branch.region.ops[-1].operands[index] in low.unsure for branch in open_ends):
+            low.unsure.add(value)
     if not open_ends:  # nothing below is reached; the region still needs its end
         low.builder.op("flow.return", [low.builder.value("py.const", value=None)])
 
@@ -235,8 +238,10 @@ class _loop:
         self.inside = low.region(region)
 
     def __enter__(self) -> None:
+        unsure = [name for name in self.names if not self.low.is_sure(name)]
         self.inside.__enter__()
         self.low.env.update(zip(self.names, self.args, strict=True))
+        self.low.unsure.update(self.low.env[name] for name in unsure)
         self.low.loops.append(self.names)
 
     def __exit__(self, *error: Any) -> None:
@@ -246,6 +251,7 @@ class _loop:
 
 def _close_loop(low: Lowering, op: str, operands: list[Value], names: list[str], regions: list[Region]) -> None:
     made = low.builder.op(op, operands, results=[OBJ] * len(names), hints=names, regions=regions)
+    low.unsure.update(value for name, value in zip(names, made.results, strict=True) if not low.is_sure(name))
     low.env.update(zip(names, made.results, strict=True))
 
 

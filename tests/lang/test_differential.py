@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import re
+import traceback
 from typing import Any
 
 import pytest
@@ -28,29 +31,33 @@ def comparable(value: Any) -> Any:
 
 def outcome(case: Case, backend: Backend, *, eager: bool) -> dict[str, Any]:
     (run,) = case.program.run_batch([dict(case.arguments)], backend=backend, eager=eager)
-    lines = [frame.lineno for frame in user_frames(run.error)]
     return {
         "value": comparable(run.value),
         "text": run.text,
         "vars": comparable(run.vars),
         "error": type(run.error),
-        "message": str(run.error),
-        "line": lines[-1] if lines and isinstance(run.error, Exception) else None,
+        "message": getattr(run.error, "message", None) or str(run.error),
+        "line": line_of(run.error) if run.error is not None else None,
     }
 
 
-def user_frames(error: BaseException | None) -> list[Any]:
-    """The traceback's frames in the corpus itself."""
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
-    return [frame for frame in frames if frame.filename.endswith("corpus.py")]
+def line_of(error: BaseException) -> int | None:
+    """The user's line that an error names: that of the generation, in the traceback, by its span, or in a note."""
+    notes = "".join(getattr(error, "__notes__", ()))
+    if found := re.findall(r"in the generation at .*corpus\.py:(\d+)", notes):
+        return int(found[-1])
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename.endswith("corpus.py")]
+    if lines:
+        return lines[-1]
+    if isinstance(error, rf.RamifyError) and error.span is not None:
+        return error.span.line
+    found = re.findall(r"corpus\.py:(\d+)", notes)
+    return int(found[-1]) if found else None
 
 
 def copied(case: Case) -> Case:
     """The case with arguments of its own (programs may change them)."""
-    import copy
-
     return Case(case.program, copy.deepcopy(case.arguments), case.raises)
 
 
@@ -63,6 +70,7 @@ def test_eager_equals_compiled_on_a_scripted_backend(case: Case) -> None:
         assert eager["error"] is type(None), eager["message"]
     else:
         assert issubclass(eager["error"], case.raises), eager["message"]
+        assert eager["line"] is not None
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
