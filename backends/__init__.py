@@ -24,9 +24,13 @@ def open_backend(spec: str | Path | Backend) -> Backend:
     with _opening:
         backend = _opened.get(str(directory))
         if backend is None:
+            import torch
+
             from .local import LocalBackend
 
-            backend = _opened[str(directory)] = LocalBackend(directory)
+            # The embedded model is small enough to run in float32, where results do not depend on the batch.
+            dtype = torch.float32 if spec == TINY else None
+            backend = _opened[str(directory)] = LocalBackend(directory, dtype=dtype)
         return backend
 
 
