@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Models in the tests are tiny: a second thread would only wait for the first.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 GOLDEN = Path(__file__).parent / "golden"
 DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
