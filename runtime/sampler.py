@@ -15,12 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from ..ir.errors import BackendError
 from .request import SamplingParams, TokenLogprob
 
 _GAMMA = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
+# The largest number of 52 bits below 1: its product with any total is rounded to less than the total.
+_BELOW_ONE = 1 - 2.0**-52
+_BLOCK = 128
+# Filters look at so many of the likeliest tokens before they rank a whole vocabulary.
+_CANDIDATES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +113,10 @@ def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: Sequence[i
 
 
 def uniforms(seeds: Sequence[int], counters: Sequence[int]) -> NDArray[np.float64]:
-    """One number in [0, 1) for each (seed, counter): SplitMix64's output `counter` of the stream with that seed."""
+    """One number from 0 to _BELOW_ONE for each pair: output `counter` of the SplitMix64 stream with that seed."""
     seed = _mix(np.array([seed & _MASK for seed in seeds], dtype=np.uint64) + np.uint64(_GAMMA))
     counter = np.array(counters, dtype=np.uint64) + np.uint64(1)
     bits = _mix(seed + counter * np.uint64(_GAMMA))
-    # 52 bits, so that a product with any total is rounded to less than the total.
     return (bits >> np.uint64(12)).astype(np.float64) * 2.0**-52
 
 
@@ -162,41 +167,93 @@ def _edit(logits: Tensor, row: SampleRow) -> None:
 
 def _draw(logits: Tensor, rows: list[SampleRow]) -> list[int]:
     """Draws from softmax(logits / temperature), one token per row."""
-    return _invert(_tempered(logits, rows).softmax(dim=-1), rows)
+    token_ids: list[int] = _invert(_weights(logits, rows), _points(rows, logits.device)).tolist()
+    return token_ids
 
 
 def _draw_filtered(logits: Tensor, rows: list[SampleRow]) -> list[int]:
     """Draws from what top-k, top-p and min-p leave of each row."""
-    # A stable order makes ties fall the same way in every batch.
-    ranked = _tempered(logits, rows).sort(dim=-1, descending=True, stable=True)
-    vocab_size = logits.shape[1]
-    top_k = _column([row.params.top_k or vocab_size for row in rows], logits)
-    ranks = torch.arange(vocab_size, device=logits.device)
-    probs = ranked.values.masked_fill(ranks >= top_k, -torch.inf).softmax(dim=-1)
-    before = probs.cumsum(dim=-1, dtype=torch.float64) - probs
-    top_p = _column([row.params.top_p for row in rows], before)
-    min_p = _column([row.params.min_p for row in rows], probs)
-    cut = ((before >= top_p) & (top_p < 1)) | (probs < min_p * probs[:, :1])
-    places = _invert(probs.masked_fill(cut, 0.0), rows)
-    index = torch.tensor(places, device=logits.device)
-    chosen: list[int] = ranked.indices.gather(1, index[:, None])[:, 0].tolist()
+    weights = _weights(logits, rows)
+    totals = weights.sum(dim=-1, dtype=torch.float64)
+    likeliest = weights.topk(min(_CANDIDATES, weights.shape[1]), dim=-1)
+    shares: list[float] = (likeliest.values.sum(dim=-1, dtype=torch.float64) / totals).tolist()
+    smallest: list[float] = likeliest.values[:, -1].tolist()
+    token_ids = [-1] * len(rows)
+    for enough in (True, False):
+        group = [i for i, row in enumerate(rows) if _suffices(row.params, shares[i], smallest[i]) == enough]
+        if group:
+            ranked = _ranked(weights[group], likeliest.indices[group] if enough else None)
+            for i, token_id in zip(group, _draw_ranked(*ranked, totals[group], [rows[i] for i in group]), strict=True):
+                token_ids[i] = token_id
+    return token_ids
+
+
+def _suffices(params: SamplingParams, share: float, smallest: float) -> bool:
+    """Whether nothing is left of a row but its likeliest tokens, which have this share and these weights at least."""
+    if params.top_k:
+        return params.top_k <= _CANDIDATES
+    return share >= params.top_p or smallest < params.min_p
+
+
+def _ranked(weights: Tensor, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The weights and the token ids of the candidates (None: all) by falling weight, ties by token id."""
+    if candidates is None:
+        ranked = weights.sort(dim=-1, descending=True, stable=True)
+        return ranked.values, ranked.indices
+    token_ids = candidates.sort(dim=-1).values
+    ranked = weights.gather(1, token_ids).sort(dim=-1, descending=True, stable=True)
+    return ranked.values, token_ids.gather(1, ranked.indices)
+
+
+def _draw_ranked(weights: Tensor, token_ids: Tensor, totals: Tensor, rows: list[SampleRow]) -> list[int]:
+    """Filters and draws. `weights` and `token_ids` (n, ranks), the weights' `totals` (n,) over the whole vocabulary."""
+    ranks = torch.arange(weights.shape[1], device=weights.device)
+    top_k = _column([row.params.top_k or weights.shape[1] for row in rows], weights)
+    weights = weights.masked_fill(ranks >= top_k, 0.0)
+    sums = weights.cumsum(dim=-1, dtype=torch.float64)
+    limited = torch.tensor([row.params.top_k > 0 for row in rows], device=weights.device)
+    mass = torch.where(limited, sums[:, -1], totals)[:, None]
+    top_p = _column([row.params.top_p for row in rows], sums)
+    min_p = _column([row.params.min_p for row in rows], weights)
+    cut = ((sums - weights >= top_p * mass) & (top_p < 1)) | (weights < min_p)
+    places = _invert(weights.masked_fill(cut, 0.0), _points(rows, weights.device))
+    chosen: list[int] = token_ids.gather(1, places[:, None])[:, 0].tolist()
     return chosen
 
 
-def _tempered(logits: Tensor, rows: list[SampleRow]) -> Tensor:
+def _weights(logits: Tensor, rows: list[SampleRow]) -> Tensor:
+    """exp(logits / temperature), scaled so that the largest weight of each row is 1."""
     # The largest logit becomes 0 first: however small the temperature, nothing overflows to infinity.
     centred = logits - logits.amax(dim=-1, keepdim=True)
-    return centred / _column([max(row.params.temperature, 1e-6) for row in rows], logits)
+    return centred.div_(_column([max(row.params.temperature, 1e-6) for row in rows], logits)).exp_()
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
 
 
-def _invert(probs: Tensor, rows: list[SampleRow]) -> list[int]:
-    """The first place in each row of `probs` (n, vocab) where the running sum exceeds the row's uniform number."""
-    sums = probs.cumsum(dim=-1, dtype=torch.float64)
+def _points(rows: list[SampleRow], device: torch.device) -> Tensor:
     points = uniforms([row.seed for row in rows], [row.num_generated for row in rows])
-    targets = torch.from_numpy(points).to(sums.device)[:, None] * sums[:, -1:]
-    places: list[int] = torch.searchsorted(sums, targets, right=True)[:, 0].tolist()
-    return places
+    return torch.from_numpy(points).to(device)
+
+
+def _invert(weights: Tensor, points: Tensor) -> Tensor:
+    """For each row of `weights` (n, size) the place at which its running sum passes that fraction `points` (n,) of all.
+
+    In two levels, first among blocks and then inside one, because running sums over whole rows are slow.
+    """
+    num_rows, size = weights.shape
+    blocks = functional.pad(weights, (0, -size % _BLOCK)).view(num_rows, -1, _BLOCK)
+    block, inside = _locate(blocks.sum(dim=-1), points)
+    place, _ = _locate(blocks[torch.arange(num_rows, device=weights.device), block], inside)
+    return block * _BLOCK + place
+
+
+def _locate(weights: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """The first places where running sums exceed the fractions `points` of the totals, and how far inside they fall."""
+    sums = weights.cumsum(dim=-1, dtype=torch.float64)
+    targets = points[:, None] * sums[:, -1:]
+    places = torch.searchsorted(sums, targets, right=True)
+    weight = weights.gather(1, places)
+    inside = (targets - sums.gather(1, places) + weight) / weight
+    return places[:, 0], inside[:, 0].clamp(0.0, _BELOW_ONE)

@@ -65,6 +65,7 @@ def direct_distribution(
 ) -> list[float]:
     """The same distribution written with lists: rank, keep, renormalise."""
     weights = np.exp(np.array(logits) / temperature)
+    assert len(set(weights)) == len(weights)
     ranked = sorted(range(len(logits)), key=lambda i: -weights[i])[: top_k or None]
     total, kept, mass = sum(weights[i] for i in ranked), [], 0.0
     for i in ranked:
@@ -73,6 +74,34 @@ def direct_distribution(
         mass += weights[i] / total
     total = sum(weights[i] for i in kept)
     return [float(weights[i] / total) if i in kept else 0.0 for i in range(len(logits))]
+
+
+@pytest.mark.parametrize(
+    "kw",
+    [
+        {},
+        {"top_p": 0.6},
+        {"top_p": 0.97},
+        {"min_p": 0.05},
+        {"min_p": 0.9},
+        {"top_k": 600, "top_p": 0.5, "min_p": 0.01},
+        {"top_k": 40, "top_p": 0.9},
+    ],
+)
+def test_draws_from_a_large_vocabulary(kw: dict[str, Any]) -> None:
+    """Both the short way through the likeliest tokens and the long one: tokens by rank, in ten bins of equal mass."""
+    logits = torch.randn(3001, generator=torch.Generator().manual_seed(1))
+    want = np.array(direct_distribution(logits.tolist(), temperature=1.0, **kw))
+    count = 3000
+    chosen = pick(logits, *[row(seed=seed, temperature=1.0, **kw) for seed in range(count)])
+    assert all(want[token] > 0 for token in chosen)
+    order = np.argsort(-want, kind="stable")
+    bins = np.minimum((np.cumsum(want[order]) - want[order]) * 10, 9).astype(int)
+    mass = np.bincount(bins, weights=want[order], minlength=10)
+    bin_of = np.empty(len(order), dtype=int)
+    bin_of[order] = bins
+    got = np.bincount(bin_of[chosen], minlength=10) / count
+    assert np.abs(got - mass).max() < 0.03
 
 
 @pytest.mark.parametrize("temperature", [1e-30, 1e-3])
