@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from types import FunctionType
 
 from ..compiler.frontend import EagerNote, compile_function
@@ -20,11 +19,7 @@ class Compiled:
         """Compile. Raises CompileError, with the user's line."""
         self.lowered = compile_function(function)
         self.module: Module = run_pipeline(self.lowered.module)
-
-    @cached_property
-    def interpreter(self) -> Interpreter:
-        """What runs it; linked at the first use."""
-        return Interpreter(self.module, self.lowered.python, State, _group)
+        self.interpreter = Interpreter(self.module, self.lowered.python, State, ForkGroup)
 
     @property
     def ir(self) -> str:
@@ -42,7 +37,3 @@ class Compiled:
 
     def __repr__(self) -> str:
         return f"<Compiled {self.module.entry}: {sum(1 for _ in self.module.walk())} ops>"
-
-
-def _group(parent: State, states: list[State]) -> ForkGroup:
-    return ForkGroup(parent, states)

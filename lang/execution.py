@@ -14,6 +14,7 @@ from ..runtime.hostpool import host_pool
 from ..runtime.loop import loop, post
 from ..runtime.pending import Pending
 from ..runtime.routine import Routine, spawn
+from ..runtime.trail import locate
 from .arguments import Arguments
 from .options import Options
 from .run import Run
@@ -81,7 +82,10 @@ class Execution:
         return run(self._function, self.state, *self._arguments.args, **self._arguments.kwargs)
 
     async def _conclude(self, value: Any, error: BaseException | None) -> Run:
-        error = await self.context.conclude(error.error if isinstance(error, Escaped) else error)
+        if isinstance(error, Escaped):
+            error = error.error
+        locate(error)
+        error = await self.context.conclude(error)
         return Run(self.context, self.state, None if error is not None else value, error)
 
     def run_here(self) -> Run:

@@ -11,16 +11,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..ir.errors import Cancelled
+from ..ir.errors import Cancelled, RamifyError
+from ..ir.span import Span
 from .backend import Backend
-from .expression import Gen, Select, Where, sampling
+from .expression import Gen, Select, Where, sampling, span_of
 from .generation import Generation, GenRecord, StreamEvent
 from .loop import loop, post
 from .pending import Pending, Settled
 from .prompt import Prompt
 from .request import Done, SamplingParams
+from .trail import mark
 
 _RELEASE_SECONDS = 5.0
 _branch_numbers = threading.Lock()
@@ -35,6 +37,14 @@ class Usage:
     generated_tokens: int = 0
     calls: int = 0
     wall_ms: float = 0.0
+
+
+class Read(NamedTuple):
+    """A value that a compiled program has read before it arrived, and where."""
+
+    pending: Pending[Any]
+    span: Span | None
+    program: str
 
 
 class Context:
@@ -62,7 +72,7 @@ class Context:
         self.cancelled: BaseException | None = None
         self.usage = Usage()
         self.calls: list[Generation] = []
-        self.reads: list[Pending[Any]] = []
+        self.reads: list[Read] = []
         self.in_flight = 0
         self.on_cancel: Callable[[BaseException], None] | None = None
         self.host_context = contextvars.copy_context()
@@ -80,7 +90,7 @@ class Context:
 
         Thread-safe. Raises RequestError for sampling parameters out of range.
         """
-        params = sampling(self.defaults, expression.params) if isinstance(expression, Gen) else None
+        params = self._params(expression, where) if isinstance(expression, Gen) else None
         generation = Generation(self, prompt, expression, params, where)
         self.calls.append(generation)
         before = prompt.arrived()
@@ -91,6 +101,13 @@ class Context:
         else:
             before.add_callback(lambda blocker: post(generation.parent_arrived, blocker))
         return node
+
+    def _params(self, expression: Gen, where: Where) -> SamplingParams:
+        try:
+            return sampling(self.defaults, expression.params)
+        except RamifyError as error:
+            error.span = span_of(where)
+            raise
 
     def number_branches(self, path: tuple[int, ...], count: int) -> int:
         """The first of `count` fork numbers that are new below a path."""
@@ -166,10 +183,12 @@ class Context:
         return error
 
     async def _read_error(self) -> BaseException | None:
-        for read in self.reads:
-            await Settled(read)
-            if read.error is not None:
-                return read.error
+        for pending, span, program in self.reads:
+            await Settled(pending)
+            if pending.error is not None:
+                if span is not None and isinstance(pending.error, Exception):
+                    mark(pending.error, span, program)
+                return pending.error
         return None
 
     async def _call_error(self) -> BaseException | None:

@@ -6,6 +6,7 @@ user's code, the interpreter builds the same ones from `lm.*` ops, so both rejec
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
@@ -35,9 +36,10 @@ class Spot:
         if index >= len(positions):
             return None
         line, end_line, column, end_column = positions[index]
-        if line is None:
+        if line is None or end_line is None or column is None or end_column is None:
             return None
-        return Span(self.code.co_filename, line, column or 0, end_line or line, end_column or (column or 0) + 1)
+        place = ast.expr(lineno=line, end_lineno=end_line, col_offset=column, end_col_offset=end_column)
+        return Span.from_node(place, self.code.co_filename)
 
 
 Where = Spot | Span | None

@@ -23,7 +23,7 @@ _MAX_DEPTH = 10_000
 _END = object()
 _PLAIN = {str, int, float, bool, type(None), list, tuple, dict, set, frozenset, bytes, range}
 _EXAMPLES: tuple[Iterable[Any], ...] = ([], (), {}, {}.values(), {}.items(), set(), "a", "\u00e9", b"", range(0))
-_PLAIN_ITERATORS = {type(reversed([])), *(type(iter(example)) for example in _EXAMPLES)}
+_PLAIN_ITERATORS: set[type] = {type(reversed([])), *(type(iter(example)) for example in _EXAMPLES)}
 
 
 async def _truth(frame: Frame, value: Any) -> bool:

@@ -72,7 +72,31 @@ def parse(op: Op) -> HostCode:
         body = module.body[0].body if indented else module.body  # type: ignore[attr-defined]
         first_line = 2 if indented else 1
     _place(body, code, first_line, span)
-    return HostCode(op, body, span)
+    captures = frozenset(op.attrs.get("captures") or ())
+    return HostCode(op, [_Unannotated(captures).visit(statement) for statement in body] if captures else body, span)
+
+
+class _Unannotated(ast.NodeTransformer):
+    """Drops the annotations of captured variables: they are `nonlocal` here, and Python allows none on these."""
+
+    def __init__(self, captures: frozenset[str]) -> None:
+        self._captures = captures
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        if not isinstance(node.target, ast.Name) or node.target.id not in self._captures:
+            return node
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.stmt:
+        return node
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.stmt:
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.stmt:
+        return node
 
 
 def _place(body: list[ast.stmt], code: str, first_line: int, span: Span) -> None:

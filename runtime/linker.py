@@ -13,11 +13,10 @@ from types import FunctionType
 from typing import Any
 
 from ..ir.core import Function, Op, Region, Value
-from ..ir.errors import Cancelled, RamifyError
-from ..ir.span import Span
 from .context import Context
 from .host import Escaped, Unbound
 from .pending import Pending
+from .trail import mark
 
 # Why a region ended, and with which values.
 Outcome = tuple[str, list[Any]]
@@ -43,20 +42,22 @@ class Frame:
 
 @dataclass(slots=True)
 class LinkedRegion:
-    """A region's argument slots, its steps, and what ends it."""
+    """A region's argument slots, its steps, and what ends it (and the op that says so)."""
 
     args: list[int]
     steps: list[tuple[Op, Step]]
     end: Callable[[Frame], Outcome]
+    last: Op | None
 
 
 class LinkedFunction:
     """A function's body, and the values that its slots hold at the start."""
 
-    __slots__ = ("_simple", "body", "name", "signature", "template")
+    __slots__ = ("_simple", "body", "name", "python_name", "signature", "template")
 
     def __init__(self, name: str, python: FunctionType, body: LinkedRegion, template: list[Any]) -> None:
         self.name = name
+        self.python_name = python.__name__
         self.body = body
         self.template = template
         self.signature = inspect.signature(python)
@@ -86,21 +87,12 @@ async def execute(region: LinkedRegion, frame: Frame) -> Outcome:
                 outcome = await waiting
                 if outcome is not None:
                     return outcome
+        current = region.last
+        return region.end(frame)
     except Exception as error:
         if current is not None and current.span is not None:
-            _note(error.error if isinstance(error, Escaped) else error, current.span, frame.function.name)
+            mark(error.error if isinstance(error, Escaped) else error, current.span, frame.function.python_name)
         raise
-    return region.end(frame)
-
-
-def _note(error: Exception, span: Span, program: str) -> None:
-    """Say where in the program it happened, once."""
-    if isinstance(error, Cancelled):
-        return
-    if isinstance(error, RamifyError):
-        error.span = error.span or span
-    elif not any(note.startswith("in program ") for note in getattr(error, "__notes__", ())):
-        error.add_note(f"in program {program}, {span}")
 
 
 @dataclass(slots=True)
@@ -130,7 +122,7 @@ class Linker:
                 self.template[self.slot(op.result)] = value[0]
             else:
                 steps.append((op, self.makers[op.name](self, op)))
-        return LinkedRegion(args, steps, end)
+        return LinkedRegion(args, steps, end, region.ops[-1] if region.ops else None)
 
     def slot(self, value: Value) -> int:
         """The slot of a value."""
@@ -146,9 +138,22 @@ class Linker:
 
 
 def _ending(kind: str, slots: list[int]) -> Callable[[Frame], Outcome]:
+    if kind == RETURN:
+        return _returning(slots[0])
+
     def end(frame: Frame) -> Outcome:
         values = frame.values
         return kind, [values[slot] for slot in slots]
+
+    return end
+
+
+def _returning(slot: int) -> Callable[[Frame], Outcome]:
+    def end(frame: Frame) -> Outcome:
+        value = frame.values[slot]
+        if isinstance(value, Unbound):
+            raise value.error()
+        return RETURN, [value]
 
     return end
 

@@ -13,6 +13,7 @@ from types import CellType, FunctionType
 from typing import Any
 
 from ..ir.core import Op
+from .context import Read
 from .expression import Expression, build_gen, build_select
 from .host import Escaped, HostOp, Unbound
 from .hostpool import host_pool
@@ -36,10 +37,10 @@ def in_pool(frame: Frame, function: Callable[..., Any], *args: Any) -> Pending[A
     return host_pool().submit(call)
 
 
-def _read(frame: Frame, value: Any) -> Any:
+def _read(frame: Frame, value: Any, op: Op) -> Any:
     """Remember a value that the program has read before it arrived: an eager run would have met its error here."""
     if isinstance(value, Pending):
-        frame.context.reads.append(value)
+        frame.context.reads.append(Read(value, op.span, frame.function.python_name))
     return value
 
 
@@ -112,7 +113,7 @@ def prompt_get(linker: Linker, op: Op) -> Step:
     (before,), result, name = linker.slots(op.operands), linker.slot(op.result), op.attrs["name"]
 
     def step(frame: Frame) -> Waiting:
-        frame.values[result] = _read(frame, frame.values[before].get(name))
+        frame.values[result] = _read(frame, frame.values[before].get(name), op)
         return None
 
     return step
@@ -122,7 +123,7 @@ def prompt_text(linker: Linker, op: Op) -> Step:
     (before,), result = linker.slots(op.operands), linker.slot(op.result)
 
     def step(frame: Frame) -> Waiting:
-        frame.values[result] = _read(frame, frame.values[before].text_value())
+        frame.values[result] = _read(frame, frame.values[before].text_value(), op)
         return None
 
     return step
@@ -132,7 +133,7 @@ def prompt_messages(linker: Linker, op: Op) -> Step:
     (before,), result = linker.slots(op.operands), linker.slot(op.result)
 
     def step(frame: Frame) -> Waiting:
-        frame.values[result] = _read(frame, frame.values[before].messages_value())
+        frame.values[result] = _read(frame, frame.values[before].messages_value(), op)
         return None
 
     return step
@@ -322,7 +323,7 @@ def py_host(linker: Linker, op: Op) -> Step:
         if not is_late:
             return run(frame)
         if is_lazy and (later := _later(host, [frame.values[slot] for slot in operands])) is not None:
-            frame.values[results[0]] = _read(frame, later)
+            frame.values[results[0]] = _read(frame, later, op)
             return None
         return wait_and_run(frame)
 
@@ -413,7 +414,7 @@ def py_collect(linker: Linker, op: Op) -> Step:
     def step(frame: Frame) -> Waiting:
         collected = frame.values[items]
         if any(isinstance(item, Pending) for item in collected):
-            collected = _read(frame, gather(collected))
+            collected = _read(frame, gather(collected), op)
         frame.values[result] = collected
         return None
 

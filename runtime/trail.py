@@ -1,0 +1,69 @@
+"""Puts the user's own lines into errors: into tracebacks of compiled programs, and as spans into ramify's errors."""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+from types import CodeType, TracebackType
+
+from ..ir.errors import Cancelled, RamifyError
+from ..ir.span import Span
+from .expression import Spot
+
+_OURS = tuple(f"ramify.{package}." for package in ("ir", "compiler", "runtime", "backends", "lang"))
+
+
+def mark(error: Exception, span: Span, program: str) -> None:
+    """Say once where in a compiled program an error arose: as a span, a note, and a frame of the traceback."""
+    if isinstance(error, Cancelled):
+        return
+    if not _has_frame(error, span.file, program):
+        _add_frame(error, span, program)
+    if isinstance(error, RamifyError):
+        error.span = error.span or span
+    elif not any(note.startswith(("in program ", "in the generation ")) for note in getattr(error, "__notes__", ())):
+        error.add_note(f"in program {program}, {span}")
+
+
+def locate(error: BaseException | None) -> None:
+    """Give an error of ramify's that an eager program met the span of the user's code that met it."""
+    if not isinstance(error, RamifyError) or error.span is not None:
+        return
+    found = None
+    entry = error.__traceback__
+    while entry is not None:
+        if not str(entry.tb_frame.f_globals.get("__name__", "")).startswith(_OURS):
+            found = entry
+        entry = entry.tb_next
+    if found is not None:
+        error.span = Spot(found.tb_frame.f_code, found.tb_lasti).span()
+
+
+def _has_frame(error: BaseException, file: str, program: str) -> bool:
+    entry: TracebackType | None = error.__traceback__
+    while entry is not None:
+        code = entry.tb_frame.f_code
+        if code.co_filename == file and code.co_name == program:
+            return True
+        entry = entry.tb_next
+    return False
+
+
+def _add_frame(error: BaseException, span: Span, program: str) -> None:
+    """Put a frame at `span` under what the traceback shows so far."""
+    try:
+        exec(_raising(span, program), {"__name__": "<ramify program>", "error": error})
+    except BaseException as raised:
+        # The first entry is this very function; the frame that was added stands under it.
+        error.__traceback__ = raised.__traceback__ and raised.__traceback__.tb_next
+
+
+@lru_cache(maxsize=256)
+def _raising(span: Span, program: str) -> CodeType:
+    """Code that raises `error` at a place of the user's source."""
+    module = ast.parse("raise error")
+    for node in ast.walk(module):
+        if hasattr(node, "lineno"):
+            node.lineno, node.end_lineno = span.line, span.end_line  # type: ignore[attr-defined]
+            node.col_offset, node.end_col_offset = span.column, span.end_column  # type: ignore[attr-defined]
+    return compile(module, span.file, "exec").replace(co_name=program, co_qualname=program)
