@@ -1,0 +1,153 @@
+"""The `ramify` command: run, check and compile programs in files, or work with them in the REPL.
+
+Exit codes: 0; 1 when user code raised or rows failed; 2 for an error that ramify reports; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from .. import __version__
+from ..ir.errors import UsageError
+from .failures import describe, wants_debug
+
+# Commands live in modules of their own, which are imported when they are called for.
+_COMMANDS = {
+    "run": ("run_command", "run_command", "run a program, once or over rows of data"),
+    "check": ("compile_command", "check_command", "compile every program of a file and say what became of it"),
+    "compile": ("compile_command", "compile_command", "write the IR of a program"),
+    "repl": ("repl", "repl_command", "work with programs at a prompt"),
+}
+_DEBUG = "show errors with every frame (or set RAMIFY_DEBUG=1)"
+_TARGET = "a Python file; with several programs, FILE:PROGRAM"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = wants_debug() or "--debug" in words
+    try:
+        given = parse_command(words)
+        return _command(given.command)(given)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        from .run_command import exit_code
+
+        sys.stdout.flush()
+        print(describe(error, debug=debug), file=sys.stderr)
+        return exit_code(error)
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    module, function, _ = _COMMANDS[name]
+    return getattr(import_module(f".{module}", __package__), function)  # type: ignore[no-any-return]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of ending the process."""
+        raise UsageError(message, help=f"see {self.prog} --help")
+
+
+def parse_command(words: Sequence[str]) -> argparse.Namespace:
+    """The command line's meaning. Raises UsageError, which names what was probably meant."""
+    parser, commands = _parsers()
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        raise UsageError(f"there is no command {words[0]!r}", help=_near_command(words[0]))
+    given, extra = parser.parse_known_args(words)
+    if extra:
+        _refuse(extra[0], commands.get(given.command, parser))
+    if given.command is None:
+        raise UsageError("ramify needs a command", help=f"the commands are {', '.join(commands)}")
+    return given
+
+
+def _refuse(word: str, parser: _Parser) -> NoReturn:
+    command = parser.prog
+    if not word.startswith("-"):
+        raise UsageError(f"{command} does not know what to do with {word!r}", help=f"see {command} --help")
+    option = word.partition("=")[0]
+    raise UsageError(f"{command} has no option {option}", help=_near_option(option, parser))
+
+
+def _near_command(word: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, _COMMANDS, 1, 0.6)
+    return f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(_COMMANDS)}"
+
+
+def _near_option(option: str, parser: _Parser) -> str:
+    import difflib
+
+    known = {name.lstrip("-"): name for action in parser._actions for name in action.option_strings}
+    near = difflib.get_close_matches(option.lstrip("-"), known, 1, 0.6)
+    return f"did you mean {known[near[0]]}?" if near else f"its options are {', '.join(known.values())}"
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser(prog="ramify", description="Structured LM programs in Python.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"ramify {__version__}")
+    parser.add_argument("--debug", action="store_true", help=_DEBUG)
+    choices = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = {}
+    for name, (_, _, summary) in _COMMANDS.items():
+        command = commands[name] = choices.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        command.add_argument("--debug", action="store_true", help=_DEBUG)
+    _describe_run(commands["run"])
+    _describe_compile(commands["compile"])
+    commands["check"].add_argument("target", metavar="FILE[:PROGRAM]", help="a Python file")
+    _describe_repl(commands["repl"])
+    return parser, commands
+
+
+def _describe_run(parser: _Parser) -> None:
+    add = parser.add_argument
+    add("target", metavar="FILE[:PROGRAM]", help=_TARGET)
+    add("--arg", metavar="NAME=VALUE", action="append", default=[],
+        help="an argument of the program: JSON, or a text; NAME=@FILE reads a file")  # fmt: skip
+    add("--data", metavar="FILE", help="run once for each row: JSON lines, or a JSON list")
+    add("--out", metavar="FILE", help="where the rows' results go, as JSON lines")
+    add("--resume", action="store_true", help="go on with a run over data that was stopped")
+    add("--overwrite", action="store_true", help="replace the output of an earlier run")
+    _describe_model(parser)
+    add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
+    add("--temperature", metavar="X", type=float, help="0 is greedy; for generations that do not say it themselves")
+    add("--max-tokens", metavar="N", type=int, help="the longest generation; likewise")
+    add("--seed", metavar="N", type=int, help="the seed of sampling; likewise")
+    add("--json", action="store_true", help="print one JSON object and nothing else")
+    add("--quiet", action="store_true", help="print the value only; no progress")
+
+
+def _describe_compile(parser: _Parser) -> None:
+    add = parser.add_argument
+    add("target", metavar="FILE[:PROGRAM]", help=_TARGET)
+    add("--emit", choices=["ir", "bin"], default="ir", help="the textual form (the default) or the binary one")
+    add("--after", metavar="PASS", help="stop after this pass; `frontend` stops before the first")
+    add("--disable", metavar="PASS", action="append", default=[], help="leave this pass out")
+    add("--timing", action="store_true", help="say on stderr what each pass took")
+    add("-o", "--output", metavar="FILE", help="where to write it")
+
+
+def _describe_repl(parser: _Parser) -> None:
+    parser.add_argument("target", metavar="FILE", nargs="?", help="a Python file whose names are there from the start")
+    _describe_model(parser)
+
+
+def _describe_model(parser: _Parser) -> None:
+    parser.add_argument("--model", metavar="DIR", help="a model directory, or `tiny` (the embedded model, the default)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

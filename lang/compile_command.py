@@ -1,0 +1,116 @@
+"""`ramify compile` and `ramify check`: what the compiler makes of a file's programs, without running them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..compiler.frontend import EagerNote, compile_function
+from ..compiler.pipeline import PIPELINE, Pass, run_pipeline
+from ..ir.codec import encode
+from ..ir.core import Module
+from ..ir.errors import RamifyError, UsageError
+from ..ir.printer import print_module
+from .loading import load_file, nearest, split_target
+from .program import Program
+
+
+def compile_command(given: argparse.Namespace) -> int:
+    """Write the IR of a program."""
+    check_passes([*given.disable, *([given.after] if given.after else [])])
+    if given.emit == "bin" and given.output is None and sys.stdout.isatty():
+        raise UsageError("binary IR does not belong on a terminal", help="write it to a file with -o FILE")
+    path, name = split_target(given.target)
+    program = load_file(path).program(name)
+    times: list[tuple[str, float, int]] = []
+    module = lowered_module(
+        program,
+        after=given.after,
+        disable=given.disable,
+        on_pass=lambda each, module, elapsed_ms: times.append((each.name, elapsed_ms, _num_ops(module))),
+    )
+    _emit(module, given.emit, given.output)
+    if given.timing:
+        _print_times(times)
+    return 0
+
+
+def lowered_module(
+    program: Program,
+    *,
+    after: str | None = None,
+    disable: list[str] | None = None,
+    on_pass: Callable[[Pass, Module, float], None] | None = None,
+) -> Module:
+    """A program's module after the passes that are asked for. Raises CompileError, UsageError."""
+    module = compile_function(program.fn).module
+    return run_pipeline(module, after=after, disable=disable or [], on_pass=on_pass)
+
+
+def pass_names() -> list[str]:
+    """What --after takes."""
+    return ["frontend", *(each.name for each in PIPELINE)]
+
+
+def check_passes(names: list[str]) -> None:
+    """Raises UsageError for a name that is no pass."""
+    for name in names:
+        if name not in pass_names():
+            raise UsageError(f"there is no pass {name!r}", help=nearest(name, pass_names(), "the passes are"))
+
+
+def _emit(module: Module, form: str, output: str | None) -> None:
+    # In a file the ops keep their source positions, so that what is loaded from it can point at the user's lines.
+    data = encode(module) if form == "bin" else print_module(module, spans=output is not None).encode()
+    if output is not None:
+        try:
+            Path(output).write_bytes(data)
+        except OSError as error:
+            raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+    elif form == "bin":
+        sys.stdout.buffer.write(data)
+    else:
+        print(data.decode(), end="")
+
+
+def _num_ops(module: Module) -> int:
+    return sum(1 for _ in module.walk())
+
+
+def _print_times(times: list[tuple[str, float, int]]) -> None:
+    print(f"{'pass':<14}{'ms':>8}{'ops':>7}", file=sys.stderr)
+    for name, elapsed_ms, num_ops in times:
+        print(f"{name:<14}{elapsed_ms:>8.2f}{num_ops:>7}", file=sys.stderr)
+
+
+def check_command(given: argparse.Namespace) -> int:
+    """Compile every program of a file (or the one that is named) and say what became of it."""
+    path, name = split_target(given.target)
+    loaded = load_file(path)
+    loaded.check_has_programs()
+    programs = loaded.programs if name is None else {name: loaded.program(name)}
+    return max([_check(path, name, program) for name, program in programs.items()])
+
+
+def _check(path: Path, name: str, program: Program) -> int:
+    try:
+        lowered = compile_function(program.fn)
+        run_pipeline(lowered.module)
+    except RamifyError as error:
+        print(f"{path}:{name}: error\n{_indented(str(error))}")
+        return 2
+    print(f"{path}:{name}: {'ok, but for what runs eagerly' if lowered.eager else 'ok'}")
+    for note in lowered.eager:
+        print(_indented(eager_note(note)))
+    return 0
+
+
+def eager_note(note: EagerNote) -> str:
+    """A part that runs eagerly, with its line."""
+    return "\n".join([str(note.span), *note.span.excerpt(), f"runs eagerly: {note.reason}"])
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.split("\n"))

@@ -1,0 +1,145 @@
+"""The REPL on a terminal: editing of several lines, history, completion, and Ctrl-C that keeps the session."""
+
+from __future__ import annotations
+
+import os
+import re
+import rlcompleter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition, completion_is_selected, has_completions
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.lexers import PygmentsLexer
+from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
+
+from .. import __version__
+from .compile_command import pass_names
+from .repl import BANNER, Commands
+from .session import Session
+
+_INDENT = "    "
+
+
+def converse(session: Session, commands: Commands) -> None:
+    """Read and execute inputs until Ctrl-D."""
+    prompt: PromptSession[str] = PromptSession(
+        message=">>> ",
+        multiline=True,
+        prompt_continuation="... ",
+        history=_history(),
+        completer=NameCompleter(session, commands),
+        complete_while_typing=False,
+        lexer=PygmentsLexer(PythonLexer),
+        key_bindings=_bindings(session),
+    )
+    print(BANNER.format(version=__version__), file=session.out)
+    while True:
+        try:
+            text = prompt.prompt()
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+        if text.lstrip().startswith(":"):
+            commands.do(text.strip())
+        elif text.strip():
+            session.execute(text)
+
+
+def _history() -> History:
+    """The user's earlier inputs; only those of this session where they cannot be kept."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ramify"
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        (state / "history").touch(mode=0o600)
+    except OSError:
+        return InMemoryHistory()
+    return FileHistory(str(state / "history"))
+
+
+def _bindings(session: Session) -> KeyBindings:
+    bindings = KeyBindings()
+    choosing = has_completions & completion_is_selected
+
+    @bindings.add("enter", filter=~choosing)
+    def _(event: KeyPressEvent) -> None:
+        """Enter runs a whole input; inside of one it begins a line, indented as the one before or deeper."""
+        buffer = event.current_buffer
+        document = buffer.document
+        at_end = not document.text_after_cursor.strip()
+        if at_end and is_whole(session, document.text):
+            buffer.validate_and_handle()
+        else:
+            buffer.insert_text("\n" + _indent_after(document.current_line_before_cursor))
+
+    @bindings.add("tab", filter=Condition(_stands_after_space))
+    def _(event: KeyPressEvent) -> None:
+        """Tab where there is nothing to complete."""
+        event.current_buffer.insert_text(_INDENT)
+
+    return bindings
+
+
+def is_whole(session: Session, text: str) -> bool:
+    """Whether Enter at the end of the text runs it: a block runs after an empty line."""
+    if not text.strip() or text.lstrip().startswith(":"):
+        return True
+    *before, last = text.split("\n")
+    if not before:
+        return session.is_complete(text)
+    # Several lines: an empty one ends them, unless a bracket or a string is still open.
+    return not last.strip() and session.parses_or_fails(text)
+
+
+def _indent_after(line: str) -> str:
+    lead = line[: len(line) - len(line.lstrip())]
+    return lead + _INDENT if line.rstrip().endswith(":") else lead
+
+
+def _stands_after_space() -> bool:
+    from prompt_toolkit.application import get_app
+
+    before = get_app().current_buffer.document.current_line_before_cursor
+    return not before.strip()
+
+
+class NameCompleter(Completer):
+    """Completes names and attributes of the session, and its commands with their programs and passes."""
+
+    def __init__(self, session: Session, commands: Commands) -> None:
+        self._names = rlcompleter.Completer(session.names)
+        self._commands = commands
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """See prompt_toolkit."""
+        line = document.text_before_cursor
+        if line.startswith(":"):
+            found, word = self._command_words(line), line.split(" ")[-1]
+        else:
+            match = re.search(r"[\w.]+$", line)
+            word = match.group() if match else ""
+            found = self._matches(word) if word else []
+        return [Completion(each, -len(word)) for each in dict.fromkeys(found) if each.startswith(word)]
+
+    def _command_words(self, line: str) -> list[str]:
+        words = line.split(" ")
+        if len(words) == 1:
+            return list(self._commands.table)
+        if words[0] != ":ir":
+            return []
+        return pass_names() if words[-2] == "--after" else [*self._commands.programs(), "--after"]
+
+    def _matches(self, word: str) -> list[str]:
+        found: list[Any] = []
+        try:
+            while (match := self._names.complete(word, len(found))) is not None:
+                found.append(match)
+        except Exception:  # a property of the user's object raised while its attributes were listed
+            return []
+        return [match.rstrip("( ") for match in found]

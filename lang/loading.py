@@ -1,0 +1,158 @@
+"""Loads a file of programs for the command line and the REPL, and finds the program that is meant.
+
+The file is run as a module of its own name (so not as `__main__`), with its folder on `sys.path`, as Python does for
+scripts. No bytecode is written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..ir.errors import CompileError, UsageError
+from ..ir.span import Span
+from .program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A file that was run: its module, its text, and the programs it defines by name, in the file's order."""
+
+    path: Path
+    module: ModuleType
+    source: str
+    programs: dict[str, Program]
+
+    @property
+    def load_rows(self) -> Callable[[Path], Iterable[Any]] | None:
+        """The file's own reader of data, if it defines one."""
+        hook = getattr(self.module, "load_rows", None)
+        return hook if callable(hook) else None
+
+    def program(self, name: str | None) -> Program:
+        """The program of this name; without one, the only one or `main`. Raises UsageError that lists them."""
+        if name is not None:
+            return self._named(name)
+        if len(self.programs) == 1:
+            return next(iter(self.programs.values()))
+        if "main" in self.programs:
+            return self.programs["main"]
+        self.check_has_programs()
+        raise UsageError(
+            f"{self.path} holds {len(self.programs)} programs: {', '.join(self.programs)}",
+            help=f"say which one: {self.path}:{next(iter(self.programs))}",
+        )
+
+    def _named(self, name: str) -> Program:
+        found = self.programs.get(name, getattr(self.module, name, None))
+        if isinstance(found, Program):
+            return found
+        self.check_has_programs()
+        raise UsageError(f"{self.path} has no program {name!r}", help=nearest(name, self.programs, "its programs are"))
+
+    def check_has_programs(self) -> None:
+        """Raises UsageError if the file defines no program."""
+        if not self.programs:
+            raise UsageError(
+                f"{self.path} defines no program",
+                help="decorate a function with @rf.program; its first parameter is the state",
+            )
+
+
+def split_target(target: str) -> tuple[Path, str | None]:
+    """FILE or FILE:PROGRAM. A colon that is part of an existing file's name stays there."""
+    file, colon, name = target.rpartition(":")
+    if colon and name.isidentifier() and not Path(target).exists():
+        return Path(file), name
+    return Path(target), None
+
+
+def load_file(path: Path) -> Loaded:
+    """Run the file. Raises UsageError, CompileError for a syntax error, and whatever the file raises."""
+    source = _read(path)
+    module = _module(path)
+    code = compile_source(source, str(path))
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    sys.modules[module.__name__] = module
+    try:
+        exec(code, module.__dict__)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
+    return Loaded(path, module, source, own_programs(module))
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {str(path)!r}", help=_near_files(path)) from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return importlib.util.decode_source(data)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not Python source: {error}") from None
+
+
+def _near_files(path: Path) -> str | None:
+    folder = path.parent
+    if not folder.is_dir():
+        return None
+    near = difflib.get_close_matches(path.name, [file.name for file in folder.glob("*.py")], 1)
+    return f"did you mean {folder / near[0]}?" if near else None
+
+
+def _module(path: Path) -> ModuleType:
+    """An empty module for the file, under a name that hides no other module."""
+    name = path.stem
+    if name in sys.modules or name in sys.stdlib_module_names:
+        name = f"ramify_file_{name}"
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    return module
+
+
+def compile_source(source: str, file: str) -> Any:
+    """The code object of a whole file. Raises CompileError with the line for what is not Python."""
+    try:
+        return compile(source, file, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise syntax_error(error) from None
+    except ValueError as error:
+        raise CompileError(f"{file} is not Python source: {error}") from None
+
+
+def syntax_error(error: SyntaxError) -> CompileError:
+    """A SyntaxError as ramify shows errors: with the line and carets."""
+    if error.filename is None or error.lineno is None:
+        return CompileError(str(error))
+    line, column = error.lineno, max(0, (error.offset or 1) - 1)
+    end_line, end = error.end_lineno or line, (error.end_offset or 0) - 1
+    if end_line < line or (end_line == line and end <= column):
+        end_line, end = line, column + 1
+    return CompileError(error.msg, span=Span(error.filename, line, column, end_line, end))
+
+
+def own_programs(module: ModuleType) -> dict[str, Program]:
+    """The programs that the module defines itself, not those that it imports."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, Program) and value.fn.__module__ == module.__name__
+    }
+
+
+def nearest(name: str, known: Iterable[str], listing: str) -> str:
+    """A help line for a name that is none: the one that is probably meant, else all."""
+    names: Sequence[str] = list(known)
+    near = difflib.get_close_matches(name, names, 1, 0.6)
+    return f"did you mean {near[0]!r}?" if near else f"{listing} {', '.join(names)}"

@@ -1,0 +1,128 @@
+"""How a run is shown as it goes, and what is said of it at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import IO, Any, Protocol
+
+from ..runtime.context import Usage
+from ..runtime.generation import StreamEvent
+from .plain import to_json
+from .transcript import Transcript, Turn
+
+_SILENCE_SECONDS = 1.0
+
+
+class View(Protocol):
+    """Shows a run: called with its events, on one thread; `close` ends the showing."""
+
+    def __call__(self, event: StreamEvent) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_view(file: IO[str]) -> View:
+    """The view that fits where it writes: live and in colour on a terminal, else plain text."""
+    if not file.isatty():
+        return PlainView(file)
+    from .live import LiveView
+
+    return LiveView(file)
+
+
+class PlainView:
+    """Writes turns as text, each under its label.
+
+    One turn is written as it grows; those of other branches wait until it is over, or has been silent for a second.
+    """
+
+    def __init__(self, file: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = file
+        self._clock = clock
+        self._transcript = Transcript()
+        self._speaker: Turn | None = None
+        self._last_written: Turn | None = None
+        self._waiting: list[Turn] = []
+        self._last_heard = clock()
+        self._at_line_start = True
+
+    def __call__(self, event: StreamEvent) -> None:
+        """Take an event."""
+        for turn in self._transcript.feed(event):
+            self._show(turn)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Write what is left, and end the line."""
+        for turn in self._transcript.finish():
+            self._show(turn)
+        self._pass_on()
+        self._end_line()
+        self._file.flush()
+
+    def _show(self, turn: Turn) -> None:
+        now = self._clock()
+        if self._speaker is not None and turn is not self._speaker:
+            if turn not in self._waiting:
+                self._waiting.append(turn)
+            if now - self._last_heard > _SILENCE_SECONDS:
+                self._pass_on()
+            return
+        self._last_heard = now
+        self._speaker = turn
+        self._write(turn)
+        if turn.over:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Let the turns speak that have waited: those that are over, then the first of the others."""
+        self._speaker = None
+        waiting, self._waiting = self._waiting, []
+        for turn in sorted(waiting, key=lambda turn: not turn.over):
+            if self._speaker is not None:
+                self._waiting.append(turn)
+                continue
+            self._write(turn)
+            if not turn.over:
+                self._speaker, self._last_heard = turn, self._clock()
+
+    def _write(self, turn: Turn) -> None:
+        text = "".join(text for text, _ in turn.pieces[turn.shown :])
+        turn.shown = len(turn.pieces)
+        if text and self._last_written is not turn:
+            self._last_written = turn
+            self._end_line()
+            self._put(f"[{turn.label}] " if turn.label else "")
+        self._put(text)
+
+    def _put(self, text: str) -> None:
+        if text:
+            self._file.write(text)
+            self._at_line_start = text.endswith("\n")
+
+    def _end_line(self) -> None:
+        if not self._at_line_start:
+            self._put("\n")
+
+
+def value_text(value: Any) -> str:
+    """A program's value for people and pipes: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else to_json(value).decode()
+
+
+def usage_line(usage: Usage) -> str:
+    """What a run used, in one line."""
+    share = f" ({usage.cached_tokens / usage.prompt_tokens:.0%})" if usage.prompt_tokens else ""
+    return (
+        f"prompt {_count(usage.prompt_tokens, 'token')}, {usage.cached_tokens:,} cached{share}, "
+        f"generated {_count(usage.generated_tokens, 'token')}, {_count(usage.calls, 'call')}, {seconds(usage.wall_ms)}"
+    )
+
+
+def seconds(milliseconds: float) -> str:
+    """A time, short enough to read."""
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,124 @@
+"""`ramify repl`: a Python prompt that knows programs, on a terminal (console.py) or piped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+
+from ..ir.errors import UsageError
+from .failures import wants_debug
+from .loading import load_file, nearest, split_target
+from .options import set_default_backend
+from .program import Program
+from .session import Session
+
+BANNER = "ramify {version}: Python with programs; :help lists the commands, Ctrl-D leaves"
+
+
+def repl_command(given: argparse.Namespace) -> int:
+    """Read inputs until they end. Returns the exit code. Raises what loading the file raises."""
+    from .run_command import open_model
+
+    if given.model is not None:
+        set_default_backend(open_model(given.model))
+    session = Session(sys.stdout, debug=given.debug or wants_debug())
+    if given.target is not None:
+        path, name = split_target(given.target)
+        if name is not None:
+            raise UsageError(f"ramify repl takes a file, not one of its programs: {path}")
+        session.preload(load_file(path))
+    commands = Commands(session)
+    try:
+        if sys.stdin.isatty():
+            from .console import converse
+
+            converse(session, commands)
+        else:
+            read_lines(sys.stdin, session, commands)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+def read_lines(lines: Iterable[str], session: Session, commands: Commands) -> None:
+    """Execute inputs that come line by line: a block ends with an empty line, or with a line that is not part of it."""
+    text = ""
+    for line in lines:
+        line = line.rstrip("\r\n")
+        if not text and line.lstrip().startswith(":"):
+            commands.do(line.strip())
+            continue
+        if text and session.ends_before(text, line):
+            session.execute(text)
+            text = ""
+        text = f"{text}\n{line}" if text else line
+        if not text.strip():
+            text = ""
+        elif session.is_complete(text):
+            session.execute(text)
+            text = ""
+    if text:
+        session.execute(text)
+
+
+class Commands:
+    """What begins with a colon."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.table: dict[str, tuple[Callable[[list[str]], None], str]] = {
+            ":ir": (self._ir, ":ir PROGRAM [--after PASS]   the program's IR"),
+            ":tree": (self._tree, ":tree                        the prompt tree of the last run"),
+            ":help": (self._help, ":help                        this list"),
+            ":quit": (self._quit, ":quit                        leave (as Ctrl-D does)"),
+        }
+
+    def do(self, line: str) -> None:
+        """Carry out a command; its errors are shown. SystemExit passes."""
+        self.session.guarded(lambda: self._do(line))
+
+    def _do(self, line: str) -> None:
+        name, *words = line.split()
+        if name not in self.table:
+            raise UsageError(f"there is no command {name}", help=nearest(name, self.table, "the commands are"))
+        self.table[name][0](words)
+
+    def programs(self) -> dict[str, Program]:
+        """The programs of the session, by name."""
+        return {name: value for name, value in self.session.names.items() if isinstance(value, Program)}
+
+    def _ir(self, words: list[str]) -> None:
+        from ..ir.printer import print_module
+        from .compile_command import check_passes, lowered_module
+
+        name, after = _ir_words(words)
+        if after is not None:
+            check_passes([after])
+        programs = self.programs()
+        if name not in programs:
+            known = nearest(name, programs, "the programs are") if programs else "none is defined yet"
+            raise UsageError(f"there is no program {name!r}", help=known)
+        print(print_module(lowered_module(programs[name], after=after)), end="", file=self.session.out)
+
+    def _tree(self, words: list[str]) -> None:
+        from .tree import print_tree
+
+        if self.session.last_run is None:
+            raise UsageError("nothing was run yet", help="run a program, as in NAME.run(...)")
+        print_tree(self.session.last_run, self.session.out)
+
+    def _help(self, words: list[str]) -> None:
+        print("\n".join(summary for _, summary in self.table.values()), file=self.session.out)
+
+    def _quit(self, words: list[str]) -> None:
+        raise SystemExit(0)
+
+
+def _ir_words(words: list[str]) -> tuple[str, str | None]:
+    match words:
+        case [name] if not name.startswith("-"):
+            return name, None
+        case [name, "--after", after] | ["--after", after, name]:
+            return name, after
+    raise UsageError(":ir takes the name of a program", help=":ir PROGRAM [--after PASS]")

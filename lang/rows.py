@@ -1,0 +1,79 @@
+"""The rows of a data run, and the fingerprint that says whether two runs are the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import UsageError
+from .loading import Loaded
+from .plain import to_json
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path, loaded: Loaded) -> list[Row]:
+    """The rows in a file: by the program file's own `load_rows` if it has one, else JSON lines or a JSON list.
+
+    Raises UsageError that names the line or row which is no object, and what `load_rows` raises.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no data file {str(path)!r}")
+    if loaded.load_rows is not None:
+        made = loaded.load_rows(path)
+        if not isinstance(made, Iterable):
+            raise UsageError(f"load_rows of {loaded.path} returned {type(made).__name__}, not an iterable of dicts")
+        return [_checked(row, f"row {number} of load_rows") for number, row in enumerate(made)]
+    return list(_parse(path))
+
+
+def _parse(path: Path) -> Iterator[Row]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the data file {path} cannot be read: {error}") from None
+    if text.lstrip().startswith("["):
+        for number, row in enumerate(_json(text, str(path))):
+            yield _checked(row, f"{path}: item {number}")
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield _checked(_json(line, f"{path}:{number}"), f"{path}:{number}")
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{where} is not JSON: {error}",
+            help="data are JSON lines or a JSON list; for other formats the program's file defines load_rows(path)",
+        ) from None
+
+
+def _checked(row: Any, where: str) -> Row:
+    if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
+        kind = type(row).__name__
+        raise UsageError(f"{where} is {kind}, not an object whose keys are the program's arguments")
+    return dict(row)
+
+
+def fingerprint(loaded: Loaded, program: str, rows: Iterable[Row], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a data run depends on; a run may be resumed only where all of it is the same."""
+    rows = list(rows)
+    return {
+        "program": program,
+        "source": _digest(loaded.source.encode()),
+        "rows": f"{len(rows)} rows, {_digest(*map(to_json, rows))}",
+        "options": dict(options),
+    }
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""`ramify run`: one run, shown as it goes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import IO, Any
+
+from ..ir.errors import RamifyError, UsageError
+from .failures import user_traceback
+from .loading import load_file, split_target
+from .parameters import parse_arguments
+from .plain import to_json
+from .program import Program
+from .rendering import open_view, usage_line, value_text
+from .run import Run
+
+SCRIPTED = "scripted"
+
+
+def run_command(given: argparse.Namespace) -> int:
+    """Run the program that is named, once or over the rows of --data. Returns the exit code."""
+    _check_options(given)
+    out = sys.stdout
+    only_json = given.json or (given.data is not None and given.out is None)
+    # What the user's code prints must not mix with JSON.
+    with contextlib.redirect_stdout(sys.stderr) if only_json else contextlib.nullcontext():
+        path, name = split_target(given.target)
+        loaded = load_file(path)
+        program = configured(loaded.program(name), given)
+        arguments = parse_arguments(program, given.arg)
+        if given.data is not None:
+            from .data_command import run_data
+
+            return run_data(loaded, program, arguments, given, out)
+        return _run_once(program, arguments, given, out)
+
+
+def _check_options(given: argparse.Namespace) -> None:
+    if given.data is None and (given.out or given.resume or given.overwrite):
+        raise UsageError("--out, --resume and --overwrite belong to a run over --data")
+    if given.out is None and (given.resume or given.overwrite):
+        raise UsageError("--resume and --overwrite need --out, the file that the rows are in")
+    if given.resume and given.overwrite:
+        raise UsageError("--resume goes on with an output and --overwrite replaces it: give one of them")
+
+
+def configured(program: Program, given: argparse.Namespace) -> Program:
+    """The program with the command line's model and sampling options."""
+    options = {name: getattr(given, name) for name in ("temperature", "max_tokens", "seed")}
+    options = {name: value for name, value in options.items() if value is not None}
+    if given.model is not None:
+        options["backend"] = open_model(given.model)
+    if given.eager:
+        options["eager"] = True
+    return program.options(**options)
+
+
+def open_model(spec: str) -> Any:
+    """What `backend=` takes for a --model: `scripted` (or `scripted:SECONDS` per answer) needs no model, for tests."""
+    name, _, delay = spec.partition(":")
+    if name != SCRIPTED:
+        return spec
+    from ..backends.scripted import ScriptedBackend
+
+    try:
+        return ScriptedBackend(delay=float(delay or 0))
+    except ValueError:
+        raise UsageError(f"the model {spec!r} has no delay in seconds after the colon") from None
+
+
+def run_record(run: Run) -> dict[str, Any]:
+    """What is written of a run: value, vars, text, usage, error (None, or its type, message and traceback)."""
+    return {
+        "value": run.value,
+        "vars": run.vars,
+        "text": run.text,
+        "usage": run.usage,
+        "error": None if run.error is None else error_record(run.error),
+    }
+
+
+def error_record(error: BaseException) -> dict[str, str]:
+    """An error as data; the traceback holds the user's frames."""
+    return {"type": type(error).__name__, "message": str(error), "traceback": user_traceback(error)}
+
+
+def exit_code(error: BaseException) -> int:
+    """2 for an error that ramify reports, 1 for one that the user's code raised."""
+    return 2 if isinstance(error, RamifyError) else 1
+
+
+def _run_once(program: Program, arguments: dict[str, Any], given: argparse.Namespace, out: IO[str]) -> int:
+    program.signature.bind((), arguments)
+    view = None if given.json or given.quiet else open_view(out)
+    try:
+        (run,) = program.run_batch([arguments], stream=view)
+    finally:
+        if view is not None:
+            view.close()
+    if given.json:
+        print(to_json(run_record(run)).decode(), file=out)
+        return 0 if run.error is None else exit_code(run.error)
+    if run.error is not None:
+        raise run.error
+    if run.value is not None:
+        print(value_text(run.value) if given.quiet else f"value: {value_text(run.value)}", file=out)
+    if not given.quiet:
+        print(usage_line(run.usage), file=out)
+    return 0
