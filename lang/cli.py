@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = parse_command(words)
         return _command(given.command)(given)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more when it closes stdout.
@@ -70,6 +70,7 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
         _refuse(extra[0], commands.get(given.command, parser))
     if given.command is None:
         raise UsageError("ramify needs a command", help=f"the commands are {', '.join(commands)}")
+    given.words = words
     return given
 
 

@@ -67,8 +67,7 @@ def _to_file(loaded: Loaded, program: Program, rows: list[Record], given: argpar
             tally = _run_rows(program, rows, left, journal.add, given.quiet, journal.num_failed)
         except KeyboardInterrupt:
             finished = f"{len(journal.finished)} of {_counted(len(rows))} are finished, in {journal.part}"
-            print(f"interrupted: {finished}\n  help: go on with: {_resuming()}", file=sys.stderr)
-            raise
+            raise KeyboardInterrupt(f"interrupted: {finished}\n  help: go on with: {_resuming(given.words)}") from None
         failed = journal.num_failed
         journal.complete()
     _tell_end(tally, f"{journal.out}: {_counted(len(rows))}, {failed} failed", given.quiet)
@@ -142,6 +141,5 @@ def _counted(number: int) -> str:
     return "1 row" if number == 1 else f"{number} rows"
 
 
-def _resuming() -> str:
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    return shlex.join(["ramify", *words, "--resume"])
+def _resuming(words: Sequence[str]) -> str:
+    return shlex.join(["ramify", *(word for word in words if word not in ("--resume", "--overwrite")), "--resume"])

@@ -59,10 +59,10 @@ class Journal:
             self.begin()
             return
         self._check_fingerprint()
-        if not self.part.exists():
-            _write_whole(self.part, self.out.read_bytes())
         self._lock()
-        self._read_part()
+        if self.out.exists():
+            self._take_back()
+        self._read()
 
     def add(self, row: int, record: Mapping[str, Any]) -> None:
         """Write a finished row, at once. Raises OSError."""
@@ -94,6 +94,10 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -102,7 +106,7 @@ class Journal:
         if self._file is None:
             try:
                 # Unbuffered: what was written survives even if this process is killed with its next instruction.
-                self._file = open(self.part, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
+                self._file = open(self.part, "ab", buffering=0)  # noqa: SIM115 (closed by close)
             except OSError as error:
                 raise UsageError(f"{self.part} cannot be written: {error.strerror}") from None
         return self._file
@@ -137,7 +141,13 @@ class Journal:
                     help="resume with the same, or start again with --overwrite",
                 )
 
-    def _read_part(self) -> None:
+    def _take_back(self) -> None:
+        """Make OUT, which an earlier run completed, OUT.part again (rows may have been taken out of it since)."""
+        self.close()
+        os.replace(self.out, self.part)
+        self._lock()
+
+    def _read(self) -> None:
         """Find the rows that are finished. A last line without an end was being written when the run was killed."""
         start = 0
         with open(self.part, "rb") as lines:
