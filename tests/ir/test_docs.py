@@ -25,4 +25,4 @@ def test_the_grammar_is_the_parsers() -> None:
 
 
 def test_the_examples_run() -> None:
-    exec(_block("python"), {"text": _block("ir")})
+    exec(_block("py"), {"text": _block("ir")})
