@@ -10,8 +10,9 @@ each round the moderator says whether they agree by now, and a judge decides.
     moderator:   [moderator_system, round_text(affirmative, negative)] -> "yes" or "no", then the next round_text ...
     judge:       the moderator's chat, then [JUDGE] -> verdict
 
-A statement is "<lead> The answer is <answer>, because <reason>."; a verdict has three lines: "<reason>.", the final
-answer, and the side ("affirmative" or "negative") whose first statement gave that answer.
+A statement is "<lead> The answer is <answer>, because <reason>."; a verdict has three lines: the two first answers with
+the reason ("15 (affirmative) or 14 (negative)? 7 + 8 = 15."), the final answer, and the side ("affirmative" or
+"negative") whose first statement gave that answer.
 """
 
 from dataclasses import dataclass
@@ -290,9 +291,15 @@ def moderator_chat(debate: Debate) -> list[Message]:
     return turns
 
 
+def said_by(debate: Debate) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The statements of the affirmative and of the negative side."""
+    return debate.affirmative, debate.negative
+
+
 def judge_chat(debate: Debate) -> list[Message]:
     """The moderator's chat and the judge's verdict after it."""
     question = debate.question
     side = SIDES[answer_in(debate.affirmative[0]) != question.answer]
-    verdict = f"{question.reason}.\n{question.answer}\n{side}"
+    held = " or ".join(f"{answer_in(said[0])} ({name})" for name, said in zip(SIDES, said_by(debate), strict=True))
+    verdict = f"{held}? {question.reason}.\n{question.answer}\n{side}"
     return [*moderator_chat(debate), user(JUDGE), assistant(verdict)]

@@ -177,7 +177,7 @@ def extract_json(rng: Random) -> Example:
 def copied_words(rng: Random) -> list[str]:
     """Random words to copy, known and made up."""
     known = rng.choice(list(CATEGORIES.values()))
-    return [nonce(rng) if rng.random() < 0.4 else rng.choice(known) for _ in range(rng.randint(1, 6))]
+    return [nonce(rng) if rng.random() < 0.4 else rng.choice(known) for _ in range(rng.choice([1, 2, 4, 8, 16]))]
 
 
 def copy(rng: Random) -> Example:
@@ -239,15 +239,15 @@ TASKS: dict[str, tuple[Callable[[Random], Example], float]] = {
     "debate-attack": (debate.attack_example, 1.0),
     "debate-reply": (debate.reply_example, 0.6),
     "debate-moderate": (debate.moderator_example, 0.7),
-    "debate-judge": (debate.judge_example, 1.5),
-    "quiz": (quiz, 2.0),
-    "sums": (sums, 2.0),
+    "debate-judge": (debate.judge_example, 1.8),
+    "quiz": (quiz, 1.5),
+    "sums": (sums, 1.5),
     "yes-no": (yes_no, 0.8),
-    "pick": (pick, 0.8),
+    "pick": (pick, 1.0),
     "extract": (extract, 1.0),
     "extract-json": (extract_json, 0.8),
-    "copy": (copy, 1.2),
-    "chat": (chat, 0.2),
+    "copy": (copy, 2.5),
+    "chat": (chat, 0.15),
     "tips": (tips, 0.2),
     "unknown": (unknown, 0.1),
     "completion": (completion, 0.5),
