@@ -130,7 +130,7 @@ class NameCompleter(Completer):
     def _command_words(self, line: str) -> list[str]:
         words = line.split(" ")
         if len(words) == 1:
-            return list(self._commands.table)
+            return [f"{name} " if name == ":ir" else name for name in self._commands.table]
         if words[0] != ":ir":
             return []
         return pass_names() if words[-2] == "--after" else [*self._commands.programs(), "--after"]

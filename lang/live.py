@@ -27,8 +27,6 @@ class LiveView:
             get_renderable=self._picture,
             refresh_per_second=_FRAMES_PER_SECOND,
             transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
         )
         self._live.start()
 

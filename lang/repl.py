@@ -46,12 +46,12 @@ def read_lines(lines: Iterable[str], session: Session, commands: Commands) -> No
     text = ""
     for line in lines:
         line = line.rstrip("\r\n")
-        if not text and line.lstrip().startswith(":"):
-            commands.do(line.strip())
-            continue
         if text and session.ends_before(text, line):
             session.execute(text)
             text = ""
+        if not text and line.lstrip().startswith(":"):
+            commands.do(line.strip())
+            continue
         text = f"{text}\n{line}" if text else line
         if not text.strip():
             text = ""

@@ -7,19 +7,20 @@ import builtins
 import codeop
 import contextlib
 import linecache
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from types import ModuleType
 from typing import IO, Any
 
 from .failures import describe
 from .loading import Loaded, syntax_error
-from .program import Program
+from .program import Program, Row
 from .rendering import open_view, usage_line, value_text
 from .run import Run
 
-_CONTINUE_A_BLOCK = ("elif", "else", "except", "finally")
+_CONTINUES_A_BLOCK = re.compile(r"(elif|else|except|finally)\b")
 
 
 class Session:
@@ -33,7 +34,6 @@ class Session:
         self.names = self.module.__dict__
         door = import_module("..", __package__)
         self.names |= {name: getattr(door, name) for name in door.__all__} | {"rf": door}
-        self.preloaded = frozenset(self.names)
         self._num_inputs = 0
         # Classes and pickles of what is typed here look their module up by name.
         sys.modules[self.module.__name__] = self.module
@@ -60,17 +60,16 @@ class Session:
 
     def ends_before(self, text: str, line: str) -> bool:
         """Whether the block in `text` ends because `line`, which comes next, belongs to no block."""
-        word = line.split(maxsplit=1)[0].rstrip(":") if line.strip() else ""
-        if not word or line[:1].isspace() or (line.startswith(("#", "@")) and not self.is_complete(text + "\n")):
+        if not line or line[0].isspace() or line.startswith("#") or _CONTINUES_A_BLOCK.match(line):
             return False
-        return word not in _CONTINUE_A_BLOCK and self.is_complete(text + "\n")
+        return self.is_complete(text + "\n")
 
     def execute(self, text: str) -> None:
         """Do what an input says; errors are shown, and the session goes on. SystemExit passes."""
         self._num_inputs += 1
         file = f"<ramify-{self._num_inputs}>"
         text = text.rstrip("\n") + "\n"
-        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+        linecache.cache[file] = (len(text), None, [f"{line}\n" for line in text.split("\n")[:-1]], file)
         with contextlib.redirect_stdout(self.out):
             self.guarded(lambda: self._execute(text, file))
 
@@ -145,6 +144,13 @@ class WatchedProgram(Program):
             return self._remember(shown.run(*args, **kwargs))
         finally:
             view.close()
+
+    def run_batch(self, rows: Iterable[Row], **options: Any) -> list[Run]:
+        """See Program."""
+        runs = super().run_batch(rows, **options)
+        for run in runs[-1:]:
+            self._remember(run)
+        return runs
 
     def _remember(self, run: Run) -> Run:
         self._session.last_run = run

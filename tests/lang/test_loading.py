@@ -1,0 +1,307 @@
+"""Files of programs, the values of --arg, rows of data, values as JSON, and the journal of a data run."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from ramify.ir.errors import CompileError, UsageError
+from ramify.lang.failures import describe
+from ramify.lang.journal import Journal
+from ramify.lang.loading import load_file, split_target
+from ramify.lang.parameters import parse_arguments
+from ramify.lang.plain import plain, to_json
+from ramify.lang.rows import fingerprint, read_rows
+
+TWO = """
+import ramify as rf
+from helpers_of_two import NAME
+
+@rf.program
+def first(s, question: str, n: int = 2, ratio: float = 1.0, flag: bool = False, items: list[str] = [],
+          maybe: "str | None" = None, any_value=None, either: int | str = 0):
+    s += question + NAME
+
+@rf.program
+def second(s, **rest):
+    s += rf.gen("x")
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(text: str, name: str = "programs.py") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def two(write: Any) -> Any:
+    write("NAME = 'helper'", "helpers_of_two.py")
+    return load_file(write(TWO))
+
+
+def test_programs_in_the_files_order(two: Any) -> None:
+    assert list(two.programs) == ["first", "second"]
+    assert two.program("second") is two.programs["second"]
+
+
+def test_which_program(two: Any, write: Any) -> None:
+    with pytest.raises(UsageError, match=r"holds 2 programs: first, second\n  help: say which one: .*:first"):
+        two.program(None)
+    with pytest.raises(UsageError, match=r"no program 'frist'\n  help: did you mean 'first'\?"):
+        two.program("frist")
+    with_main = load_file(write(TWO.replace("second", "main"), "with_main.py"))
+    assert with_main.program(None).name == "main"
+
+
+def test_an_imported_program_is_found_by_name_only(write: Any, two: Any) -> None:
+    write("import ramify as rf\n@rf.program\ndef lent(s): s += 'x'\n", "lender_of_programs.py")
+    loaded = load_file(write("from lender_of_programs import lent\n", "borrower.py"))
+    assert loaded.programs == {}
+    assert loaded.program("lent").name == "lent"
+    with pytest.raises(UsageError, match="defines no program"):
+        loaded.program(None)
+
+
+def test_a_file_that_is_no_module_of_the_library(write: Any) -> None:
+    loaded = load_file(write("import ramify as rf\n@rf.program\ndef p(s): s += 'x'\n", "json.py"))
+    assert sys.modules["json"] is json
+    assert list(loaded.programs) == ["p"]
+
+
+def test_targets(tmp_path: Path) -> None:
+    assert split_target("a/b.py:debate") == (Path("a/b.py"), "debate")
+    assert split_target("a/b.py") == (Path("a/b.py"), None)
+    odd = tmp_path / "odd:name"
+    odd.touch()
+    assert split_target(str(odd)) == (odd, None)
+
+
+def test_files_that_cannot_be_loaded(write: Any, tmp_path: Path) -> None:
+    write("", "debate.py")
+    with pytest.raises(UsageError, match=r"no file '.*debat.py'\n  help: did you mean .*debate.py\?"):
+        load_file(tmp_path / "debat.py")
+    broken = write("x = 1\nif x ==== 2:\n    é = 3\n", "broken.py")
+    with pytest.raises(CompileError) as caught:
+        load_file(broken)
+    assert str(caught.value) == f"{broken}:2\n    if x ==== 2:\n           ^^\nerror: invalid syntax"
+    raising = write("def f():\n    return 1 / 0\nf()\n", "raising.py")
+    with pytest.raises(ZeroDivisionError) as error:
+        load_file(raising)
+    assert describe(error.value).startswith(f'Traceback (most recent call last):\n  File "{raising}", line 3')
+    assert "loading.py" not in describe(error.value)
+    assert "loading.py" in describe(error.value, debug=True)
+    assert "raising" not in sys.modules
+
+
+def test_arguments_by_annotation(two: Any, write: Any) -> None:
+    first = two.program("first")
+    given = ["question=15", "n=3", "ratio=2", "flag=true", 'items=["a"]', "maybe=15", "any_value=[1, 2]", "either=x=y"]
+    assert parse_arguments(first, given) == {
+        "question": "15", "n": 3, "ratio": 2, "flag": True, "items": ["a"], "maybe": "15", "any_value": [1, 2],
+        "either": "x=y",
+    }  # fmt: skip
+    assert parse_arguments(first, ["maybe=null", "any_value=plain text", "either=4"]) == {
+        "maybe": None, "any_value": "plain text", "either": 4,
+    }  # fmt: skip
+    file = write("  kept as it is\n", "question.txt")
+    assert parse_arguments(first, [f"question=@{file}"]) == {"question": "  kept as it is\n"}
+    assert parse_arguments(first, ["question=@@name"]) == {"question": "@name"}
+    assert parse_arguments(two.program("second"), ["whatever=1"]) == {"whatever": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["question"], "--arg takes name=value, not 'question'"),
+        (["n=1", "n=2"], "--arg n is given twice"),
+        (["qestion=1"], "first has no argument 'qestion'\n  help: did you mean 'question'?"),
+        (["n=two"], "--arg n must be int, got 'two'"),
+        (["n=true"], "--arg n must be int, got 'true'"),
+        (["items={}"], "--arg items must be list, got '{}'"),
+        (["question=@nowhere.txt"], "--arg question: the file nowhere.txt cannot be read: No such file or directory"),
+    ],
+)
+def test_arguments_that_are_wrong(two: Any, given: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_arguments(two.program("first"), given)
+    assert str(caught.value).startswith(message)
+
+
+def test_rows_of_both_forms(two: Any, write: Any) -> None:
+    lines = write('\ufeff{"a": 1}\n\n{"a": "\u2028"}\n', "rows.jsonl")
+    assert read_rows(lines, two) == [{"a": 1}, {"a": "\u2028"}]
+    assert read_rows(write(' [{"a": 1}]', "rows.json"), two) == [{"a": 1}]
+
+
+def test_rows_that_are_none(two: Any, write: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no data file"):
+        read_rows(tmp_path / "none.jsonl", two)
+    with pytest.raises(UsageError, match=r"rows.jsonl:2 is not JSON: Expecting value.*\n  help: .*load_rows"):
+        read_rows(write('{"a": 1}\nb\n', "rows.jsonl"), two)
+    with pytest.raises(UsageError, match=r"rows.jsonl:2 is int, not an object"):
+        read_rows(write('{"a": 1}\n2\n', "rows.jsonl"), two)
+    with pytest.raises(UsageError, match=r"rows.json: item 1 is str, not an object"):
+        read_rows(write('[{"a": 1}, "b"]', "rows.json"), two)
+
+
+def test_a_file_reads_its_own_data(write: Any) -> None:
+    loaded = load_file(write("def load_rows(path):\n    for w in path.read_text().split():\n        yield {'w': w}\n"))
+    assert read_rows(write("a b", "words.txt"), loaded) == [{"w": "a"}, {"w": "b"}]
+    wrong = load_file(write("def load_rows(path):\n    return 3\n", "wrong.py"))
+    with pytest.raises(UsageError, match="returned int, not an iterable"):
+        read_rows(write("a b", "words.txt"), wrong)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: Any
+
+
+def test_values_as_json() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    value = {1: Point(1, (2.5, math.nan)), "s": {"b", "a"}, None: Colour.RED, "p": Path("a/b"), "o": object}
+    assert plain(value) == {
+        "1": {"x": 1, "y": [2.5, "nan"]}, "s": ["a", "b"], "None": "red", "p": "a/b", "o": "<class 'object'>",
+    }  # fmt: skip
+    assert plain([numpy.int64(3), numpy.float32(0.5), True]) == [3, 0.5, True]
+    assert json.loads(to_json("é \ud800 \u2028 \n")) == "é \ud800 \u2028 \n"
+    assert to_json("é") == '"é"'.encode()
+    assert b"..." in to_json(loop)
+
+
+IDENTITY = {"program": "p", "source": "s", "rows": "3 rows", "options": {"model": "tiny", "seed": None}}
+
+
+def record(value: Any = None, error: Any = None) -> dict[str, Any]:
+    return {"value": value, "error": error}
+
+
+def journal_of(tmp_path: Path, **changed: Any) -> Journal:
+    return Journal(tmp_path / "out.jsonl", 3, IDENTITY | changed)
+
+
+def test_rows_are_on_disk_at_once_and_ordered_at_the_end(tmp_path: Path) -> None:
+    with journal_of(tmp_path) as journal:
+        journal.begin()
+        journal.add(2, record("c"))
+        assert json.loads((tmp_path / "out.jsonl.part").read_text()) == {"row": 2, "value": "c", "error": None}
+        assert not journal.complete()
+        journal.add(0, record("a"))
+        journal.add(1, record(None, {"type": "ValueError"}))
+        assert journal.num_failed == 1
+        assert journal.complete()
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in rows] == [0, 1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.meta"]
+
+
+def test_resuming_drops_half_a_line(tmp_path: Path) -> None:
+    with journal_of(tmp_path) as journal:
+        journal.begin()
+        journal.add(1, record("b"))
+    part = tmp_path / "out.jsonl.part"
+    part.write_bytes(part.read_bytes() + b'{"row": 2, "val')
+    with journal_of(tmp_path) as journal:
+        journal.resume()
+        assert journal.finished == {1: False}
+        journal.add(2, record("c"))
+        journal.add(0, record("a"))
+        assert journal.complete()
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(row["row"], row["value"]) for row in rows] == [(0, "a"), (1, "b"), (2, "c")]
+
+
+def test_rows_taken_out_of_a_finished_output_run_again(tmp_path: Path) -> None:
+    with journal_of(tmp_path) as journal:
+        journal.begin()
+        for row in range(3):
+            journal.add(row, record(row))
+        journal.complete()
+    out = tmp_path / "out.jsonl"
+    out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[::2]))
+    with journal_of(tmp_path) as journal:
+        journal.resume()
+        assert journal.finished == {0: False, 2: False}
+        journal.add(1, record("again"))
+        assert journal.complete()
+    assert json.loads(out.read_text().splitlines()[1])["value"] == "again"
+
+
+def test_outputs_of_something_else_are_refused(tmp_path: Path) -> None:
+    with journal_of(tmp_path) as journal:
+        journal.begin()
+        journal.add(0, record())
+    for changed, message in [
+        ({"source": "t"}, "is the output of a program whose file has changed since"),
+        ({"rows": "4 rows"}, "is the output of other data: 3 rows there, 4 rows here"),
+        ({"options": {"model": "tiny", "seed": 3}}, "is the output of other options: seed = None there, 3 here"),
+    ]:
+        with journal_of(tmp_path, **changed) as journal, pytest.raises(UsageError, match=message):
+            journal.resume()
+    with journal_of(tmp_path) as journal, pytest.raises(UsageError, match=r"exists already\n  help: --resume goes on"):
+        journal.begin()
+    (tmp_path / "out.jsonl.part").write_text('{"row": 7}\n')
+    with journal_of(tmp_path) as journal, pytest.raises(UsageError, match="part:1 is not a row"):
+        journal.resume()
+    (tmp_path / "out.jsonl.meta").unlink()
+    with journal_of(tmp_path) as journal, pytest.raises(UsageError, match="does not say what the earlier run was"):
+        journal.resume()
+    with journal_of(tmp_path) as journal:
+        journal.overwrite()
+        assert (tmp_path / "out.jsonl.part").read_bytes() == b""
+
+
+def test_two_runs_cannot_write_one_output(tmp_path: Path) -> None:
+    with journal_of(tmp_path) as first, journal_of(tmp_path) as second:
+        first.begin()
+        first.add(0, record())
+        with pytest.raises(UsageError, match="another run is writing"):
+            second.resume()
+
+
+def test_a_failed_write_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(file: Any, data: bytes) -> None:
+        file.write(data[:5])
+        raise OSError("disk full")
+
+    with journal_of(tmp_path) as journal:
+        journal.begin()
+        journal.add(0, record())
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+            patch.setattr("ramify.lang.journal._write_all", fail)
+            journal.add(1, record())
+        journal.add(2, record())
+    with journal_of(tmp_path) as journal:
+        journal.resume()
+        assert journal.finished == {0: False, 2: False}
+
+
+def test_fingerprints_tell_runs_apart(two: Any) -> None:
+    base = fingerprint(two, "first", [{"a": 1}], {})
+    assert base == fingerprint(two, "first", [{"a": 1}], {})
+    others = [
+        fingerprint(two, "second", [{"a": 1}], {}),
+        fingerprint(two, "first", [{"a": "1"}], {}),
+        fingerprint(two, "first", [{"a": 1}], {"seed": 1}),
+        fingerprint(dataclasses.replace(two, source="x"), "first", [{"a": 1}], {}),
+    ]
+    assert base not in others
