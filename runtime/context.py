@@ -51,12 +51,13 @@ class Context:
     """An execution on `backend`, with `defaults` for what its gens do not say.
 
     stream: called with each StreamEvent, on the loop thread or a host thread; must not block. cancelled: why it was
-    cancelled, if it was. reads: values that the program has read before they arrived (compiled runs only).
+    cancelled, if it was. reads: values that the program has read before they arrived (compiled runs only). marked: the
+    last error that was given its place in the program.
     """
 
     __slots__ = (
         "_branches", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults", "host_context",
-        "in_flight", "on_cancel", "reads", "stream", "streams", "usage",
+        "in_flight", "marked", "on_cancel", "reads", "stream", "streams", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,7 @@ class Context:
         self.calls: list[Generation] = []
         self.reads: list[Read] = []
         self.in_flight = 0
+        self.marked: BaseException | None = None
         self.on_cancel: Callable[[BaseException], None] | None = None
         self.host_context = contextvars.copy_context()
         self._branches: dict[tuple[int, ...], int] | None = None

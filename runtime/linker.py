@@ -13,10 +13,11 @@ from types import FunctionType
 from typing import Any
 
 from ..ir.core import Function, Op, Region, Value
+from ..ir.span import Span
 from .context import Context
 from .host import Escaped, Unbound
 from .pending import Pending
-from .trail import mark
+from .trail import add_frame, mark
 
 # Why a region ended, and with which values.
 Outcome = tuple[str, list[Any]]
@@ -91,8 +92,18 @@ async def execute(region: LinkedRegion, frame: Frame) -> Outcome:
         return region.end(frame)
     except Exception as error:
         if current is not None and current.span is not None:
-            mark(error.error if isinstance(error, Escaped) else error, current.span, frame.function.python_name)
+            _mark(error.error if isinstance(error, Escaped) else error, current, current.span, frame)
         raise
+
+
+def _mark(error: Exception, op: Op, span: Span, frame: Frame) -> None:
+    """Leave a trace of the op in an error: the first one it passes says where it arose, calls say how it came there."""
+    context = frame.context
+    if context.marked is not error:
+        context.marked = error
+        mark(error, span, frame.function.python_name)
+    elif op.name == "flow.call":
+        add_frame(error, span, frame.function.python_name)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ another needs no deep stack.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -216,6 +218,9 @@ def _run(callbacks: list[Callable[[Any], object]], pending: Pending[Any]) -> Non
     try:
         while thread.ready:
             callback, argument = thread.ready.popleft()
-            callback(argument)
+            try:
+                callback(argument)
+            except Exception:
+                _log.exception("a callback of ramify's failed")  # the others must still be called
     finally:
         thread.running = False

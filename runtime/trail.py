@@ -18,7 +18,7 @@ def mark(error: Exception, span: Span, program: str) -> None:
     if isinstance(error, Cancelled):
         return
     if not _has_frame(error, span.file, program):
-        _add_frame(error, span, program)
+        add_frame(error, span, program)
     if isinstance(error, RamifyError):
         error.span = error.span or span
     elif not any(note.startswith(("in program ", "in the generation ")) for note in getattr(error, "__notes__", ())):
@@ -49,7 +49,7 @@ def _has_frame(error: BaseException, file: str, program: str) -> bool:
     return False
 
 
-def _add_frame(error: BaseException, span: Span, program: str) -> None:
+def add_frame(error: BaseException, span: Span, program: str) -> None:
     """Put a frame at `span` under what the traceback shows so far."""
     try:
         exec(_raising(span, program), {"__name__": "<ramify program>", "error": error})
