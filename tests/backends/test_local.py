@@ -1,0 +1,152 @@
+"""The local backend on the embedded model: programs, choices, errors, cancellation, and a clean engine afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ramify
+import ramify as rf
+import torch
+from ramify.backends import open_backend
+from ramify.backends.local import LocalBackend
+from ramify.ir.errors import Cancelled, ContextOverflow, ModelError, UsageError
+from ramify.runtime.batch import Batch, Read, Write
+from ramify.runtime.pool import KVPool
+
+WEIGHTS = Path(ramify.__file__).parent / "backends" / "tiny" / "weights"
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[LocalBackend]:
+    made = LocalBackend(WEIGHTS, dtype=torch.float32, device="cpu", check=True)
+    yield made
+    made.engine.check_idle()
+    made.close()
+
+
+@rf.program(max_tokens=12)
+def chat(s: rf.State, question: str) -> Any:
+    s += rf.system("You answer questions.")
+    s += rf.user(question)
+    s += rf.assistant(rf.gen("answer"))
+    s += rf.user("Sure?")
+    s += rf.assistant(rf.select("sure", ["yes", "no", "not at all"]))
+    return s["answer"], s["sure"]
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_program_runs_and_says_what_it_used(backend: LocalBackend, eager: bool) -> None:
+    run = chat.run("What is 2 + 3?", backend=backend, eager=eager)
+    answer, sure = run.value
+    assert run.messages[2] == {"role": "assistant", "content": answer} and sure in ("yes", "no", "not at all")
+    gen, select = run.trace
+    assert 0 < gen.generated_tokens <= 12 and gen.prompt_tokens == len(backend.tokens.prompt_tokens(gen_prompt(run)))
+    assert select.cached_tokens > gen.prompt_tokens - 8
+    assert run.usage.calls == 2 and run.usage.generated_tokens == gen.generated_tokens
+
+
+def gen_prompt(run: rf.Run) -> Any:
+    node = run.state.prompt.find("answer").parent
+    assert node is not None
+    return node
+
+
+def test_eager_compiled_batched_and_alone_agree(backend: LocalBackend) -> None:
+    rows = [{"question": f"What is {n} plus {n + 1}?"} for n in range(12)]
+    batch = chat.run_batch(rows, backend=backend)
+    eager = chat.run_batch(rows, backend=backend, eager=True)
+    alone = [chat.run(**row, backend=backend) for row in rows]
+    assert [run.value for run in batch] == [run.value for run in eager] == [run.value for run in alone]
+
+
+def test_select_scores_are_mean_logprobs_of_the_model(backend: LocalBackend) -> None:
+    choices = ["red", "blue whale", "a"]
+
+    @rf.program(backend=backend)
+    def pick(s: rf.State) -> None:
+        s += "The colour is " + rf.select("c", choices)
+
+    scores = pick.run().get_meta_info("c")["scores"]
+    prompt = backend.tokenizer.encode("The colour is ")
+    for choice in choices:
+        whole = backend.tokenizer.encode("The colour is " + choice)
+        start = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+        bos = [] if backend.tokenizer.bos_id is None else [backend.tokenizer.bos_id]
+        assert scores[choice] == pytest.approx(mean_logprob(backend, bos + whole, len(bos) + start), abs=1e-4)
+    assert max(scores, key=scores.__getitem__) == pick.run()["c"]
+
+
+def mean_logprob(backend: LocalBackend, ids: list[int], start: int) -> float:
+    """The mean log-probability of ids[start:], from one plain forward pass."""
+    pool = KVPool(backend.model.layout, 1024)
+    extent = pool.allocate(len(ids))
+    batch = Batch(
+        torch.tensor(ids),
+        torch.arange(len(ids)),
+        [Write(extent, 0, 0, len(ids))],
+        [Read(extent, len(ids), [(0, len(ids))], True)],
+        torch.arange(len(ids)),
+    )
+    with torch.inference_mode():
+        logprobs = backend.model.forward(batch).log_softmax(-1)
+    return sum(logprobs[i - 1, ids[i]].item() for i in range(start, len(ids))) / (len(ids) - start)
+
+
+def test_streamed_pieces_add_up_to_the_text(backend: LocalBackend) -> None:
+    events: list[Any] = []
+    run = chat.run("Tell me a story.", backend=backend, stream=events.append)
+    text = "".join(event.text for event in events if event.name == "answer")
+    assert text == run["answer"]
+    assert [event.text for event in events if event.kind == "select"] == [run["sure"]]
+
+
+def test_a_prompt_that_does_not_fit_fails_with_its_line(backend: LocalBackend) -> None:
+    with pytest.raises(ContextOverflow, match=r"chat|context") as caught:
+        chat.run("word " * 100_000, backend=backend)
+    assert caught.value.span is not None and "rf.gen" in caught.value.span.source_line()
+
+
+def test_one_bad_row_does_not_disturb_the_others(backend: LocalBackend) -> None:
+    rows = [{"question": "a"}, {"question": "word " * 100_000}, {"question": "b"}]
+    runs = chat.run_batch(rows, backend=backend)
+    assert [run.ok for run in runs] == [True, False, True]
+    assert "ContextOverflow" in runs[1].traceback
+    assert runs[0].value == chat.run("a", backend=backend).value
+
+
+def test_a_timeout_releases_the_engine(backend: LocalBackend) -> None:
+    @rf.program(backend=backend, timeout=0.15)
+    def endless(s: rf.State) -> None:
+        for _ in range(1000):
+            s += "go on" + rf.gen(max_tokens=200, ignore_eos=True)
+            s.sync()
+            s = s.copy()
+
+    with pytest.raises(Cancelled, match=r"timeout of 0\.15 s"):
+        endless.run(eager=True)
+    backend.engine.check_idle()
+
+
+def test_a_context_of_logprobs(backend: LocalBackend) -> None:
+    @rf.program(backend=backend)
+    def sure(s: rf.State) -> None:
+        s += "One two" + rf.gen("x", max_tokens=3, logprobs=2, ignore_eos=True)
+
+    logprobs = sure.run().get_meta_info("x")["logprobs"]
+    assert len(logprobs) == 3
+    assert all(each.logprob <= 0 and len(each.top) == 2 and math.isfinite(each.logprob) for each in logprobs)
+
+
+def test_directories_that_are_no_models(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no model directory"):
+        LocalBackend(tmp_path / "nothing")
+    with pytest.raises(ModelError):
+        LocalBackend(tmp_path)
+
+
+def test_the_embedded_model_is_opened_once() -> None:
+    assert open_backend("tiny") is open_backend(str(WEIGHTS))
