@@ -63,7 +63,7 @@ def encode_example(tokenizer: Tokenizer, example: Example, rng: Random) -> tuple
                 ids += encoded
                 weights += [1.0 if learnt else PROMPT_WEIGHT] * len(encoded)
     if example.messages[-1].role == "text":
-        ids.append(tokenizer.token_to_id(END_OF_TEXT))
+        ids += tokenizer.encode(END_OF_TEXT).ids
         weights.append(1.0)
     return ids, weights
 

@@ -164,7 +164,7 @@ def teacher_forced(model: LlamaForCausalLM, tokenizer: Tokenizer, task: str, dra
 
 def report(model: LlamaForCausalLM, tokenizer: Tokenizer, draws: int, device: torch.device) -> None:
     """Print the held-out share of each task."""
-    model.eval()
+    model.train(False)
     shares = {task: teacher_forced(model, tokenizer, task, draws, device) for task in TASKS}
     model.train()
     print("  held-out  " + "  ".join(f"{task} {share:.2f}" for task, share in shares.items()), flush=True)
@@ -195,7 +195,7 @@ def save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
 def save_model(model: LlamaForCausalLM, out: Path) -> None:
     """Write config.json, generation_config.json and model.safetensors, the weights in bfloat16."""
     weights = {name: value.detach().to("cpu", torch.bfloat16) for name, value in model.state_dict().items()}
-    copy = LlamaForCausalLM(model.config).to(torch.bfloat16)
+    copy = LlamaForCausalLM(model.config).bfloat16()
     copy.load_state_dict(weights)
     copy.tie_weights()
     copy.generation_config.eos_token_id = [model.config.eos_token_id, model.config.pad_token_id]
@@ -215,7 +215,8 @@ def train(minutes: float, out: Path, device: torch.device, rate: float) -> None:
     path = out / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(path)) if path.exists() else new_tokenizer()
     save_tokenizer(tokenizer, out)
-    model = LlamaForCausalLM(model_config(tokenizer)).to(device)
+    with device:
+        model = LlamaForCausalLM(model_config(tokenizer))
     optimizers, seen = Optimizers(model, rate), 0
     if (out / "trainer.pt").exists():
         saved = torch.load(out / "trainer.pt", map_location=device)
@@ -245,7 +246,7 @@ def run_steps(
         if elapsed >= seconds:
             break
         loss = batch_loss(model, batch, device)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step(rate_factor(elapsed / seconds))
         steps, tokens = steps + 1, tokens + int((batch.weights > 0).sum())

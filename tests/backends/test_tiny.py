@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from ramify.backends.tiny.debate import answer_in
 from ramify.backends.tiny.evaluate import accuracy
 from ramify.backends.tiny.example import Example, Message, random_for
 from ramify.backends.tiny.tasks import DEMO_TASKS, TASKS, draw, draw_task
-from ramify.backends.tiny.tokenizer import CHAT_TEMPLATE, render
+from ramify.backends.tiny.tokenizer import CHAT_TEMPLATE, encode_example, render
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
@@ -101,6 +102,31 @@ def test_every_mixture_draw_ends_in_a_reply() -> None:
 def test_answer_in_reads_only_the_trained_form() -> None:
     assert answer_in("I disagree. The answer is 14, because 7 + 8 = 14.") == "14"
     assert answer_in("It is 14.") is None
+
+
+class Uncut(Random):
+    """A generator with which no text is cut before it is encoded."""
+
+    def random(self) -> float:
+        return 1.0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_training_sees_the_rendered_text_and_learns_the_assistants_words(task: str) -> None:
+    example = draw_task(task, "held-out", 0)
+    ids, weights = encode_example(TOKENIZER, example, Uncut())
+    end = "<|endoftext|>" if task == "completion" else ""
+    assert TOKENIZER.decode(ids, skip_special_tokens=False) == "".join(map(render, example.messages)) + end
+    learnt = TOKENIZER.decode([token for token, weight in zip(ids, weights, strict=True) if weight == 1.0])
+    said = [turn.content for turn in example.messages if turn.role in ("assistant", "text") and turn.learn]
+    assert learnt == "".join(said)
+
+
+@given(st.integers(0, 500), st.integers(0, 500))
+def test_cutting_a_text_before_encoding_keeps_it(index: int, seed: int) -> None:
+    example = draw("train", index)
+    ids, _ = encode_example(TOKENIZER, example, Random(seed))
+    assert TOKENIZER.decode(ids) == TOKENIZER.decode(encode_example(TOKENIZER, example, Uncut())[0])
 
 
 @pytest.mark.parametrize("task", DEMO_TASKS)
