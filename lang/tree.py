@@ -44,7 +44,7 @@ class Stretch:
     def end_line(self) -> None:
         """The line is whole."""
         if self.open_text is not None and self.open_text.strip():
-            self.lines.append(_head(self.open_text))
+            self.lines.append(_head(self.open_text.rstrip()))
         self.open_text = self.open_mark = None
 
 

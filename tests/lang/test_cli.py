@@ -1,0 +1,389 @@
+"""The `ramify` command, mostly in this process; whatever kills or interrupts it, in one of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ramify.ir.codec import decode
+from ramify.ir.parser import parse
+from ramify.lang.cli import main
+from ramify.lang.live import LiveView
+from ramify.lang.rendering import PlainView
+from ramify.runtime.generation import StreamEvent
+
+PROGRAMS = """
+import time
+import ramify as rf
+
+@rf.program
+def ask(s, question: str, times: int = 1):
+    for _ in range(times):
+        s += rf.user(question) + rf.assistant(rf.gen("answer", max_tokens=4))
+    if question == "raise":
+        raise ValueError("asked to")
+    return {"answer": s["answer"], "times": times}
+
+@rf.program
+def spread(s, count: int):
+    s += "Count:\\n"
+    for number, branch in enumerate(s.fork(count)):
+        branch += rf.user(f"number {number}") + rf.assistant(rf.gen("x"))
+        s += branch["x"] + "\\n"
+
+@rf.program
+def slow(s, question: str):
+    print("working on", question)
+    time.sleep(0.01)
+    s += question + rf.gen("answer")
+    return s["answer"]
+"""
+
+
+class Outcome:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Ramify = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAMIFY_DEBUG", raising=False)
+    monkeypatch.setenv("RAMIFY_MODEL", "no-model-was-named")
+    (tmp_path / "programs.py").write_text(PROGRAMS)
+    rows = [{"question": f"question {number}"} for number in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.fixture
+def ramify(capsys: pytest.CaptureFixture[str]) -> Ramify:
+    def run(*words: str) -> Outcome:
+        code = main(words)
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+def scripted(*words: str, model: str = "scripted") -> list[str]:
+    return ["run", *words, "--model", model]
+
+
+def masked(text: str) -> str:
+    """The text without its times."""
+    return re.sub(r"[\d.]+ m?s$", "TIME", text, flags=re.MULTILINE)
+
+
+def test_a_run_shows_every_turn_then_value_and_usage(ramify: Ramify) -> None:
+    outcome = ramify(*scripted("programs.py:ask", "--arg", "question=15", "--arg", "times=2"))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert masked(outcome.out) == (
+        "[user] 15\n"
+        "[assistant]  amber birch knoll jetty\n"
+        "[user] 15\n"
+        "[assistant]  delta haven ember ember\n"
+        'value: {"answer": " delta haven ember ember", "times": 2}\n'
+        "prompt 10 tokens, 0 cached (0%), generated 8 tokens, 2 calls, TIME\n"
+    )
+
+
+def test_branches_have_labels(ramify: Ramify) -> None:
+    out = ramify(*scripted("programs.py:spread", "--arg", "count=2")).out
+    for label in ("[0 user] number 0\n", "[0 assistant]  ", "[1 user] number 1\n", "[1 assistant]  "):
+        assert out.count(label) == 1
+    assert out.startswith("Count:\n")
+
+
+def test_eager_says_the_same(ramify: Ramify) -> None:
+    words = scripted("programs.py:spread", "--arg", "count=3", "--json")
+    compiled, eager = (json.loads(ramify(*words, *more).out) for more in ([], ["--eager"]))
+    assert compiled["text"] == eager["text"]
+
+
+def test_json_is_one_object(ramify: Ramify) -> None:
+    outcome = ramify(*scripted("programs.py:slow", "--arg", "question=15", "--json"))
+    assert outcome.err == "working on 15\n"
+    run = json.loads(outcome.out)
+    assert outcome.out.count("\n") == 1
+    assert list(run) == ["value", "vars", "text", "usage", "error"]
+    assert run["vars"] == {"answer": run["value"]}
+    assert run["text"] == "15" + run["value"]
+    assert run["usage"]["calls"] == 1
+    assert run["error"] is None
+
+
+def test_quiet_prints_the_value(ramify: Ramify) -> None:
+    assert ramify(*scripted("programs.py:ask", "--arg", "question=15", "--quiet")).out == (
+        '{"answer": " amber birch knoll jetty", "times": 1}\n'
+    )
+
+
+def test_sampling_options_are_defaults(ramify: Ramify) -> None:
+    words = scripted("programs.py:slow", "--arg", "question=15", "--json")
+    run = json.loads(ramify(*words, "--max-tokens", "2").out)
+    assert run["usage"]["generated_tokens"] == 2
+    seeds = {json.loads(ramify(*words, "--temperature", "1", "--seed", str(n)).out)["value"] for n in range(3)}
+    assert len(seeds) == 3
+
+
+def test_errors_of_user_code_show_the_users_frames(ramify: Ramify, folder: Path) -> None:
+    outcome = ramify(*scripted("programs.py:ask", "--arg", "question=raise"))
+    assert outcome.code == 1
+    assert outcome.out.startswith("[user] raise\n[assistant] ")
+    assert outcome.err.startswith(
+        'Traceback (most recent call last):\n  File "programs.py", line 10, in ask\n    raise ValueError("asked to")\n'
+        "ValueError: asked to\n"
+    )
+    assert "/runtime/" in ramify(*scripted("programs.py:ask", "--arg", "question=raise", "--debug")).err
+    run = json.loads(ramify(*scripted("programs.py:ask", "--arg", "question=raise", "--json")).out)
+    assert run["value"] is None
+    assert (run["error"]["type"], run["error"]["message"]) == ("ValueError", "asked to")
+    assert run["vars"]["answer"]
+
+
+WRONG = {
+    "rnu": "there is no command 'rnu'\n  help: did you mean 'run'?",
+    "bake": "there is no command 'bake'\n  help: the commands are run, check, compile, repl",
+    "": "ramify needs a command\n  help: the commands are run, check, compile, repl",
+    "run": "the following arguments are required: FILE[:PROGRAM]\n  help: see ramify run --help",
+    "run programs.py --modle x": "ramify run has no option --modle\n  help: did you mean --model?",
+    "run programs.py x": "ramify run does not know what to do with 'x'\n  help: see ramify run --help",
+    "run programs.py": "programs.py holds 3 programs: ask, spread, slow\n  help: say which one: programs.py:ask",
+    "run program.py": "there is no file 'program.py'\n  help: did you mean programs.py?",
+    "run programs.py:ask --arg times=3": (
+        "ask: missing argument 'question'\n  help: its arguments are ask(question: str, times: int = 1)"
+    ),
+    "run programs.py:ask --arg q=3": "ask has no argument 'q'\n  help: its arguments are question, times",
+    "run programs.py:ask --resume": "--out, --resume and --overwrite belong to a run over --data",
+    "run programs.py:ask --data rows.jsonl --resume": (
+        "--resume and --overwrite need --out, the file that the rows are in"
+    ),
+    "run programs.py:ask --arg question=1 --temperature -1": "temperature must be >= 0, got -1.0",
+    "run programs.py:ask --arg question=1 --model scripted:x": (
+        "the model 'scripted:x' has no delay in seconds after the colon"
+    ),
+    "compile programs.py:ask --after promot": "there is no pass 'promot'\n  help: did you mean 'promote'?",
+    "compile programs.py:ask --emit xml": (
+        "argument --emit: invalid choice: 'xml' (choose from 'ir', 'bin')\n  help: see ramify compile --help"
+    ),
+    "repl programs.py:ask": "ramify repl takes a file, not one of its programs: programs.py",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_command_lines(ramify: Ramify, line: str) -> None:
+    outcome = ramify(*line.split())
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {WRONG[line]}\n")
+
+
+def test_errors_of_ramify_show_the_line(ramify: Ramify, folder: Path) -> None:
+    (folder / "wrong.py").write_text("import ramify as rf\n@rf.program\ndef wrong(s):\n    yield 'ünï', s\n")
+    expected = (
+        "wrong.py:4\n        yield 'ünï', s\n        ^^^^^^^^^^^^^^\nerror: `yield` cannot stand in a program\n"
+        "help: collect the values in a list and return it; stream with `options(stream=...)`\n"
+    )
+    outcome = ramify(*scripted("wrong.py"))
+    assert (outcome.code, outcome.err) == (2, expected)
+
+
+def test_check_says_what_became_of_each_program(ramify: Ramify, folder: Path) -> None:
+    assert ramify("check", "programs.py").out == "programs.py:ask: ok\nprograms.py:spread: ok\nprograms.py:slow: ok\n"
+    (folder / "mixed.py").write_text(
+        "import ramify as rf\n"
+        "@rf.program\ndef good(s):\n    s += 'x'\n"
+        "@rf.program\ndef partly(s):\n    s += 'x'\n    exec('y = 1')\n"
+        "@rf.program\ndef bad(s):\n    yield s\n"
+    )
+    outcome = ramify("check", "mixed.py")
+    assert outcome.code == 2
+    assert outcome.out == (
+        "mixed.py:good: ok\n"
+        "mixed.py:partly: ok, but for what runs eagerly\n"
+        "  mixed.py:8\n"
+        "          exec('y = 1')\n"
+        "          ^^^^\n"
+        "  runs eagerly: `exec` needs the function's own frame\n"
+        "mixed.py:bad: error\n"
+        "  mixed.py:11\n"
+        "          yield s\n"
+        "          ^^^^^^^\n"
+        "  error: `yield` cannot stand in a program\n"
+        "  help: collect the values in a list and return it; stream with `options(stream=...)`\n"
+    )
+    assert ramify("check", "mixed.py:good").code == 0
+
+
+def test_compile_writes_both_forms(ramify: Ramify, folder: Path) -> None:
+    shown = ramify("compile", "programs.py:ask").out
+    assert parse(shown).entry == "ask"
+    before = ramify("compile", "programs.py:ask", "--after", "frontend").out
+    assert before.count("cell.load") > shown.count("cell.load")
+    assert ramify("compile", "programs.py:ask", "--disable", "promote").out.count("cell.load") > shown.count(
+        "cell.load"
+    )
+    assert ramify("compile", "programs.py:ask", "--emit", "bin", "-o", "ask.irb").out == ""
+    assert decode((folder / "ask.irb").read_bytes()).entry == "ask"
+    ramify("compile", "programs.py:ask", "-o", "ask.ir")
+    assert parse((folder / "ask.ir").read_text()).functions["ask"].span.line == 6
+    timing = ramify("compile", "programs.py:ask", "--timing").err.splitlines()
+    assert [line.split()[0] for line in timing][:2] == ["pass", "promote"]
+
+
+def test_commands_that_need_no_model_import_none() -> None:
+    code = (
+        "import sys\nfrom ramify.lang.cli import main\n"
+        "assert main(['check', 'programs.py']) == 0 and main(['compile', 'programs.py:ask']) == 0\n"
+        "heavy = [name for name in ('torch', 'tokenizers', 'rich', 'prompt_toolkit') if name in sys.modules]\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_data_without_out_goes_to_stdout_in_order(ramify: Ramify) -> None:
+    outcome = ramify(*scripted("programs.py:slow", "--data", "rows.jsonl"))
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [row["row"] for row in rows] == list(range(8))
+    assert list(rows[0]) == ["row", "value", "vars", "text", "usage", "error"]
+    assert masked(outcome.err).splitlines()[-2:] == [
+        "8 rows, 0 failed",
+        f"prompt 16 tokens, 0 cached (0%), generated {sum(row['usage']['generated_tokens'] for row in rows)} tokens, "
+        "8 calls, TIME",
+    ]
+
+
+def test_rows_that_fail_do_not_stop_the_others(ramify: Ramify, folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"question": "a"}\n{"question": "raise"}\n{"question": "b", "times": 3}\n')
+    words = scripted("programs.py:ask", "--data", "rows.jsonl", "--out", "out.jsonl", "--arg", "times=2")
+    outcome = ramify(*words)
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[:2] == [
+        "out.jsonl: 3 rows, 1 failed",
+        "the first to fail in this run was row 1: ValueError: asked to",
+    ]
+    rows = records(folder / "out.jsonl")
+    assert [row["value"] and row["value"]["times"] for row in rows] == [2, None, 3]
+    assert rows[1]["error"]["traceback"].startswith('Traceback (most recent call last):\n  File "programs.py", line 10')
+    again = ramify(*words)
+    assert again.err.startswith("error: out.jsonl exists already\n  help: --resume goes on where that run stopped")
+    assert ramify(*words, "--resume").code == 1
+    assert ramify(*words, "--resume", "--seed", "1").err.startswith(
+        "error: out.jsonl is the output of other options: seed"
+    )
+    assert ramify(*words, "--overwrite").code == 1
+
+
+def test_wrong_rows_are_refused_before_anything_runs(ramify: Ramify, folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"question": "a"}\n{"qestion": "b"}\n')
+    outcome = ramify(*scripted("programs.py:slow", "--data", "rows.jsonl", "--out", "out.jsonl"))
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: slow: missing argument 'question'; unknown argument 'qestion' (row 1)\n")
+    assert not list(folder.glob("out.jsonl*"))
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ramify.lang.cli", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(path: Path, number: int) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists() or path.read_bytes().count(b"\n") < number:
+        assert time.monotonic() < deadline, "no rows were written"
+        time.sleep(0.01)
+
+
+LONG = ("programs.py:slow", "--data", "many.jsonl", "--out", "out.jsonl")
+
+
+@pytest.fixture
+def many(folder: Path) -> int:
+    (folder / "many.jsonl").write_text("".join(json.dumps({"question": f"number {n}"}) + "\n" for n in range(400)))
+    return 400
+
+
+def test_a_killed_run_loses_nothing_and_repeats_nothing(ramify: Ramify, folder: Path, many: int) -> None:
+    part = folder / "out.jsonl.part"
+    with start(*scripted(*LONG, model="scripted:0.02")) as process:
+        wait_for_rows(part, 20)
+        process.kill()
+        process.communicate()
+    finished = [line for line in part.read_bytes().split(b"\n")[:-1] if line]
+    assert 20 <= len(finished) < many
+    part.write_bytes(part.read_bytes() + b'{"row": 399, "value": "hal')
+    outcome = ramify(*scripted(*LONG, "--resume", model="scripted:0.02"))
+    assert outcome.code == 0
+    assert f"out.jsonl: {len(finished)} of 400 rows were finished\n" in outcome.err
+    lines = (folder / "out.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["row"] for line in lines] == list(range(many))
+    assert set(finished) <= set(lines)
+    assert not part.exists()
+
+
+def test_ctrl_c_says_how_to_go_on(folder: Path, many: int) -> None:
+    with start(*scripted(*LONG, model="scripted:0.02")) as process:
+        wait_for_rows(folder / "out.jsonl.part", 20)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    finished = (folder / "out.jsonl.part").read_bytes().count(b"\n")
+    assert err == (
+        f"interrupted: {finished} of 400 rows are finished, in out.jsonl.part\n"
+        "  help: go on with: ramify run programs.py:slow --data many.jsonl --out out.jsonl --model scripted:0.02"
+        " --resume\n"
+    )
+
+
+def event(text: str, kind: Any = "text", branch: tuple[int, ...] = (), name: str | None = None) -> StreamEvent:
+    return StreamEvent(branch, name, text, kind)
+
+
+def test_one_branch_speaks_at_a_time() -> None:
+    file, now = io.StringIO(), [0.0]
+    view = PlainView(file, lambda: now[0])
+    for part in (event("user", "role", (0,), "begin"), event("ask", branch=(0,)), event("b", branch=(1,)),
+                 event(" more", branch=(0,)), event("root"), event("user", "role", (0,), "end")):  # fmt: skip
+        view(part)
+    assert file.getvalue() == "[0 user] ask more\n[1] b"
+    now[0] = 5.0
+    view(event(" late"))
+    view(event("!", branch=(1,)))
+    view.close()
+    assert file.getvalue() == "[0 user] ask more\n[1] b\nroot late\n[1] !\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_turns_stay_and_cannot_steer_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    file = Terminal()
+    view = LiveView(file)
+    for part in (event("user", "role", (0,), "begin"), event("ask", branch=(0,)), event("user", "role", (0,), "end"),
+                 event("\x1b[2J said", "gen", (1,), "x")):  # fmt: skip
+        view(part)
+    view.close()
+    kept = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", file.getvalue())
+    assert "0 user: ask" in kept
+    assert "1: \\x1b[2J said" in kept
+    assert "\x1b[2J" not in file.getvalue()

@@ -1,0 +1,282 @@
+"""The REPL: piped, with its exact output, and on a terminal, in tmux."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from ramify.backends.scripted import ScriptedBackend
+from ramify.lang.console import NameCompleter, is_whole
+from ramify.lang.loading import load_file
+from ramify.lang.options import set_default_backend
+from ramify.lang.repl import Commands, read_lines
+from ramify.lang.session import Session
+
+HELLO = """\
+@rf.program
+def hello(s, who):
+    s += rf.user("Hi " + who)
+    s += rf.assistant(rf.gen("a"))
+    return s["a"]
+
+"""
+
+
+@pytest.fixture(autouse=True)
+def backend() -> Iterator[ScriptedBackend]:
+    backend = ScriptedBackend(lambda text, params: f" {text.count('user')} times user")
+    set_default_backend(backend)
+    yield backend
+    set_default_backend(None)
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session(io.StringIO())
+
+
+Type = Callable[[str], str]
+
+
+@pytest.fixture
+def type_in(session: Session) -> Type:
+    """Types lines into the session and gives what it writes, without the times."""
+    commands = Commands(session)
+
+    def type_in(text: str) -> str:
+        session.out.seek(0)
+        session.out.truncate()
+        read_lines(text.splitlines(keepends=True), session, commands)
+        written = session.out.getvalue()  # type: ignore[attr-defined]
+        return re.sub(r"[\d.]+ m?s$", "TIME", written, flags=re.MULTILINE)
+
+    return type_in
+
+
+def test_values_and_names(type_in: Type) -> None:
+    assert type_in("1 + 2\nx = 4\nx\nNone\n'a'; _\n") == "3\n4\n'a'\n'a'\n"
+
+
+def test_blocks_end_with_an_empty_line_or_a_dedent(type_in: Type) -> None:
+    assert type_in("for i in range(2):\n    i\n\n") == "0\n1\n"
+    assert type_in("for i in range(2):\n    i\n'after'\n") == "0\n1\n'after'\n"
+    assert type_in("if False:\n    1\nelse:\n    2\n'after'\n") == "2\n'after'\n"
+    assert type_in("try:\n    1 / 0\nexcept ZeroDivisionError:\n    'no'\nfinally:\n    'end'\n") == "'no'\n'end'\n"
+    assert type_in("def f():\n    return 1\ndef g():\n    return f() + 1\ng()\n") == "2\n"
+    assert type_in("x = (1,\n2)\nx\ny = '''a\n\nb'''\ny\n") == "(1, 2)\n'a\\n\\nb'\n"
+    assert type_in("if True:\n    1\n# a remark\n    2\n") == "1\n2\n"
+    assert type_in("if True:\n    'no line end'") == "'no line end'\n"
+
+
+def test_a_run_is_shown_as_it_goes(type_in: Type) -> None:
+    assert type_in(HELLO + "hello.run('Bob')\n") == (
+        "[user] Hi Bob\n"
+        "[assistant]  2 times user\n"
+        "value:  2 times user\n"
+        "prompt 3 tokens, 0 cached (0%), generated 3 tokens, 1 call, TIME\n"
+    )
+    assert type_in("r = hello.run('Ann')\nr.value\n") == "[user] Hi Ann\n[assistant]  2 times user\n' 2 times user'\n"
+    assert type_in("r = hello.options(max_tokens=1).run('Ann')\n") == "[user] Hi Ann\n[assistant]  2\n"
+    assert type_in("[run.value for run in hello.run_batch([{'who': 'a'}, {'who': 'b'}], max_in_flight=1)]\n") == (
+        "[' 2 times user', ' 2 times user']\n"
+    )
+
+
+def test_the_users_own_stream_takes_the_place_of_the_view(type_in: Type) -> None:
+    assert type_in(HELLO + "seen = []\nr = hello.run('Ann', stream=seen.append)\nlen(seen) > 3\n") == "True\n"
+
+
+def test_the_tree_of_the_last_run(type_in: Type) -> None:
+    assert type_in(":tree\n") == "error: nothing was run yet\n  help: run a program, as in NAME.run(...)\n"
+    program = """\
+@rf.program
+def spread(s):
+    s += "Some\\nwords " + "x" * 80
+    for branch in s.fork(2):
+        branch += rf.user("Say") + rf.assistant(rf.gen("x", max_tokens=2))
+        branch += rf.user("More") + rf.assistant("It is " + rf.select("y", ["a", "b"]))
+    s += rf.gen("end", max_tokens=1)
+
+r = spread.run()
+"""
+    type_in(program)
+    assert type_in(":tree\n") == (
+        "the first state\n"
+        f"├── Some words {'x' * 46}...\n"
+        "├── goes on\n"
+        "│   └── end = ' 0'  (prompt 3 tokens, 0 cached, generated 1)\n"
+        "├── branch 0\n"
+        "│   ├── user: Say\n"
+        "│   ├── assistant: x = ' 2 times'  (prompt 4 tokens, 0 cached, generated 2)\n"
+        "│   ├── user: More\n"
+        "│   ├── assistant: It is\n"
+        "│   └── y = 'a'  (prompt 10 tokens, 0 cached)\n"
+        "└── branch 1\n"
+        "    ├── user: Say\n"
+        "    ├── assistant: x = ' 2 times'  (prompt 4 tokens, 0 cached, generated 2)\n"
+        "    ├── user: More\n"
+        "    ├── assistant: It is\n"
+        "    └── y = 'a'  (prompt 10 tokens, 0 cached)\n"
+    )
+
+
+def test_the_ir_of_a_program(type_in: Type) -> None:
+    shown = type_in(HELLO + ":ir hello\n")
+    assert shown.startswith("module @hello\n\nfunc @hello(%s: cell, %who: obj) {\n")
+    assert type_in(":ir hello --after frontend\n").count("cell.load") > shown.count("cell.load")
+    assert type_in(":ir helo\n") == "error: there is no program 'helo'\n  help: did you mean 'hello'?\n"
+    assert type_in(":ir hello --after x\n") == (
+        "error: there is no pass 'x'\n  help: the passes are frontend, promote, canonicalize, dce\n"
+    )
+    assert type_in(":ir\n") == "error: :ir takes the name of a program\n  help: :ir PROGRAM [--after PASS]\n"
+
+
+def test_commands(type_in: Type) -> None:
+    assert type_in(":tre\n") == "error: there is no command :tre\n  help: did you mean ':tree'?\n"
+    assert [line.split()[0] for line in type_in(":help\n").splitlines()] == [":ir", ":tree", ":help", ":quit"]
+    assert type_in("if True:\n    1\n:help\n").startswith("1\n:ir")
+    with pytest.raises(SystemExit):
+        type_in(":quit\n")
+    with pytest.raises(SystemExit):
+        type_in("raise SystemExit(3)\n")
+
+
+def test_errors_show_the_users_lines_and_the_session_goes_on(type_in: Type) -> None:
+    assert type_in("x = 3\ndef f(:\nx\n") == "<ramify-2>:1\n    def f(:\n          ^\nerror: invalid syntax\n3\n"
+    assert type_in("return 3\n") == "<ramify-4>:1\n    return 3\n    ^^^^^^^^\nerror: 'return' outside function\n"
+    assert type_in("def g():\n    return 1 / 0\n\ng()\n") == (
+        'Traceback (most recent call last):\n  File "<ramify-6>", line 1, in <module>\n    g()\n'
+        '  File "<ramify-5>", line 2, in g\n    return 1 / 0\n           ~~^~~\nZeroDivisionError: division by zero\n'
+    )
+    bad = "@rf.program\ndef bad(s):\n    s += rf.gen('é')\n    word = s['é']\n    raise ValueError(word)\n\n"
+    assert type_in(bad + "bad.run()\nx\n") == (
+        " 0 times user\n"
+        'Traceback (most recent call last):\n  File "<ramify-8>", line 1, in <module>\n    bad.run()\n'
+        '  File "<ramify-7>", line 5, in bad\n    raise ValueError(word)\n'
+        "ValueError:  0 times user\nin program bad, <ramify-7>:5\n3\n"
+    )
+    assert type_in("@rf.program\ndef never(s):\n    yield\n\nnever.run()\n") == (
+        "<ramify-10>:3\n        yield\n        ^^^^^\nerror: `yield` cannot stand in a program\n"
+        "help: collect the values in a list and return it; stream with `options(stream=...)`\n"
+    )
+
+
+def test_ctrl_c_keeps_the_session(type_in: Type) -> None:
+    assert type_in("x = 1\nraise KeyboardInterrupt\nx\n") == "interrupted\n1\n"
+
+
+def test_the_names_of_a_file(session: Session, type_in: Type, tmp_path: Path) -> None:
+    file = tmp_path / "hello_file.py"
+    file.write_text("import ramify as rf\nLIMIT = 2\n" + HELLO.replace('gen("a")', 'gen("a", max_tokens=LIMIT)'))
+    session.preload(load_file(file))
+    assert type_in("LIMIT\nr = hello.run('Bob')\n") == "2\n[user] Hi Bob\n[assistant]  2 times\n"
+
+
+def test_a_program_calls_one_typed_before(type_in: Type) -> None:
+    outer = "@rf.program\ndef outer(s):\n    s += 'Listen: '\n    return hello(s, 'you')\n\n"
+    assert type_in(HELLO + outer + "r = outer.run()\nr.value\n") == (
+        "Listen: \n[user] Hi you\n[assistant]  2 times user\n' 2 times user'\n"
+    )
+
+
+def completions(session: Session, line: str) -> list[str]:
+    document = Document(line)
+    found = NameCompleter(session, Commands(session)).get_completions(document, CompleteEvent())
+    return [line[: len(line) + each.start_position] + each.text for each in found]
+
+
+def test_completion(session: Session, type_in: Type) -> None:
+    type_in(HELLO)
+    assert completions(session, "x = hel") == ["x = hello", "x = help"]
+    assert "hello.run_batch" in completions(session, "hello.run")
+    assert completions(session, "rf.sel") == ["rf.select"]
+    assert completions(session, ":") == [":ir ", ":tree", ":help", ":quit"]
+    assert completions(session, ":ir he") == [":ir hello"]
+    assert completions(session, ":ir hello --after pro") == [":ir hello --after promote"]
+    assert completions(session, "nothing_like_this.") == []
+    assert completions(session, "") == []
+
+
+def test_when_enter_runs_what_was_typed(session: Session) -> None:
+    whole = ["", "x", "x = 1", ":tree", "f(:", "def f():\n    x\n", "def f():\n    x\n    ", "x = (1,\n2)\n"]
+    open_ = ["def f():", "@rf.program", "def f():\n    x", "x = (1,", "x = (1,\n", "'''a\n", "@rf.program\ndef f(s):"]
+    assert [is_whole(session, text) for text in whole] == [True] * len(whole)
+    assert [is_whole(session, text) for text in open_] == [False] * len(open_)
+
+
+def test_piped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ramify.lang.cli", "repl", "--model", "scripted"]
+    text = HELLO + "r = hello.run('é')\nr.usage.calls\nimport sys; sys.exit(5)\n"
+    done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert re.fullmatch(r"\[user\] Hi é\n\[assistant\] [ \w]+\n1\n", done.stdout)
+
+
+class Tmux:
+    """A terminal of 100 by 40 characters."""
+
+    def __init__(self, command: str) -> None:
+        self._call = ["tmux", "-L", f"ramify-test-{os.getpid()}", "-f", os.devnull]
+        self._run("new-session", "-d", "-s", "repl", "-x", "100", "-y", "40", command)
+
+    def _run(self, *words: str) -> str:
+        return subprocess.run([*self._call, *words], capture_output=True, text=True, check=True).stdout
+
+    def keys(self, *keys: str) -> None:
+        self._run("send-keys", "-t", "repl", *keys)
+
+    def wait_for(self, wanted: str) -> str:
+        """The screen, once the pattern is on it."""
+        deadline = time.monotonic() + 20
+        while not re.search(wanted, screen := self._run("capture-pane", "-p", "-t", "repl"), re.MULTILINE):
+            assert time.monotonic() < deadline, f"{wanted!r} is not on the screen:\n{screen}"
+            time.sleep(0.05)
+        return screen
+
+    def end(self) -> None:
+        subprocess.run([*self._call, "kill-server"], capture_output=True)
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Tmux]:
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed: the REPL is not tried on a terminal")
+    (tmp_path / "hello_file.py").write_text("import ramify as rf\n\n" + HELLO)
+    repl = f"{sys.executable} -m ramify.lang.cli repl hello_file.py --model scripted:1.5"
+    terminal = Tmux(
+        tmp_path / "tmux", f"cd {tmp_path} && XDG_STATE_HOME={tmp_path} {repl}; echo left with $?; sleep 60"
+    )
+    yield terminal
+    terminal.end()
+
+
+def test_on_a_terminal(tmux: Tmux, tmp_path: Path) -> None:
+    tmux.wait_for("^>>>")
+    tmux.keys("hello.opt", "Tab")
+    tmux.wait_for(r"^>>> hello\.options")
+    tmux.keys("C-c")
+    tmux.keys("def f(x):", "Enter", "return x + 1", "Enter", "Enter")
+    tmux.wait_for(r"^\.\.\.     return x \+ 1\n\.\.\.\s*\n>>>")
+    tmux.keys("f(1)", "Enter")
+    tmux.wait_for(r"^2\n>>>")
+    tmux.keys("hello.run('Bob')", "Enter")
+    tmux.wait_for(r"^assistant:  \w+")
+    tmux.keys("C-c")
+    tmux.wait_for(r"^interrupted\n>>>")
+    tmux.keys("hello.run('Ann')", "Enter")
+    tmux.wait_for(r"^user: Hi Ann\nassistant:  [ \w]+\nvalue:  [ \w]+\nprompt 3 tokens, .*\n>>>")
+    tmux.keys("Up", "Up", "Up")
+    tmux.wait_for(r"^>>> f\(1\)")
+    tmux.keys("C-c", "C-d")
+    tmux.wait_for("^left with 0")
+    assert "+hello.run('Bob')\n" in (tmp_path / "ramify" / "history").read_text()
