@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def open_backend(spec: str | Path | Backend) -> Backend:
             from .local import LocalBackend
 
             # The embedded model is small enough to run in float32, where results do not depend on the batch.
-            dtype = torch.float32 if spec == TINY else None
+            dtype = torch.float32 if directory == _directory(TINY) else None
+            if not _opened:
+                atexit.register(close_backends)  # an engine must not be in the middle of a step when Python ends
             backend = _opened[str(directory)] = LocalBackend(directory, dtype=dtype)
         return backend
 
@@ -44,7 +47,7 @@ def close_backends() -> None:
 
 def _directory(spec: str | Path) -> Path:
     if spec == TINY:
-        return Path(__file__).parent / TINY / "weights"
+        return Path(__file__).resolve().parent / TINY / "weights"
     directory = Path(spec).expanduser()
     if directory.is_dir():
         return directory.resolve()

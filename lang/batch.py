@@ -96,6 +96,8 @@ def run_rows(
     with _shown(progress, len(executions)) as show:
 
         def receive(number: int, run: Run) -> None:
+            if mailbox.is_closing and isinstance(run.error, Cancelled):
+                return
             runs[number] = run
             show(len(runs), len(executions))
             if on_result is not None:

@@ -15,9 +15,10 @@ _CANCEL_SECONDS = 10.0
 
 
 class Mailbox:
-    """A queue of calls to make on the waiting thread."""
+    """A queue of calls to make on the waiting thread. is_closing: something was raised there; only news matter now."""
 
     def __init__(self) -> None:
+        self.is_closing = False
         self._letters: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.SimpleQueue()
 
     def post(self, callback: Callable[..., None], *args: Any) -> None:
@@ -25,21 +26,34 @@ class Mailbox:
         self._letters.put((callback, args))
 
     def wait(self, done: Pending[Any], cancel: Callable[[], None]) -> None:
-        """Make the calls until `done` is. An exception (also Ctrl-C) cancels, waits for the release, and goes on up."""
+        """Make the calls until `done` is. An exception cancels, waits for the release, and goes on up.
+
+        On Ctrl-C the calls are still made, so that what was finished by then is not lost.
+        """
         if this_thread.is_loop:
             raise WouldBlock("a program was run on ramify's loop thread, which must not wait")
         done.add_callback(lambda _: self._letters.put(None))
         try:
             with blocking():
-                while (letter := self._letters.get()) is not None:
-                    callback, args = letter
-                    callback(*args)
-        except BaseException:
+                self._deliver(None)
+        except BaseException as error:
+            self.is_closing = True
             cancel()
-            self._drain()
+            if isinstance(error, KeyboardInterrupt):
+                self._deliver(_CANCEL_SECONDS)
+            else:
+                self._drop()
             raise
 
-    def _drain(self) -> None:
+    def _deliver(self, timeout: float | None) -> None:
+        try:
+            while (letter := self._letters.get(timeout=timeout)) is not None:
+                callback, args = letter
+                callback(*args)
+        except queue.Empty:
+            return
+
+    def _drop(self) -> None:
         try:
             while self._letters.get(timeout=_CANCEL_SECONDS) is not None:
                 pass

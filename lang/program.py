@@ -212,7 +212,14 @@ class _Relay:
 
 def _stream_to(mailbox: Mailbox, options: Options) -> Callable[[StreamEvent], None] | None:
     stream = options.stream
-    return None if stream is None else lambda event: mailbox.post(stream, event)
+    if stream is None:
+        return None
+
+    def deliver(event: StreamEvent) -> None:
+        if not mailbox.is_closing:
+            stream(event)
+
+    return lambda event: mailbox.post(deliver, event)
 
 
 def _checked(run: Run) -> Run:

@@ -194,7 +194,8 @@ class _Gather(Pending[list[Any]]):
 
     def _complete(self) -> None:
         values = []
-        for item in self._items:
+        items, self._items = self._items, ()  # a long chain of these would keep all of them
+        for item in items:
             if isinstance(item, Pending):
                 if item.error is not None:
                     self.set_error(item.error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -111,6 +112,30 @@ def test_callbacks_run_on_the_calling_thread_and_may_stop_the_batch(eager: bool)
             progress=progress, on_result=lambda number, run: done.append(number),
         )  # fmt: skip
     assert threads == {threading.current_thread()} and len(done) == 4
+
+
+@BOTH
+def test_rows_that_were_finished_before_ctrl_c_are_not_lost(eager: bool) -> None:
+    done: list[int] = []
+
+    def interrupt(number: int, run: rf.Run) -> None:
+        done.append(number)
+        assert run.ok
+        if len(done) == 1:
+            time.sleep(0.3)  # meanwhile the other quick rows finish
+            raise KeyboardInterrupt
+
+    class SlowFrom20(Counting):
+        def _run(self, prompt: Any, script: Any, answer: Any) -> None:
+            script._delay = 30 if int(prompt.text_value()) >= 120 else 0
+            super()._run(prompt, script, answer)
+
+    begun = time.perf_counter()
+    rows = [{"n": n + 100} for n in range(40)]
+    with pytest.raises(KeyboardInterrupt):
+        double.run_batch(rows, backend=SlowFrom20(), eager=eager, on_result=interrupt)
+    assert sorted(done) == list(range(20))
+    assert time.perf_counter() - begun < 10
 
 
 def test_progress_bars_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
