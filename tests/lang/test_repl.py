@@ -253,9 +253,7 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
         pytest.skip("tmux is not installed: the REPL is not tried on a terminal")
     (tmp_path / "hello_file.py").write_text("import ramify as rf\n\n" + HELLO)
     repl = f"{sys.executable} -m ramify.lang.cli repl hello_file.py --model scripted:1.5"
-    terminal = Tmux(
-        tmp_path / "tmux", f"cd {tmp_path} && XDG_STATE_HOME={tmp_path} {repl}; echo left with $?; sleep 60"
-    )
+    terminal = Tmux(f"cd {tmp_path} && XDG_STATE_HOME={tmp_path} {repl}; echo left with $?; sleep 60")
     yield terminal
     terminal.end()
 
