@@ -56,7 +56,7 @@ class Context:
     """
 
     __slots__ = (
-        "_branches", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults", "host_context",
+        "_branches", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults", "host_context",
         "in_flight", "marked", "on_cancel", "reads", "stream", "streams", "usage",
     )  # fmt: skip
 
@@ -75,6 +75,7 @@ class Context:
         self.calls: list[Generation] = []
         self.reads: list[Read] = []
         self.in_flight = 0
+        self._num_checked = 0
         self.marked: BaseException | None = None
         self.on_cancel: Callable[[BaseException], None] | None = None
         self.host_context = contextvars.copy_context()
@@ -192,6 +193,18 @@ class Context:
                     mark(pending.error, span, program)
                 return pending.error
         return None
+
+    def check_reads(self) -> None:
+        """Raise the error of an earlier read that is known to have failed: an eager program would not have come here.
+
+        Called before host code with effects; reads that are still on their way are not waited for.
+        """
+        while self._num_checked < len(self.reads):
+            pending = self.reads[self._num_checked].pending
+            if not pending.done:
+                return
+            pending.result()
+            self._num_checked += 1
 
     async def _call_error(self) -> BaseException | None:
         for generation in self.calls:

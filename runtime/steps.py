@@ -300,6 +300,7 @@ def py_host(linker: Linker, op: Op) -> Step:
         return in_host_thread(frame, values)
 
     async def in_host_thread(frame: Frame, values: list[Any]) -> None:
+        frame.context.check_reads()
         store(frame, await in_pool(frame, host, values))
 
     async def wait_and_run(frame: Frame) -> Outcome | None:
@@ -364,6 +365,7 @@ def py_call(linker: Linker, op: Op, python: Mapping[str, FunctionType]) -> Step:
     async def call(frame: Frame) -> None:
         arguments = [frame.values[slot] for slot in operands]
         args, kwargs = _spread(parameters, arguments)
+        frame.context.check_reads()
         frame.values[result] = await in_pool(frame, lambda: function(*args, **kwargs))
 
     return waiting(operands, call)

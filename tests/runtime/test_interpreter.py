@@ -306,6 +306,18 @@ def test_an_error_that_was_read_first_is_reported_first() -> None:
         run(script, backend=ScriptedBackend(lambda text, _: BackendError("slow"), delay=0.05))
 
 
+def test_host_code_with_effects_does_not_run_after_a_read_that_has_failed() -> None:
+    done: list[int] = []
+    script = Script("done")
+    prompt = script.gen(script.append(script.p, "a"), "x")
+    script.op("prompt.get", prompt, name="x")
+    script.host("__import__('time').sleep(0.05)")
+    script.give(script.host("done.append(print)", done=script.args[0]))
+    with pytest.raises(BackendError, match="early"):
+        run(script, done, backend=ScriptedBackend(lambda text, _: BackendError("early"), delay=0.01))
+    assert done == []
+
+
 def test_host_errors_carry_a_note_with_the_program_and_the_line() -> None:
     script = Script()
     script.give(script.host("{}['key']"))
