@@ -46,6 +46,13 @@ class Read(NamedTuple):
     span: Span | None
     program: str
 
+    def failure(self) -> BaseException | None:
+        """The error that it ended with, as raised where it was read."""
+        error = self.pending.error
+        if self.span is not None and isinstance(error, Exception):
+            mark(error, self.span, self.program)
+        return error
+
 
 class Context:
     """An execution on `backend`, with `defaults` for what its gens do not say.
@@ -56,8 +63,8 @@ class Context:
     """
 
     __slots__ = (
-        "_branches", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults", "host_context",
-        "in_flight", "marked", "on_cancel", "reads", "stream", "streams", "usage",
+        "_branches", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
+        "host_context", "in_flight", "marked", "on_cancel", "reads", "stream", "streams", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -186,12 +193,10 @@ class Context:
         return error
 
     async def _read_error(self) -> BaseException | None:
-        for pending, span, program in self.reads:
-            await Settled(pending)
-            if pending.error is not None:
-                if span is not None and isinstance(pending.error, Exception):
-                    mark(pending.error, span, program)
-                return pending.error
+        for read in self.reads:
+            await Settled(read.pending)
+            if read.pending.error is not None:
+                return read.failure()
         return None
 
     def check_reads(self) -> None:
@@ -200,10 +205,12 @@ class Context:
         Called before host code with effects; reads that are still on their way are not waited for.
         """
         while self._num_checked < len(self.reads):
-            pending = self.reads[self._num_checked].pending
-            if not pending.done:
+            read = self.reads[self._num_checked]
+            if not read.pending.done:
                 return
-            pending.result()
+            if read.pending.error is not None:
+                self.marked = read.failure()
+                raise read.pending.error
             self._num_checked += 1
 
     async def _call_error(self) -> BaseException | None:
