@@ -57,6 +57,7 @@ def _to_stdout(program: Program, rows: list[Record], given: argparse.Namespace, 
 
 
 def _to_file(loaded: Loaded, program: Program, rows: list[Record], given: argparse.Namespace, out: IO[str]) -> int:
+    program._options.open_backend()  # a model that cannot be loaded must not cost an earlier output
     identity = fingerprint(loaded, program.name, rows, _options(given))
     with Journal(Path(given.out), len(rows), identity) as journal:
         (journal.resume if given.resume else journal.overwrite if given.overwrite else journal.begin)()

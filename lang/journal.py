@@ -34,7 +34,7 @@ class Journal:
     def begin(self) -> None:
         """Start a new run. Raises UsageError if there is an output already."""
         for path in (self.out, self.part):
-            if path.exists():
+            if path.exists() and (path == self.out or path.stat().st_size):
                 raise UsageError(
                     f"{path} exists already",
                     help="--resume goes on where that run stopped, --overwrite starts again and replaces it",
@@ -55,7 +55,6 @@ class Journal:
         Raises UsageError if the earlier one was of another program, of other rows or with other options.
         """
         if not self.out.exists() and not (self.part.exists() and self.part.stat().st_size):
-            self.part.unlink(missing_ok=True)
             self.begin()
             return
         self._check_fingerprint()

@@ -22,6 +22,7 @@ class LiveView:
     def __init__(self, file: IO[str]) -> None:
         self._console = Console(file=file, highlight=False)
         self._transcript = Transcript()
+        self._started = False
         self._live = Live(
             console=self._console,
             get_renderable=self._picture,
@@ -32,6 +33,7 @@ class LiveView:
 
     def __call__(self, event: StreamEvent) -> None:
         """Take an event."""
+        self._started = True
         for turn in self._transcript.feed(event):
             if turn.over:
                 self._keep(turn)
@@ -48,6 +50,8 @@ class LiveView:
 
     def _picture(self) -> Group:
         # Called on the Live's own thread: only snapshots are looked at.
+        if not self._started:
+            return Group(Text("starting ...", style="dim"))
         turns = [turn for turn in list(self._transcript.current.values()) if turn.pieces]
         room = max(2, (self._console.height - 2) // max(1, len(turns)))
         return Group(*(self._tail(turn, room) for turn in turns))

@@ -298,6 +298,16 @@ def test_wrong_rows_are_refused_before_anything_runs(ramify: Ramify, folder: Pat
     assert not list(folder.glob("out.jsonl*"))
 
 
+def test_a_run_that_could_not_begin_leaves_everything_as_it_was(ramify: Ramify, folder: Path) -> None:
+    words = ["run", "programs.py:slow", "--data", "rows.jsonl", "--out", "out.jsonl", "--quiet", "--model"]
+    refused = "error: there is no backend 'no-such-model'"
+    assert ramify(*words, "no-such-model").err.startswith(refused)
+    assert not list(folder.glob("out.jsonl*"))
+    assert ramify(*words, "scripted").code == 0
+    assert ramify(*words, "no-such-model", "--overwrite").err.startswith(refused)
+    assert len(records(folder / "out.jsonl")) == 8
+
+
 def start(*words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ramify.lang.cli", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
