@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ..runtime.generation import StreamEvent
-from .transcript import Transcript, Turn
+from .transcript import Branch, Transcript, Turn
 
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "red")
 _TAIL_CHARACTERS = 4000
@@ -22,7 +22,7 @@ class LiveView:
     def __init__(self, file: IO[str]) -> None:
         self._console = Console(file=file, highlight=False)
         self._transcript = Transcript()
-        self._started = False
+        self._branches: set[Branch] = set()
         self._live = Live(
             console=self._console,
             get_renderable=self._picture,
@@ -33,7 +33,9 @@ class LiveView:
 
     def __call__(self, event: StreamEvent) -> None:
         """Take an event."""
-        self._started = True
+        if event.branch not in self._branches:
+            self._branches.add(event.branch)
+            self._keep_what_came_before(event.branch)
         for turn in self._transcript.feed(event):
             if turn.over:
                 self._keep(turn)
@@ -44,21 +46,29 @@ class LiveView:
             self._keep(turn)
         self._live.stop()
 
+    def _keep_what_came_before(self, branch: Branch) -> None:
+        """A branch begins: what those it forked from have said so far stands above all that it will say."""
+        for turn in list(self._transcript.current.values()):
+            if turn.branch == branch[: len(turn.branch)]:
+                self._keep(turn)
+
     def _keep(self, turn: Turn) -> None:
-        if turn.pieces:
-            self._console.print(_painted(turn, turn.pieces))
+        pieces = turn.pieces[turn.shown :]
+        turn.shown += len(pieces)
+        if pieces:
+            self._console.print(_painted(turn, pieces))
 
     def _picture(self) -> Group:
         # Called on the Live's own thread: only snapshots are looked at.
-        if not self._started:
+        if not self._branches:
             return Group(Text("starting ...", style="dim"))
-        turns = [turn for turn in list(self._transcript.current.values()) if turn.pieces]
+        turns = [turn for turn in list(self._transcript.current.values()) if turn.pieces[turn.shown :]]
         room = max(2, (self._console.height - 2) // max(1, len(turns)))
         return Group(*(self._tail(turn, room) for turn in turns))
 
     def _tail(self, turn: Turn, room: int) -> Text:
         pieces, length = [], 0
-        for text, generated in reversed(list(turn.pieces)):
+        for text, generated in reversed(turn.pieces[turn.shown :]):
             pieces.append((text[-_TAIL_CHARACTERS:], generated))
             length += len(text)
             if length > _TAIL_CHARACTERS:

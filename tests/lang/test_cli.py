@@ -379,21 +379,36 @@ def test_one_branch_speaks_at_a_time() -> None:
     assert file.getvalue() == "[0 user] ask more\n[1] b\nroot late\n[1] !\n"
 
 
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, events: list[StreamEvent]) -> str:
+    """What the view writes on a terminal, with its steering sequences."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    file = Terminal()
+    view = LiveView(file)
+    for each in events:
+        view(each)
+    view.close()
+    return file.getvalue()
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
 def test_on_a_terminal_turns_stay_and_cannot_steer_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "60")
-    file = Terminal()
-    view = LiveView(file)
-    for part in (event("user", "role", (0,), "begin"), event("ask", branch=(0,)), event("user", "role", (0,), "end"),
-                 event("\x1b[2J said", "gen", (1,), "x")):  # fmt: skip
-        view(part)
-    view.close()
-    kept = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", file.getvalue())
-    assert "0 user: ask" in kept
-    assert "1: \\x1b[2J said" in kept
-    assert "\x1b[2J" not in file.getvalue()
+    shown = on_a_terminal(
+        monkeypatch,
+        [
+            event("the beginning"),
+            event("user", "role", (0,), "begin"),
+            event("ask", branch=(0,)),
+            event("\x1b[2J said", "gen", (1,), "x"),
+            event("user", "role", (0,), "end"),
+            event(" and the end"),
+        ],
+    )
+    assert "\x1b[2J" not in shown
+    kept = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
+    places = [kept.rindex(text) for text in ("the beginning", "0 user: ask", " and the end", "1: \\x1b[2J said")]
+    assert places == sorted(places)
