@@ -14,7 +14,7 @@ from ..runtime.hostpool import host_pool
 from ..runtime.loop import loop, post
 from ..runtime.pending import Pending
 from ..runtime.routine import Routine, spawn
-from ..runtime.trail import locate
+from ..runtime.trail import locate, tidy
 from .arguments import Arguments
 from .options import Options
 from .run import Run
@@ -86,6 +86,7 @@ class Execution:
             error = error.error
         locate(error)
         error = await self.context.conclude(error)
+        tidy(error)
         return Run(self.context, self.state, None if error is not None else value, error)
 
     def run_here(self) -> Run:

@@ -29,24 +29,41 @@ def locate(error: BaseException | None) -> None:
     """Give an error of ramify's that an eager program met the span of the user's code that met it."""
     if not isinstance(error, RamifyError) or error.span is not None:
         return
-    found = None
+    theirs = [entry for entry in _entries(error) if not _is_ours(entry)]
+    if theirs:
+        error.span = Spot(theirs[-1].tb_frame.f_code, theirs[-1].tb_lasti).span()
+
+
+def tidy(error: BaseException | None) -> None:
+    """Leave only the user's frames in a traceback; all of them when the error arose in a fault of ramify's own."""
+    if error is None:
+        return
+    entries = _entries(error)
+    theirs = [entry for entry in entries if not _is_ours(entry)]
+    if not theirs or (theirs[-1] is not entries[-1] and not isinstance(error, RamifyError)):
+        return
+    kept: TracebackType | None = None
+    for entry in reversed(theirs):
+        kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    error.__traceback__ = kept
+
+
+def _entries(error: BaseException) -> list[TracebackType]:
+    entries = []
     entry = error.__traceback__
     while entry is not None:
-        if not str(entry.tb_frame.f_globals.get("__name__", "")).startswith(_OURS):
-            found = entry
+        entries.append(entry)
         entry = entry.tb_next
-    if found is not None:
-        error.span = Spot(found.tb_frame.f_code, found.tb_lasti).span()
+    return entries
+
+
+def _is_ours(entry: TracebackType) -> bool:
+    return str(entry.tb_frame.f_globals.get("__name__", "")).startswith(_OURS)
 
 
 def _has_frame(error: BaseException, file: str, program: str) -> bool:
-    entry: TracebackType | None = error.__traceback__
-    while entry is not None:
-        code = entry.tb_frame.f_code
-        if code.co_filename == file and code.co_name == program:
-            return True
-        entry = entry.tb_next
-    return False
+    codes = [entry.tb_frame.f_code for entry in _entries(error)]
+    return any(code.co_filename == file and code.co_name == program for code in codes)
 
 
 def add_frame(error: BaseException, span: Span, program: str) -> None:

@@ -111,7 +111,9 @@ def test_sampling_defaults_come_from_program_options_and_gen(eager: bool) -> Non
 def test_errors_reach_the_caller_as_they_are(backend: ScriptedBackend, eager: bool) -> None:
     with pytest.raises(KeyError, match="key") as caught:
         fails.run("host", backend=backend, eager=eager)
-    assert any(frame.name == "fails" and "test_program" in str(frame.path) for frame in caught.traceback)
+    frames = [(frame.name, frame.path.name) for frame in caught.traceback]  # type: ignore[union-attr]
+    assert frames[-1] == ("fails", "test_program.py")
+    assert not [name for name, _ in frames[1:] if name in ("execute", "step", "_advance", "_call")]
 
 
 @BOTH
