@@ -27,8 +27,8 @@ _SLOW_NODES = (
     ast.For, ast.While, ast.With, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Match, ast.Await,
     ast.Yield, ast.YieldFrom, ast.AsyncFor, ast.AsyncWith, ast.AsyncFunctionDef, ast.Global, ast.Nonlocal,
 )  # fmt: skip
-_SCALARS = {str, int, float, bool, type(None), bytes, range}
-_CONTAINERS = {list, tuple, set, frozenset}
+_SCALARS = {str, int, float, bool, type(None), bytes}
+_CONTAINERS = {list, tuple, set, frozenset, range}
 # How many values of containers are looked at; larger ones count as unknown.
 _BUDGET = 100
 
@@ -38,6 +38,8 @@ def outside_names(op: Op, body: list[ast.stmt], shadowed: Collection[str]) -> li
 
     shadowed: names that do not mean the builtin here.
     """
+    if not _is_bounded(body):
+        return None
     inside = set(op.attrs["inputs"]) | _bound_names(body)
     outside: set[str] = set()
     for node in (node for statement in body for node in ast.walk(statement)):
@@ -46,6 +48,18 @@ def outside_names(op: Op, body: list[ast.stmt], shadowed: Collection[str]) -> li
         if isinstance(node, ast.Name) and node.id not in inside and not _is_builtin(node.id, shadowed):
             outside.add(node.id)
     return sorted(outside)
+
+
+_LAZY_CALLS = {"range", "enumerate", "zip", "reversed", "len"}
+
+
+def _is_bounded(body: list[ast.stmt]) -> bool:
+    """Whether no `range` is run through: that alone can make work that does not depend on the inputs' size."""
+    nodes = [node for statement in body for node in ast.walk(statement)]
+    if not any(isinstance(node, ast.Name) and node.id == "range" for node in nodes):
+        return True
+    called = {node.func.id if isinstance(node.func, ast.Name) else "" for node in nodes if isinstance(node, ast.Call)}
+    return called <= _LAZY_CALLS and not any(isinstance(node, ast.comprehension | ast.Starred) for node in nodes)
 
 
 def _is_builtin(name: str, shadowed: Collection[str]) -> bool:
@@ -102,7 +116,7 @@ def are_plain(values: Iterable[Any], also: tuple[type, ...]) -> bool:
             items = [*value.keys(), *value.values()] if budget >= 0 else []
         elif kind in _CONTAINERS:
             budget -= len(value)
-            items = list(value) if budget >= 0 else []
+            items = list(value) if budget >= 0 and kind is not range else []
         elif isinstance(value, also):
             continue
         else:

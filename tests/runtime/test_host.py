@@ -184,6 +184,10 @@ QUICK = [
     ("x[0]", [object()], False),
     ("x[0]", ["a"] * 1000, False),
     ("[y for y in x if y]", [1], True),
+    ("range(x)", 10**9, True),
+    ("sum(range(x))", 10**9, False),
+    ("[y for y in range(x)]", 10**9, False),
+    ("sum(x)", range(10**9), False),
 ]
 
 
