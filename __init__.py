@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .lang.primitives import user_begin as user_begin
     from .lang.primitives import user_end as user_end
     from .lang.program import Program as Program
+    from .lang.program import load as load
     from .lang.program import program as program
     from .lang.run import Run as Run
     from .lang.state import ForkGroup as ForkGroup
@@ -54,7 +55,7 @@ _HOMES = {
         "gen", "gen_int", "gen_string", "select", "system", "user", "assistant",
         "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
     ),
-    "lang.program": ("Program", "program"),
+    "lang.program": ("Program", "load", "program"),
     "lang.run": ("Run",),
     "lang.state": ("ForkGroup", "State"),
     "runtime.request": ("SamplingParams",),

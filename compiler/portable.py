@@ -1,8 +1,8 @@
 """Modules that run elsewhere: what a module's host code needs is packed with it, and unpacked where it is loaded.
 
 Host code needs the names its function saw: globals and closure variables. Modules and what can be imported from them
-become imports, JSON-like values become constants, functions of the same program become source text. Anything else
-cannot travel and is refused by name.
+become imports, JSON-like values become constants, functions from the program's own file become source text. Anything
+else cannot travel and is refused by name.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class _Packing:
     def add_value(self, name: str, value: Any, user: FunctionType) -> None:
         if getattr(value, "__ramify__", None) == "program":
             value = value.fn
-        if isinstance(value, ModuleType):
+        if isinstance(value, FunctionType) and value.__module__ == user.__module__:
+            self.add_function(name, value)  # what stands beside the program travels with it
+        elif isinstance(value, ModuleType):
             self.module.imports[name] = value.__name__
         elif (home := _importable(value)) is not None:
             self.module.imports[name] = home

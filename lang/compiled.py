@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from os import PathLike
 from types import FunctionType
 
-from ..compiler.frontend import EagerNote, compile_function
+from ..compiler.frontend import EagerNote, Lowered, compile_function
 from ..compiler.pipeline import run_pipeline
-from ..ir.core import Module
+from ..compiler.portable import pack, unpack
+from ..ir import files
+from ..ir.core import Module, clone
 from ..ir.printer import print_module
 from ..runtime.interpreter import Interpreter
 from .state import ForkGroup, State
 
 
 class Compiled:
-    """The result of `program.compile()`."""
+    """The result of `program.compile()`: `module` after all passes, and the interpreter that runs it."""
 
-    def __init__(self, function: FunctionType) -> None:
-        """Compile. Raises CompileError, with the user's line."""
-        self.lowered = compile_function(function)
-        self.module: Module = run_pipeline(self.lowered.module)
-        self.interpreter = Interpreter(self.module, self.lowered.python, State, ForkGroup)
+    def __init__(self, lowered: Lowered, module: Module) -> None:
+        self.lowered = lowered
+        self.module = module
+        self.interpreter = Interpreter(module, lowered.python, State, ForkGroup)
+
+    @classmethod
+    def of(cls, function: FunctionType, *, disable: Sequence[str] = ()) -> Compiled:
+        """Compile a function, without the passes in `disable`. Raises CompileError, with the user's line."""
+        lowered = compile_function(function)
+        return cls(lowered, run_pipeline(lowered.module, disable=disable))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, trust: bool = False) -> Compiled:
+        """Read what `save` wrote. With `trust`, runs the host code that the file holds.
+
+        Raises UntrustedCode, which lists that code, without `trust`; DecodeError for imports that are missing here.
+        """
+        module = files.load(path, trust=trust)
+        return cls(Lowered(module, unpack(module)), module)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the module and the host code it needs: as text if the name ends in `.ir`, else in binary.
+
+        Raises CompileError for a global or closure variable that cannot travel.
+        """
+        module = clone(self.module)
+        pack(self.lowered, module)
+        files.save(module, path)
 
     @property
     def ir(self) -> str:

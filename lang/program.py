@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, update_wrapper
+from os import PathLike
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, overload
 
@@ -173,10 +174,10 @@ class Program:
 class _Cache:
     """What copies of a program with other options share."""
 
-    def __init__(self, function: FunctionType) -> None:
+    def __init__(self, function: FunctionType, compiled: Compiled | None = None) -> None:
         self.signature = Signature(function)
         self._function = function
-        self._compiled: Compiled | None = None
+        self._compiled = compiled
         self._compiling = threading.Lock()
 
     def compiled(self) -> Compiled:
@@ -184,7 +185,7 @@ class _Cache:
             if self._compiled is None or not self._compiled.current():
                 from .compiled import Compiled
 
-                self._compiled = Compiled(self._function)
+                self._compiled = Compiled.of(self._function)
             return self._compiled
 
 
@@ -226,6 +227,18 @@ def _checked(run: Run) -> Run:
     if run.error is not None:
         raise run.error
     return run
+
+
+def load(path: str | PathLike[str], *, trust: bool = False) -> Program:
+    """A program that `program.compile().save(path)` wrote; the options it had are not saved.
+
+    Loading runs the host code in the file, so without `trust` it raises UntrustedCode, which lists that code.
+    """
+    from .compiled import Compiled
+
+    compiled = Compiled.load(path, trust=trust)
+    function = compiled.lowered.python[compiled.module.entry]
+    return Program(function, Options(), _Cache(function, compiled))
 
 
 @overload
