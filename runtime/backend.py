@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 
 class Chat(Protocol):
-    """How chat messages are marked in text; `index` counts a prompt's messages, `previous` is the role before."""
+    """How chat messages are marked in text; `index` counts a prompt's messages, `previous` is the role before.
 
+    assistant_lead: what the format puts before the text of a finished assistant message, and a model generates itself.
+    """
+
+    @property
+    def assistant_lead(self) -> str: ...
     def opening(self, role: str, index: int, previous: str | None = None) -> str: ...
     def closing(self, role: str) -> str: ...
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..ir.errors import RamifyError, UsageError
 from .expression import Expression, Gen, RoleMark, Select, Where, flatten
@@ -34,13 +34,6 @@ class Message:
     role: str
     index: int
     previous: str | None
-
-
-class Segment(NamedTuple):
-    """A stretch of a prompt as a backend sees it; `generated` is what made it, for spans of generated tokens."""
-
-    text: str
-    generated: Any = None
 
 
 class Prompt(Reading):
@@ -259,27 +252,42 @@ class Prompt(Reading):
         return late
 
     def _text(self, start: Prompt | None) -> str:
-        return "".join(segment.text for segment in self.segments(start))
+        return "".join(self.segments(start))
 
     def messages_value(self) -> Any:
         """The chat messages as dicts of role and content, or a Pending of them. Text outside of them is left out."""
         blocker = self.arrived()
         return self._messages() if blocker is None else blocker.then(lambda _: self._messages())
 
-    def segments(self, start: Prompt | None = None) -> Iterator[Segment]:
-        """The text after `start` in stretches; every value must have arrived."""
+    def segments(self, start: Prompt | None = None) -> Iterator[str]:
+        """The text after `start` in pieces; every value must have arrived."""
         for node in self.since(start):
-            if node.kind == "text":
-                yield Segment(node.value if isinstance(node.value, str) else node.value.result())
-            elif node.kind == "role":
-                yield Segment(node.mark_text())
-            elif node.kind == "gen":
-                yield Segment(node.value.done.text, node.value)
-            elif node.kind == "select":
-                yield Segment(node.value.done.text)
+            if node.kind == "gen":
+                yield node.value.done.text
+            elif text := node.plain_text():
+                yield text
 
-    def mark_text(self) -> str:
-        """The text of a role node's mark in the backend's chat format."""
+    def plain_text(self) -> str:
+        """The text that this node adds, unless it is a generated span: text, a role's mark, or a choice."""
+        if self.kind == "text":
+            text: str = self.value if isinstance(self.value, str) else self.value.result()
+            return self._lead(text) + text
+        if self.kind == "role":
+            return self._mark_text()
+        return str(self.value.done.text) if self.kind == "select" else ""
+
+    def _lead(self, text: str) -> str:
+        """What the chat format puts before an assistant message that the program itself writes."""
+        lead = self.context.backend.chat.assistant_lead
+        if not lead or not self.open or text.startswith(lead) or not text:
+            return ""
+        node = self.parent
+        while node is not None and node.kind in ("bind", "fork"):
+            node = node.parent
+        is_first = node is not None and node.kind == "role" and node.value.role == "assistant"
+        return lead if is_first else ""
+
+    def _mark_text(self) -> str:
         chat, message = self.context.backend.chat, self.value
         if self.open:
             return chat.opening(message.role, message.index, message.previous)

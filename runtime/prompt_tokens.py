@@ -63,7 +63,7 @@ class PromptTokens:
         nodes.reverse()
         bos = self.tokenizer.bos_id
         start = node.tokens if node is not None else _Known(self, () if bos is None else (bos,), None)
-        return Tokenization(self, start, nodes, sum(len(_text(node)) for node in nodes))
+        return Tokenization(self, start, nodes, sum(len(node.plain_text()) for node in nodes))
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """The token ids of a prompt. Raises Unsupported when it holds images."""
@@ -81,7 +81,7 @@ class PromptTokens:
                 done = node.value.done
                 ids = (*ids, *(run.ids if run is not None else ()), *done.token_ids)
                 run, short = None, [done.tail]
-            elif len(text := _text(node)) >= _LONG:
+            elif len(text := node.plain_text()) >= _LONG:
                 run = self._extend(self._extend(run, "".join(short)), text)
                 short = []
             elif text:
@@ -115,12 +115,3 @@ class PromptTokens:
             while self._memo_characters > _MEMO_CHARACTERS and len(self._memo) > 1:
                 _, oldest = self._memo.popitem(last=False)
                 self._memo_characters -= len(oldest.text)
-
-
-def _text(node: Prompt) -> str:
-    """The text of a node that is tokenized as text."""
-    if node.kind == "text":
-        return node.value if isinstance(node.value, str) else str(node.value.result())
-    if node.kind == "role":
-        return node.mark_text()
-    return str(node.value.done.text) if node.kind == "select" else ""

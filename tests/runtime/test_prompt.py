@@ -10,6 +10,7 @@ import ramify
 import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
 from ramify.ir.errors import UsageError
+from ramify.runtime.chat import DEFAULT_CHAT
 from ramify.runtime.context import Context
 from ramify.runtime.loop import loop
 from ramify.runtime.pending import Pending, PendingText
@@ -80,6 +81,14 @@ def test_roles(root: Prompt) -> None:
         {"role": "assistant", "content": "open"},
     ]
     assert prompt.text() == "<system>S</system>\n<user>U<26></user>\n<assistant>open"
+
+
+def test_an_assistant_message_that_the_program_writes_looks_like_a_generated_one() -> None:
+    root = Context(ScriptedBackend(lambda *_: " Hi.", chat=DEFAULT_CHAT)).root()
+    written = root.append_value(rf.user("Hello") + rf.assistant("Hi."))
+    generated = root.append_value(rf.user("Hello") + rf.assistant(rf.gen("x")))
+    assert written.text() == generated.text() == "USER: Hello\nASSISTANT: Hi.\n"
+    assert written.messages()[1] == {"role": "assistant", "content": "Hi."}
 
 
 def test_roles_do_not_nest_and_ends_need_beginnings(root: Prompt) -> None:
