@@ -10,9 +10,10 @@ each round the moderator says whether they agree by now, and a judge decides.
     moderator:   [moderator_system, round_text(affirmative, negative)] -> "yes" or "no", then the next round_text ...
     judge:       the moderator's chat, then [JUDGE] -> verdict
 
-A statement is "<lead> The answer is <answer>, because <reason>."; a verdict has three lines: the two first answers with
-the reason ("15 (affirmative) or 14 (negative)? 7 + 8 = 15."), the final answer, and the side ("affirmative" or
-"negative") whose first statement gave that answer.
+A statement is "<lead> The answer is <answer>, because <reason>."; a verdict has three lines: the reason, the final
+answer, and the side ("affirmative" or "negative") whose first statement gave that answer. The reason names both first
+answers and the right one, "14 (affirmative) or 15 (negative)? 7 + 8 = 15 (negative).", so that the side is found by
+looking up the answer, which a small model learns far sooner than comparing two debaters' texts.
 """
 
 from dataclasses import dataclass
@@ -291,15 +292,13 @@ def moderator_chat(debate: Debate) -> list[Message]:
     return turns
 
 
-def said_by(debate: Debate) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The statements of the affirmative and of the negative side."""
-    return debate.affirmative, debate.negative
-
-
 def judge_chat(debate: Debate) -> list[Message]:
     """The moderator's chat and the judge's verdict after it."""
     question = debate.question
     side = SIDES[answer_in(debate.affirmative[0]) != question.answer]
-    held = " or ".join(f"{answer_in(said[0])} ({name})" for name, said in zip(SIDES, said_by(debate), strict=True))
-    verdict = f"{held}? {question.reason}.\n{question.answer}\n{side}"
+    held = f"{answer_in(debate.affirmative[0])} (affirmative) or {answer_in(debate.negative[0])} (negative)?"
+    named = (
+        question.reason if question.reason.endswith(f"= {question.answer}") else f"{question.reason}: {question.answer}"
+    )
+    verdict = f"{held} {named} ({side}).\n{question.answer}\n{side}"
     return [*moderator_chat(debate), user(JUDGE), assistant(verdict)]
