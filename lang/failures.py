@@ -47,7 +47,8 @@ def _strip(shown: traceback.TracebackException, seen: set[int]) -> None:
         return
     seen.add(id(shown))
     frames = [frame for frame in shown.stack if not _is_internal(frame.filename)]
-    shown.stack = traceback.StackSummary.from_list(frames)
+    if frames:  # without any of the user's, it is a fault of ramify's, and all of them are of use
+        shown.stack = traceback.StackSummary.from_list(frames)
     for other in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
         if other is not None:
             _strip(other, seen)

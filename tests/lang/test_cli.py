@@ -147,7 +147,8 @@ def test_errors_of_user_code_show_the_users_frames(ramify: Ramify, folder: Path)
         'Traceback (most recent call last):\n  File "programs.py", line 10, in ask\n    raise ValueError("asked to")\n'
         "ValueError: asked to\n"
     )
-    assert "/runtime/" in ramify(*scripted("programs.py:ask", "--arg", "question=raise", "--debug")).err
+    assert "/lang/cli.py" not in outcome.err
+    assert "/lang/cli.py" in ramify(*scripted("programs.py:ask", "--arg", "question=raise", "--debug")).err
     run = json.loads(ramify(*scripted("programs.py:ask", "--arg", "question=raise", "--json")).out)
     assert run["value"] is None
     assert (run["error"]["type"], run["error"]["message"]) == ("ValueError", "asked to")
@@ -197,6 +198,13 @@ def test_errors_of_ramify_show_the_line(ramify: Ramify, folder: Path) -> None:
     )
     outcome = ramify(*scripted("wrong.py"))
     assert (outcome.code, outcome.err) == (2, expected)
+
+
+def test_a_fault_of_ramifys_own_shows_where_it_is(ramify: Ramify, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ramify.lang.run_command.value_text", None)
+    outcome = ramify(*scripted("programs.py:ask", "--arg", "question=1", "--quiet"))
+    assert outcome.code == 1
+    assert "/lang/run_command.py" in outcome.err
 
 
 def test_check_says_what_became_of_each_program(ramify: Ramify, folder: Path) -> None:
