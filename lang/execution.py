@@ -16,6 +16,7 @@ from ..runtime.pending import Pending
 from ..runtime.routine import Routine, spawn
 from ..runtime.trail import locate, tidy
 from .arguments import Arguments
+from .failures import wants_debug
 from .options import Options
 from .run import Run
 from .state import State
@@ -86,7 +87,8 @@ class Execution:
             error = error.error
         locate(error)
         error = await self.context.conclude(error)
-        tidy(error)
+        if not wants_debug():
+            tidy(error)
         return Run(self.context, self.state, None if error is not None else value, error)
 
     def run_here(self) -> Run:

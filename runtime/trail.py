@@ -17,12 +17,13 @@ def mark(error: Exception, span: Span, program: str) -> None:
     """Say once where in a compiled program an error arose: as a span, a note, and a frame of the traceback."""
     if isinstance(error, Cancelled):
         return
-    if not _has_frame(error, span.file, program):
+    line = _line_in(error, span.file, program)
+    if line is None:
         add_frame(error, span, program)
     if isinstance(error, RamifyError):
         error.span = error.span or span
     elif not any(note.startswith(("in program ", "in the generation ")) for note in getattr(error, "__notes__", ())):
-        error.add_note(f"in program {program}, {span}")
+        error.add_note(f"in program {program}, {span.file}:{line or span.line}")
 
 
 def locate(error: BaseException | None) -> None:
@@ -61,9 +62,13 @@ def _is_ours(entry: TracebackType) -> bool:
     return str(entry.tb_frame.f_globals.get("__name__", "")).startswith(_OURS)
 
 
-def _has_frame(error: BaseException, file: str, program: str) -> bool:
-    codes = [entry.tb_frame.f_code for entry in _entries(error)]
-    return any(code.co_filename == file and code.co_name == program for code in codes)
+def _line_in(error: BaseException, file: str, program: str) -> int | None:
+    """The line of the program's own frame in the traceback, if it has one."""
+    for entry in reversed(_entries(error)):
+        code = entry.tb_frame.f_code
+        if code.co_filename == file and code.co_name == program:
+            return entry.tb_lineno
+    return None
 
 
 def add_frame(error: BaseException, span: Span, program: str) -> None:
