@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from ..compiler.frontend import EagerNote, compile_function
-from ..compiler.pipeline import PIPELINE, Pass, run_pipeline
+from ..compiler.pipeline import PIPELINE, run_pipeline
+from ..compiler.portable import pack
 from ..ir.codec import encode
 from ..ir.core import Module
 from ..ir.errors import RamifyError, UsageError
@@ -25,28 +25,19 @@ def compile_command(given: argparse.Namespace) -> int:
     path, name = split_target(given.target)
     program = load_file(path).program(name)
     times: list[tuple[str, float, int]] = []
-    module = lowered_module(
-        program,
+    lowered = compile_function(program.fn)
+    module = run_pipeline(
+        lowered.module,
         after=given.after,
         disable=given.disable,
         on_pass=lambda each, module, elapsed_ms: times.append((each.name, elapsed_ms, _num_ops(module))),
     )
+    if given.output is not None:
+        pack(lowered, module)  # the file can then be loaded where the program's own file is not
     _emit(module, given.emit, given.output)
     if given.timing:
         _print_times(times)
     return 0
-
-
-def lowered_module(
-    program: Program,
-    *,
-    after: str | None = None,
-    disable: list[str] | None = None,
-    on_pass: Callable[[Pass, Module, float], None] | None = None,
-) -> Module:
-    """A program's module after the passes that are asked for. Raises CompileError, UsageError."""
-    module = compile_function(program.fn).module
-    return run_pipeline(module, after=after, disable=disable or [], on_pass=on_pass)
 
 
 def pass_names() -> list[str]:

@@ -89,8 +89,10 @@ class Commands:
         return {name: value for name, value in self.session.names.items() if isinstance(value, Program)}
 
     def _ir(self, words: list[str]) -> None:
+        from ..compiler.frontend import compile_function
+        from ..compiler.pipeline import run_pipeline
         from ..ir.printer import print_module
-        from .compile_command import check_passes, lowered_module
+        from .compile_command import check_passes
 
         name, after = _ir_words(words)
         if after is not None:
@@ -99,7 +101,8 @@ class Commands:
         if name not in programs:
             known = nearest(name, programs, "the programs are") if programs else "none is defined yet"
             raise UsageError(f"there is no program {name!r}", help=known)
-        print(print_module(lowered_module(programs[name], after=after)), end="", file=self.session.out)
+        module = run_pipeline(compile_function(programs[name].fn).module, after=after)
+        print(print_module(module), end="", file=self.session.out)
 
     def _tree(self, words: list[str]) -> None:
         from .tree import print_tree

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ramify.backends.scripted import ScriptedBackend
 from ramify.ir.codec import decode
 from ramify.ir.parser import parse
 from ramify.lang.cli import main
 from ramify.lang.live import LiveView
+from ramify.lang.program import load
 from ramify.lang.rendering import PlainView
 from ramify.runtime.generation import StreamEvent
 
@@ -244,6 +246,8 @@ def test_compile_writes_both_forms(ramify: Ramify, folder: Path) -> None:
     )
     assert ramify("compile", "programs.py:ask", "--emit", "bin", "-o", "ask.irb").out == ""
     assert decode((folder / "ask.irb").read_bytes()).entry == "ask"
+    loaded = load(folder / "ask.irb", trust=True).run(question="15", backend=ScriptedBackend())
+    assert loaded.value == {"answer": " amber birch knoll jetty", "times": 1}
     ramify("compile", "programs.py:ask", "-o", "ask.ir")
     assert parse((folder / "ask.ir").read_text()).functions["ask"].span.line == 6
     timing = ramify("compile", "programs.py:ask", "--timing").err.splitlines()
