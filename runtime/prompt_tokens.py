@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from ..ir.errors import Unsupported
 from .prompt import Prompt
-from .tokens import TextRun, Tokenizer
+from .tokens import CONTINUATION, TextRun, Tokenizer
 
 # Texts at least this long are looked up before they are tokenized; shorter ones are joined first.
 _LONG = 256
 _MEMO_CHARACTERS = 4_000_000
+_Key = tuple[tuple[str, bool], str]
 
 
 class _Known(NamedTuple):
@@ -49,7 +50,7 @@ class PromptTokens:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._memo: OrderedDict[tuple[str, str], TextRun] = OrderedDict()
+        self._memo: OrderedDict[_Key, TextRun] = OrderedDict()
         self._memo_characters = 0
         self._lock = threading.Lock()
 
@@ -80,7 +81,7 @@ class PromptTokens:
                 run = self._extend(run, "".join(short))
                 done = node.value.done
                 ids = (*ids, *(run.ids if run is not None else ()), *done.token_ids)
-                run, short = None, [done.tail]
+                run, short = CONTINUATION, [done.tail]
             elif len(text := node.plain_text()) >= _LONG:
                 run = self._extend(self._extend(run, "".join(short)), text)
                 short = []
@@ -97,7 +98,7 @@ class PromptTokens:
             return run
         if len(text) < _LONG:
             return self.tokenizer.extend(run, text)
-        key = (run.text if run is not None else "", text)
+        key = ((run.text, run.continuation) if run is not None else ("", False), text)
         with self._lock:
             found = self._memo.get(key)
             if found is not None:
@@ -107,7 +108,7 @@ class PromptTokens:
         self._remember(key, made)
         return made
 
-    def _remember(self, key: tuple[str, str], run: TextRun) -> None:
+    def _remember(self, key: _Key, run: TextRun) -> None:
         with self._lock:
             if key not in self._memo:
                 self._memo_characters += len(run.text)

@@ -8,8 +8,9 @@ and reads them as UTF-8, so that streaming it costs the same for each token and 
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,19 @@ class TextRun:
     """A text and its token ids, ready to grow (`Tokenizer.extend`).
 
     The private fields say from where to go on: `_kept` ids cover the text before the position `_cut`, and stay;
-    what follows is tokenized again together with some context before it, from `_context` on.
+    what follows is tokenized again together with some context before it, from `_context` on. A continuation follows
+    generated tokens: where the tokenizer puts a space of its own before a text, it gets none.
     """
 
     text: str = ""
     ids: tuple[int, ...] = ()
+    continuation: bool = False
     _context: int = field(default=0, repr=False, compare=False)
     _cut: int = field(default=0, repr=False, compare=False)
     _kept: int = field(default=0, repr=False, compare=False)
+
+
+CONTINUATION = TextRun(continuation=True)
 
 
 class DecodeStream:
@@ -84,6 +90,7 @@ class Tokenizer:
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
+        self._bare = _without_prefix(inner, parts)
         self.bos_id = bos_id
         self.eos_ids = eos_ids
         self._chat = chat
@@ -130,23 +137,29 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text` without BOS; special tokens written in the text are recognised."""
-        return self._encode(text).ids
+        return self._encode(self._inner, text).ids
 
     def extend(self, run: TextRun | None, text: str) -> TextRun:
-        """The run grown by `text`; `.ids` equals `encode` of the whole text. None is the empty run."""
+        """The run grown by `text`; `.ids` equals `encode` of the whole text. None is the empty run.
+
+        For a run that began as CONTINUATION, `encode` without the space that the tokenizer may put before a text.
+        """
         run = run or TextRun()
         whole = run.text + text
-        encoding = self._encode(whole[run._context :])
+        if run.continuation and self._bare is not self._inner:
+            return TextRun(whole, self._continued(whole), continuation=True)
+        encoding = self._encode(self._inner, whole[run._context :])
         start = _index_at(encoding, run._cut - run._context) if run._cut else 0
         if start is None:
-            return self.extend(None, whole)
+            return self.extend(replace(TextRun(), continuation=run.continuation), whole)
         ids = run.ids[: run._kept] + tuple(encoding.ids[start:])
         cut = self._last_cut(whole, run._cut + 1, len(whole))
         index = None if cut is None else _index_at(encoding, cut - run._context)
         if cut is None or index is None:
-            return TextRun(whole, ids, run._context, run._cut, run._kept)
+            return replace(run, text=whole, ids=ids)
         context = self._last_cut(whole, run._cut + 1, cut)
-        return TextRun(whole, ids, run._cut if context is None else context, cut, run._kept + index - start)
+        context = run._cut if context is None else context
+        return TextRun(whole, ids, run.continuation, context, cut, run._kept + index - start)
 
     def decode(self, ids: Iterable[int], *, at_start: bool = False) -> str:
         """The text of `ids` without special tokens, as a continuation of what came before.
@@ -187,9 +200,21 @@ class Tokenizer:
         token = self._inner.id_to_token(token_id)
         return b"" if token is None else self._to_bytes(token)
 
-    def _encode(self, text: str) -> Encoding:
+    def _continued(self, text: str) -> tuple[int, ...]:
+        """The ids of a text after generated tokens: only up to a special token is it without the tokenizer's space."""
+        found = self._added_pattern.search(text) if self._added else None
+        first = found.start() if found else len(text)
+        rest = self._encode(self._inner, text[first:]).ids if found else []
+        return (*self._encode(self._bare, text[:first]).ids, *rest)
+
+    @cached_property
+    def _added_pattern(self) -> re.Pattern[str]:
+        contents = sorted((token.content for token in self._added.values()), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, contents)))
+
+    def _encode(self, inner: Inner, text: str) -> Encoding:
         try:
-            return self._inner.encode(text, add_special_tokens=False)
+            return inner.encode(text, add_special_tokens=False)
         except TypeError:
             # The library refuses text with lone surrogates as if it were not a string.
             raise RequestError(f"this text cannot be tokenized: {text[:80]!r}", help=_SURROGATES) from None
@@ -237,6 +262,36 @@ def _read_json(path: Path) -> dict[str, Any]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError) as error:
         raise ModelError(f"{path} cannot be read: {error}", help=_DAMAGED) from error
+
+
+def _without_prefix(inner: Inner, parts: Mapping[str, Any]) -> Inner:
+    """The tokenizer without the space that it puts before a text; itself if it puts none."""
+    if not any(map(_is_prefix, [*_members(parts, "normalizer"), *_members(parts, "pre_tokenizer")])):
+        return inner
+    description = msgspec.json.decode(inner.to_str(), type=dict[str, Any])
+    normalizers = [part for part in _members(description, "normalizer") if part["type"] != "Prepend"]
+    description["normalizer"] = {"type": "Sequence", "normalizers": normalizers} if normalizers else None
+    for part in _members(description, "pre_tokenizer"):
+        if part["type"] == "Metaspace":
+            part["prepend_scheme"] = "never"
+        if "add_prefix_space" in part:
+            part["add_prefix_space"] = False
+    return Inner.from_str(msgspec.json.encode(description).decode())
+
+
+def _is_prefix(part: Mapping[str, Any]) -> bool:
+    """Whether a stage of a tokenizer puts a space before every text."""
+    if part["type"] == "Metaspace":
+        return part.get("prepend_scheme", "always") != "never"
+    return part["type"] == "Prepend" or bool(part.get("add_prefix_space"))
+
+
+def _members(parts: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The stages of a normalizer or pre-tokenizer, which may be none, one, or a sequence."""
+    part = parts.get(name)
+    if part is None:
+        return []
+    return part.get("normalizers" if name == "normalizer" else "pretokenizers", [part])  # type: ignore[no-any-return]
 
 
 def _index_at(encoding: Encoding, position: int) -> int | None:

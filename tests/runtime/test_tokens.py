@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ramify.ir.errors import ModelError, RequestError
 from ramify.runtime.cuts import CutRule, cut_rule, matches_over_space
-from ramify.runtime.tokens import TextRun, Tokenizer
+from ramify.runtime.tokens import CONTINUATION, TextRun, Tokenizer
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Inner
 
@@ -381,6 +381,26 @@ def test_cuts_lie_between_a_visible_character_and_a_space(text: str, cuts: list[
     assert [position for position in range(-1, len(text) + 1) if rule.is_cut(text, position)] == cuts
     assert rule.last(text, 0, len(text)) == (cuts[-1] if cuts else None)
     assert rule.last(text, 0, cuts[-1] if cuts else 0) == (cuts[-2] if len(cuts) > 1 else None)
+
+
+@pytest.mark.parametrize("kind", ["gpt2-prefix-space", "llama2", "metaspace-first", "metaspace-always", "llama3"])
+@settings(max_examples=60, deadline=None)
+@given(parts=st.lists(st.sampled_from(["one", " two", "\n", ".", " ", "é", "3"]), min_size=1, max_size=6))
+def test_text_after_generated_tokens_gets_no_space_of_the_tokenizers_own(kind: str, parts: list[str]) -> None:
+    tokenizer = made(kind)
+    run = CONTINUATION
+    for count, part in enumerate(parts, start=1):
+        run = tokenizer.extend(run, part)
+        assert tokenizer.decode(run.ids) == "".join(parts[:count])
+
+
+@pytest.mark.parametrize("kind", ["llama2", "metaspace-first", "metaspace-always"])
+def test_behind_a_special_token_a_continuation_is_like_any_text(kind: str) -> None:
+    tokenizer = made(kind)
+    special = SPECIAL[0]
+    run = tokenizer.extend(tokenizer.extend(CONTINUATION, " one"), f"{special}two three")
+    head = tokenizer.extend(CONTINUATION, " one").ids
+    assert run.ids == (*head, *tokenizer.encode(f"{special}two three"))
 
 
 def test_extending_does_not_touch_the_earlier_run() -> None:
