@@ -124,7 +124,8 @@ def _helper_call(low: Lowering, node: ast.Call) -> tuple[Any, frozenset[str]] | 
 def _call(low: Lowering, node: ast.Call) -> Value:
     found = _helper_call(low, node)
     assert found is not None
-    operands = [lower_expression(low, a) for a in [*node.args, *(k.value for k in node.keywords)]]
+    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+    operands = [state_cell(low, a) if _is_state(low, a) else lower_expression(low, a) for a in arguments]
     keywords = [keyword.arg for keyword in node.keywords]
     return low.builder.value("flow.call", *operands, callee=low.request(*found), keywords=keywords or None)
 
@@ -198,10 +199,10 @@ def _conditional(low: Lowering, node: ast.IfExp) -> Value:
 # Host expressions, with what must be ops lifted out of them.
 
 
-def _host_expression(low: Lowering, node: ast.expr) -> Value:
+def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True) -> Value:
     temporaries: dict[str, Value] = {}
     lifted = lift(low, node, temporaries)
-    code = ast.unparse(lifted) if temporaries else low.source.segment([node])
+    code = low.source.segment([node]) if is_verbatim and not temporaries else ast.unparse(lifted)
     with low.at(node):
         if any(isinstance(n, ast.NamedExpr) for n in ast.walk(lifted)):
             return _with_walrus(low, lifted, temporaries)
@@ -225,21 +226,57 @@ def lift(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> ast.ex
         return _temporary(low, node, temporaries)
     node = copy.copy(node)
     children = list(_children(node))
-    last = max((i for i, (_, child) in enumerate(children) if _holds_lift(low, child)), default=-1)
-    for index, (put, child) in enumerate(children[: last + 1]):
-        put(_temporary(low, child, temporaries) if index < last and _noticed(child) else lift(low, child, temporaries))
+    held = [index for index, (_, child) in enumerate(children) if _holds_lift(low, child)]
+    loud = [index for index in held if not _is_quiet(children[index][1])]
+    for index, (put, child) in enumerate(children[: max(held, default=-1) + 1]):
+        last = index == max(held)
+        if not last and _noticed(low, child, by_effects=any(index < each for each in loud)):
+            put(_temporary(low, child, temporaries))
+        else:
+            put(lift(low, child, temporaries))
     return node
 
 
 def _temporary(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> ast.expr:
+    """A name for the expression's value, which is evaluated now. A field of an f-string is formatted now, too."""
     name = low.temporary()
+    value = ast.copy_location(ast.Name(name, ast.Load()), node)
+    if isinstance(node, ast.FormattedValue):
+        temporaries[name] = _host_expression(low, ast.copy_location(ast.JoinedStr([node]), node), is_verbatim=False)
+        return ast.copy_location(ast.FormattedValue(value, -1, None), node)
     temporaries[name] = lower_expression(low, node)
-    return ast.copy_location(ast.Name(name, ast.Load()), node)
+    return value
 
 
-def _noticed(node: ast.expr) -> bool:
-    """Whether evaluating the expression could be noticed by, or could notice, what is evaluated after it."""
-    return any(isinstance(n, ast.Call | ast.Subscript | ast.NamedExpr | ast.comprehension) for n in ast.walk(node))
+def _is_quiet(node: ast.expr) -> bool:
+    """Whether what is lifted out of the expression only reads states, copies and forks them: it may only fail."""
+    return all(
+        isinstance(n.func, ast.Attribute) and n.func.attr in _STATE_METHODS
+        if isinstance(n, ast.Call)
+        else not isinstance(n, ast.NamedExpr | ast.comprehension)
+        for n in ast.walk(node)
+    )
+
+
+def _noticed(low: Lowering, node: ast.expr, *, by_effects: bool) -> bool:
+    """Whether it could be noticed that the expression is evaluated after what is lifted from behind it.
+
+    by_effects: whether that may change anything, such as a shared variable or a list. (Otherwise it may only fail.)
+    """
+    match node:
+        case ast.Constant() | ast.Lambda():
+            return False
+        case ast.Name(id=name) if name in low.scope.locals:
+            return by_effects if name in low.boxes else not low.is_sure(name)
+        case ast.Name():
+            return not low.resolver.is_defined(node.id)
+        case ast.FormattedValue(value=value, conversion=-1, format_spec=None) if not by_effects:
+            return _noticed(low, value, by_effects=False)
+        case ast.JoinedStr(values=parts) | ast.Tuple(elts=parts) | ast.List(elts=parts):
+            return any(_noticed(low, part, by_effects=by_effects) for part in parts)
+        case ast.BinOp(left=left, right=right) if is_lazy(node) and not by_effects:
+            return any(_noticed(low, part, by_effects=False) for part in (left, right))
+    return True
 
 
 def _holds_lift(low: Lowering, node: ast.expr) -> bool:
@@ -255,8 +292,8 @@ _Slot = tuple[Callable[[ast.expr], None], ast.expr]
 def _children(node: ast.AST) -> Iterator[_Slot]:
     """The subexpressions that are always evaluated, in Python's order, each with a function that replaces it.
 
-    Nodes that only group others (keywords, starred, slices, attributes, parts of f-strings) are copied and looked
-    through, so replacing changes the copy that hangs below `node`.
+    Nodes that only group others (keywords, starred, slices, attributes, f-strings) are copied and looked through, so
+    replacing changes the copy that hangs below `node`. Format specifications stay as they are.
     """
     match node:
         case ast.BoolOp():
@@ -269,6 +306,8 @@ def _children(node: ast.AST) -> Iterator[_Slot]:
         case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
             node.generators = [copy.copy(generator) for generator in node.generators]
             yield from _slots(node.generators[0], "iter")
+        case ast.FormattedValue():
+            yield from _slots(node, "value")
         case ast.Dict():
             node.keys, node.values = list(node.keys), list(node.values)
             for index in range(len(node.values)):
@@ -283,7 +322,7 @@ def _children(node: ast.AST) -> Iterator[_Slot]:
                     yield from _slots(node, field)
 
 
-_THROUGH = (ast.Attribute, ast.Starred, ast.keyword, ast.FormattedValue, ast.JoinedStr, ast.Slice)
+_THROUGH = (ast.Attribute, ast.Starred, ast.keyword, ast.JoinedStr, ast.Slice)
 
 
 def _slots(node: ast.AST, field: str, *, only_first: bool = False) -> Iterator[_Slot]:

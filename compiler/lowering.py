@@ -70,15 +70,12 @@ class Lowering:
 
     def read(self, name: str) -> Value:
         """The value of a local variable here; a cell when the name is a state."""
-        value = self._unbox(name) if name in self.boxes else self.lookup(name)
-        if self.scope.kinds.get(name) == "state" and value.type != CELL:
-            value = self.builder.value("cell.of", value, hint=name)
-            if name not in self.boxes:
-                self.env[name] = value
+        if name in self.boxes:
+            return self.builder.value("py.unbox", self.boxes[name], hint=name)
+        value = self.lookup(name)
+        if self.scope.kinds.get(name) == "state" and value.type != CELL and value not in self.unsure:
+            value = self.env[name] = self.builder.value("cell.of", value, hint=name)
         return value
-
-    def _unbox(self, name: str) -> Value:
-        return self.builder.value("py.unbox", self.boxes[name], hint=name)
 
     def lookup(self, name: str) -> Value:
         """The value a plain local variable has here, which may be `py.unbound`."""
@@ -152,7 +149,8 @@ class Lowering:
     def _operands(
         self, nodes: Sequence[ast.AST], temporaries: dict[str, Value], skip: frozenset[str] = frozenset()
     ) -> tuple[list[str], list[Value], list[str], list[str]]:
-        names = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} & self.scope.locals
+        mentioned = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
+        names = (mentioned | set(stored_names(*nodes))) & self.scope.locals
         captures = sorted(names & self.boxes.keys())
         plain = sorted(names - self.boxes.keys() - skip)
         operands = [self.read(name) for name in plain]

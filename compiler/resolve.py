@@ -50,6 +50,10 @@ class Resolver:
         self.bindings.append(Binding(self.function, path, found))
         return found
 
+    def is_defined(self, name: str) -> bool:
+        """Whether a name from outside means something now."""
+        return _look_up_name(self.function, name) is not _MISSING
+
     def primitive(self, node: ast.expr) -> str | None:
         """The kind of primitive that is called by `node` ("gen", "user", ...), or None."""
         if not isinstance(node, ast.Call):

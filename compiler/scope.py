@@ -61,7 +61,8 @@ def analyse(source: Source, state_params: set[str]) -> Scope:
     tree = source.tree
     bound = _parameters(tree) | set(stored_names(*tree.body))
     scope = Scope(bound, _boxed(tree, bound), dict.fromkeys(state_params, "state"))
-    assigned = list(_bindings(tree))
+    assigned: list[tuple[str, ast.expr | Kind]] = [(name, "obj") for name in _parameters(tree) - state_params]
+    assigned += _bindings(tree)
     for _ in range(len(assigned) + 1):  # kinds feed each other (a = s.fork(2); b = a[0]): go on until nothing changes
         kinds = _infer(scope, assigned, state_params)
         if kinds == scope.kinds:

@@ -11,7 +11,7 @@ import inspect
 import linecache
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 
 from ..ir.errors import CompileError
@@ -20,10 +20,19 @@ from ..ir.span import Span
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A function's syntax tree; node positions are those of `file`."""
+    """A function's syntax tree; node positions are those of `file`.
+
+    in_texts: identities of the nodes inside f-strings, whose positions Python does not always tell right.
+    """
 
     file: str
     tree: ast.FunctionDef
+    in_texts: frozenset[int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        texts = (node for node in ast.walk(self.tree) if isinstance(node, ast.JoinedStr))
+        inner = frozenset(id(node) for text in texts for node in ast.walk(text) if node is not text)
+        object.__setattr__(self, "in_texts", inner)
 
     def span(self, node: ast.AST) -> Span:
         """The span of a node of this function."""
@@ -32,6 +41,8 @@ class Source:
     def segment(self, nodes: Sequence[ast.AST]) -> str:
         """The source text from the first node to the last, dedented where that cannot change a string literal."""
         first, last = nodes[0], nodes[-1]
+        if id(first) in self.in_texts:
+            return ast.unparse(first)
         start_line, start = first.lineno, first.col_offset  # type: ignore[attr-defined]
         end_line, end = last.end_lineno, last.end_col_offset  # type: ignore[attr-defined]
         lines = [linecache.getline(self.file, n).encode() for n in range(start_line, end_line + 1)]

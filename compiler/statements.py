@@ -163,7 +163,7 @@ def _end(low: Lowering, terminator: str, names: Sequence[str]) -> None:
 def _if(low: Lowering, node: ast.If) -> None:
     condition = lower_expression(low, node.test)
     names = low.assigned([*node.body, *node.orelse])
-    branches = [_Branch(low, node.body), _Branch(low, node.orelse)]
+    branches = [_Branch(low, node.body), _Branch(low, node.orelse, is_elif=_is_elif(node))]
     open_ends = [branch for branch in branches if not branch.terminated]
     for branch in open_ends:
         branch.close(names)
@@ -179,14 +179,26 @@ def _if(low: Lowering, node: ast.If) -> None:
         low.builder.op("flow.return", [low.builder.value("py.const", value=None)])
 
 
+def _is_elif(node: ast.If) -> bool:
+    """Whether what follows is an `elif`: its text is no statement, so that it cannot become host code as a whole."""
+    match node.orelse:
+        case [ast.If(col_offset=column)]:
+            return column == node.col_offset
+    return False
+
+
 class _Branch:
     """One side of an `if`, lowered into a region of its own."""
 
-    def __init__(self, low: Lowering, body: list[ast.stmt]) -> None:
+    def __init__(self, low: Lowering, body: list[ast.stmt], *, is_elif: bool = False) -> None:
         self.low = low
         self.region = Region()
         with low.region(self.region):
-            lower_block(low, body)
+            if is_elif:
+                with low.at(body[0]):
+                    _if(low, body[0])  # type: ignore[arg-type]
+            else:
+                lower_block(low, body)
             self.env = low.env
             self.terminated = low.builder.terminated
 

@@ -126,8 +126,10 @@ class _Writer:
 
     def payload(self, module: Module) -> bytes:
         functions = [self.function(function) for function in module.functions.values()]
-        sources, imports = ([(self.string(k), self.string(v)) for k, v in self.items(table)]
-                            for table in (module.sources, module.imports))
+        sources, imports = (
+            [(self.string(k), self.string(v)) for k, v in self.items(table)]
+            for table in (module.sources, module.imports)
+        )
         constants = self.attrs(module.constants)
         entry = self.string(module.entry)
         strings = [text.encode("utf-8", "surrogatepass") for text in self.strings]
@@ -238,8 +240,9 @@ class _Reader:
     def module(self) -> Module:
         record = self.record
         functions = self.table((function.name, self.function(function)) for function in record.functions)
-        sources, imports = (self.table((key, self.string(text)) for key, text in table)
-                            for table in (record.sources, record.imports))
+        sources, imports = (
+            self.table((key, self.string(text)) for key, text in table) for table in (record.sources, record.imports)
+        )
         return Module(functions, self.string(record.entry), sources, imports, self.attrs(record.constants))
 
     def function(self, record: _FunctionRecord) -> Function:

@@ -62,8 +62,12 @@ def _read(path: Path) -> Module:
 
 
 def _refuse_host_code(module: Module, path: str) -> None:
-    pieces = [(name, op) for name, function in module.functions.items() for op in function.body.walk()
-              if op.name in _HOST_CODE]
+    pieces = [
+        (name, op)
+        for name, function in module.functions.items()
+        for op in function.body.walk()
+        if op.name in _HOST_CODE
+    ]
     if not pieces and not module.sources and not module.imports:
         return
     lines = [f"{path} holds host code, which loading it would let run: {_summary(module, len(pieces))}"]

@@ -126,8 +126,11 @@ class _FunctionChecker:
     def operands(self, op: Op, declared: OpDef) -> None:
         for number, value in enumerate(op.operands, 1):
             if value not in self.visible:
-                why = "is not visible here: the region that defines it has ended" if value in self.defined else (
-                    "is used before any op defines it")
+                why = (
+                    "is not visible here: the region that defines it has ended"
+                    if value in self.defined
+                    else ("is used before any op defines it")
+                )
                 self.fail(op, f"operand {number} of {op.name} ({self.shown(value)}) {why}")
         fixed, repeated = _signature(declared.operands)
         if len(op.operands) < len(fixed) or (repeated is None and len(op.operands) > len(fixed)):
@@ -205,8 +208,11 @@ def _check_host(checker: _FunctionChecker, op: Op, place: _Place) -> None:
     if op.name == "py.block":
         expected = len(op.attrs["outputs"]) + (2 if op.attrs.get("signals") else 0)
         if expected != len(op.results):
-            checker.fail(op, f"py.block must give {_count(expected, 'result')}, one for each output and two for "
-                             f"signals, not {len(op.results)}")
+            checker.fail(
+                op,
+                f"py.block must give {_count(expected, 'result')}, one for each output and two for "
+                f"signals, not {len(op.results)}",
+            )
         checker.types(op, "py.block", [result.type for result in op.results], [OBJ] * expected)
     problem = python_problem(op.attrs["code"], "expression" if op.name == "py.expr" else "statements")
     if problem is not None:

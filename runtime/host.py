@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Sequence
-from types import CellType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from ..ir.core import Op
@@ -19,6 +19,7 @@ from .prompt import Prompt
 from .reading import Branches, Reading
 
 _MISSING = object()
+_FREE = "cannot access free variable {!r} where it is not associated with a value in enclosing scope"
 _NONE: frozenset[str] = frozenset()
 
 
@@ -105,6 +106,20 @@ class HostOp:
             return self._give(result, function, inputs)
         except StopIteration as error:
             raise Escaped(error) from None
+        except NameError as error:
+            raise self._as_local(error, function.__code__) from None
+
+    def _as_local(self, error: NameError, code: CodeType) -> NameError:
+        """The error that the program's own function would meet: boxes are free variables here, but its own there."""
+        entry = error.__traceback__
+        while entry is not None and entry.tb_next is not None:
+            entry = entry.tb_next
+        for name in self._captures:
+            if entry is not None and entry.tb_frame.f_code is code and str(error) == _FREE.format(name):
+                local = Unbound(name).error()
+                local.__context__ = error.__context__
+                return local.with_traceback(error.__traceback__)
+        return error
 
     def _give(self, result: Result, function: Callable[..., Any], inputs: Sequence[Any]) -> Any:
         if result == "value":

@@ -107,8 +107,15 @@ def test_refusals_say_what_is_wrong() -> None:
 def _record(**changes: object) -> bytes:
     """A payload for `func @f(%a: obj) { flow.return %a }` with some of its parts replaced."""
     parts: dict[str, object] = {
-        "strings": [b"f", b"obj", b"a", b"flow.return"], "entry": 0, "args": [[1, 2]], "operands": [0], "results": [],
-        "attrs": [], "span": None, "constants": [], **changes,
+        "strings": [b"f", b"obj", b"a", b"flow.return"],
+        "entry": 0,
+        "args": [[1, 2]],
+        "operands": [0],
+        "results": [],
+        "attrs": [],
+        "span": None,
+        "constants": [],
+        **changes,
     }
     op = [3, parts["operands"], parts["results"], parts["attrs"], [], parts["span"]]
     function = [0, [2], [parts["args"], [op]], None]

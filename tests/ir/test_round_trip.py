@@ -61,8 +61,29 @@ def test_values_come_back_exactly(index: int) -> None:
         assert (type(found), found == _SAME[index]) == (type(_SAME[index]), True)
 
 
-_DISTINCT = [None, False, True, 0, 1, 0.0, -0.0, 1.0, float("nan"), float("inf"), "", "0", [], {}, [None], "\n", "\r\n",
-             {"a": 1, "b": 2}, {"b": 2, "a": 1}, 2**64, float(2**64)]
+_DISTINCT = [
+    None,
+    False,
+    True,
+    0,
+    1,
+    0.0,
+    -0.0,
+    1.0,
+    float("nan"),
+    float("inf"),
+    "",
+    "0",
+    [],
+    {},
+    [None],
+    "\n",
+    "\r\n",
+    {"a": 1, "b": 2},
+    {"b": 2, "a": 1},
+    2**64,
+    float(2**64),
+]
 
 
 def test_equal_tells_values_apart() -> None:
@@ -82,9 +103,20 @@ func @f(%a: obj, %b: obj) loc("f.py":1:0-2:0) {
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("box %a", "box %b"), ('"n"', '"m"'), ("%c = py.box", "%c = py.boy"), ("%b: obj", "%b: cell"), ("@f", "@g"),
-     ("return %c", "return %a"), ("%a: obj", "%a as z: obj"), ("\nfunc", "\nconstant k = 1 func"), ("1:0", "1:1"),
-     ("\nfunc", '\nsource k = "" func'), ("\nfunc", '\nimport k = "" func'), ("  flow", "  %d = py.list : obj flow")],
+    [
+        ("box %a", "box %b"),
+        ('"n"', '"m"'),
+        ("%c = py.box", "%c = py.boy"),
+        ("%b: obj", "%b: cell"),
+        ("@f", "@g"),
+        ("return %c", "return %a"),
+        ("%a: obj", "%a as z: obj"),
+        ("\nfunc", "\nconstant k = 1 func"),
+        ("1:0", "1:1"),
+        ("\nfunc", '\nsource k = "" func'),
+        ("\nfunc", '\nimport k = "" func'),
+        ("  flow", "  %d = py.list : obj flow"),
+    ],
 )
 def test_equal_sees_every_part(old: str, new: str) -> None:
     assert old in _BASE

@@ -12,7 +12,7 @@ from ramify.ir.printer import Names, print_function, print_module, print_op
 from ramify.ir.span import Span
 from ramify.ir.types import CELL, OBJ, PROMPT, Type
 
-_TEXT = '''module @debate
+_TEXT = """module @debate
 
 source debate =
   | def debate(s, question):
@@ -50,7 +50,7 @@ func @debate(%s: cell, %s1 as "state 2": cell, %q as question: obj) {
 
 func @"f.<locals>.g"() {
 }
-'''
+"""
 
 
 def test_text_prints_back_as_it_was_read() -> None:
@@ -70,9 +70,7 @@ def test_spans_print_as_locations() -> None:
     Builder(region, Span('a "b".py', 3, 4, 5, 6)).op("flow.return", region.args)
     function = Function("f", region, ["x"], Span("größe.py", 1, 0, 9, 0))
     text = print_function(function, spans=True)
-    assert text == (
-        'func @f(%x: obj) loc("größe.py":1:0-9:0) {\n  flow.return %x loc("a \\"b\\".py":3:4-5:6)\n}\n'
-    )
+    assert text == ('func @f(%x: obj) loc("größe.py":1:0-9:0) {\n  flow.return %x loc("a \\"b\\".py":3:4-5:6)\n}\n')
     again = parse(f"module @f {text}").functions["f"]
     assert (again.span, again.body.ops[0].span) == (function.span, region.ops[0].span)
     assert "loc" not in print_function(function)
@@ -120,33 +118,54 @@ _WRONG = {
     "": (1, 1, "the text ends where `module` should follow"),
     "\n\nmodul @m": (3, 1, "expected `module`, not `modul`"),
     "module m": (1, 8, "expected a function such as `@main`, not `m`"),
-    "module @m\nfunc @m() {": (2, 12, "the text ends where `}`, a value such as `%x` or an op such as "
-                              "`prompt.append` should follow"),
+    "module @m\nfunc @m() {": (
+        2,
+        12,
+        "the text ends where `}`, a value such as `%x` or an op such as `prompt.append` should follow",
+    ),
     "module @m\nfunc @m(%x) {}": (2, 11, "expected `:` or `as`, not `)`"),
     "module @m\nfunc @m(%x: number) {}": (
-        2, 13, "there is no type number; the types are prompt, text, obj, cell and list<...>"),
+        2,
+        13,
+        "there is no type number; the types are prompt, text, obj, cell and list<...>",
+    ),
     "module @m\nfunc @m(%x: list) {}": (
-        2, 13, "there is no type list; the types are prompt, text, obj, cell and list<...>"),
+        2,
+        13,
+        "there is no type list; the types are prompt, text, obj, cell and list<...>",
+    ),
     "module @m\nfunc @m(%x: obj<obj>) {}": (
-        2, 13, "there is no type obj; the types are prompt, text, obj, cell and list<...>"),
+        2,
+        13,
+        "there is no type obj; the types are prompt, text, obj, cell and list<...>",
+    ),
     "module @m\nfunc @m() {}\nfunc @m() {}": (3, 6, "the function @m is already defined"),
     "module @m\nfunc @m(%x: obj, %x: obj) {}": (2, 18, "%x is already defined in line 2"),
     "module @m\nimport np = 1": (2, 8, "the import of np must be a string"),
     "module @m\nconstant a = 1\nconstant a = 2": (3, 10, "there is already a constant line for a"),
     "module @m\nconstant a = {b = 1, b = 1}": (2, 22, "b is already given"),
     "module @m\nconstant a = [1, ]": (
-        2, 18, "expected `False`, `None`, `True`, `[`, `{`, a block of `| ` lines, a number or a string, not `]`"),
+        2,
+        18,
+        "expected `False`, `None`, `True`, `[`, `{`, a block of `| ` lines, a number or a string, not `]`",
+    ),
     'module @m\nconstant a = "\\q"': (2, 14, "there is no escape \\q; write a backslash as \\\\"),
     'module @m\nconstant a = "\\u12"': (2, 14, "there is no escape \\u; write a backslash as \\\\"),
     'module @m\nconstant a = "\\U00110000"': (2, 14, "there is no character of the code 00110000"),
     'module @m\nconstant a = "open': (
-        2, 14, 'expected `False`, `None`, `True`, `[`, `{`, a block of `| ` lines, a number or a string, not `"`'),
+        2,
+        14,
+        'expected `False`, `None`, `True`, `[`, `{`, a block of `| ` lines, a number or a string, not `"`',
+    ),
     _in_function("  flow.return %y"): (3, 15, "%y is not defined before this use"),
     _in_function("  flow.return %y\n  %y = py.list : obj"): (3, 15, "%y is not defined before this use"),
     _in_function("  %x = py.list : obj"): (3, 3, "%x is already defined in line 2"),
     _in_function("  %y, %z = py.list : obj"): (3, 12, "py.list has 2 names before `=`, but 1 types after `:`"),
     _in_function("  flow.if %x {\n  %y = py.list : obj }\n  flow.return %y"): (
-        5, 15, "%y is not visible here: the region that defines it, in line 4, has ended"),
+        5,
+        15,
+        "%y is not visible here: the region that defines it, in line 4, has ended",
+    ),
     _in_function("  %y = list : obj"): (3, 8, "expected an op such as `prompt.append`, not `list`"),
     _in_function('  flow.return %x loc("f":1)'): (3, 25, "expected a range of line:column such as `:3:4-3:9`, not `:`"),
 }

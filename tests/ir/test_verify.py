@@ -67,7 +67,7 @@ _INVALID = {
         "py.box lacks its attribute name",
     ),
     "attribute unknown": (
-        f"%y = py.box %x {{name = \"a\", size = 1}} : obj {_RETURN}",
+        f'%y = py.box %x {{name = "a", size = 1}} : obj {_RETURN}',
         "py.box has no attribute size; it has name",
     ),
     "attribute unknown to an op without any": (
@@ -256,7 +256,7 @@ _VALID = {
         " flow.if %c { flow.continue %i } else { flow.return %x }\n flow.yield }\n flow.yield %c }"
     ),
     "signals": '%y, %z, %w = py.block %x {code = "if x: return 1\\ny = 2", inputs = ["x"], outputs = ["y"], '
-               "signals = True} : obj, obj, obj",
+    "signals = True} : obj, obj, obj",
 }
 
 
@@ -393,8 +393,9 @@ def test_too_deep_nesting() -> None:
     region = Region([], [Op("flow.yield")])
     condition = Value(OBJ)
     for _ in range(2000):
-        region = Region([], [Op("flow.if", [condition], regions=[region, Region([], [Op("flow.yield")])]),
-                             Op("flow.yield")])
+        region = Region(
+            [], [Op("flow.if", [condition], regions=[region, Region([], [Op("flow.yield")])]), Op("flow.yield")]
+        )
     region.ops[-1] = Op("flow.return", [condition])
     module = _function(region.ops, [condition])
     assert _error(module) == "@f nests regions too deeply"
@@ -403,7 +404,14 @@ def test_too_deep_nesting() -> None:
 _EXPRESSIONS = ["a", " a\n  + b", "a, b", "(x for x in y)", "'\\d'", "await a", "(a := 1)", "a # größe", "1 is 1"]
 _NO_EXPRESSIONS = ["", " # a", "a) + (b", "a] + [b", "a = 1", "pass", "x for x in y", "a\nb", "\0", "\ud800"]
 _STATEMENTS = [
-    "a = 1", "    a = 1\n    b = '''\nx'''\n", "\tif a:\n\t\tbreak", "\n  a = 1", "return 1", "'\\d'", "await a", "# a"
+    "a = 1",
+    "    a = 1\n    b = '''\nx'''\n",
+    "\tif a:\n\t\tbreak",
+    "\n  a = 1",
+    "return 1",
+    "'\\d'",
+    "await a",
+    "# a",
 ]
 _NO_STATEMENTS = ["a =", "  a = 1\nb = 2", "a = 1\n  b = 2", "if a:", "\0", "  a\nelse:\n  b", "\ud800"]
 
