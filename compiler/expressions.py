@@ -49,8 +49,13 @@ def lifting(low: Lowering, node: ast.expr) -> _Lift | None:
         case ast.ListComp() if low.scope.mentions(node) and _can_loop(node):
             return _list_comprehension
         case ast.IfExp() if any(_holds_lift(low, branch) for branch in (node.body, node.orelse)):
-            return _conditional
+            return None if _binds(node.body) or _binds(node.orelse) else _conditional
     return None
+
+
+def _binds(node: ast.expr) -> bool:
+    """Whether the expression assigns variables: what a region of its own assigns would be lost."""
+    return any(isinstance(n, ast.NamedExpr) for n in ast.walk(node))
 
 
 def _is_state(low: Lowering, node: ast.expr) -> bool:
@@ -204,7 +209,7 @@ def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True)
     lifted = lift(low, node, temporaries)
     code = low.source.segment([node]) if is_verbatim and not temporaries else ast.unparse(lifted)
     with low.at(node):
-        if any(isinstance(n, ast.NamedExpr) for n in ast.walk(lifted)):
+        if _binds(lifted):
             return _with_walrus(low, lifted, temporaries)
         return low.expression_op(code, [lifted], temporaries, lazy=is_lazy(lifted))
 

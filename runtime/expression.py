@@ -119,7 +119,18 @@ def flatten(expression: Expression) -> list[str | Expression]:
 def _part(value: object) -> str | Expression:
     if isinstance(value, str | Expression):
         return value
-    raise TypeError(f"a prompt is made of text and expressions, not {type(value).__name__}: {_short(value)}")
+    raise not_content(value)
+
+
+def not_content(value: object) -> TypeError:
+    """The error for a value that is neither text nor an expression."""
+    hint = "" if value is not None else " (did a function forget to return?)"
+    return TypeError(f"a prompt takes text and expressions, not {describe(value)}{hint}")
+
+
+def describe(value: object) -> str:
+    """A value's type and the beginning of its text."""
+    return f"{type(value).__name__}: {_short(value)}"
 
 
 def _join(left: object, right: object) -> Sequence:

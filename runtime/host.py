@@ -107,10 +107,13 @@ class HostOp:
         except StopIteration as error:
             raise Escaped(error) from None
         except NameError as error:
-            raise self._as_local(error, function.__code__) from None
+            local = self._as_local(error, function.__code__)
+            if local is None:
+                raise
+            raise local from None
 
-    def _as_local(self, error: NameError, code: CodeType) -> NameError:
-        """The error that the program's own function would meet: boxes are free variables here, but its own there."""
+    def _as_local(self, error: NameError, code: CodeType) -> NameError | None:
+        """What the program's own function would raise: boxes are free variables here, but its own there."""
         entry = error.__traceback__
         while entry is not None and entry.tb_next is not None:
             entry = entry.tb_next
@@ -119,7 +122,7 @@ class HostOp:
                 local = Unbound(name).error()
                 local.__context__ = error.__context__
                 return local.with_traceback(error.__traceback__)
-        return error
+        return None
 
     def _give(self, result: Result, function: Callable[..., Any], inputs: Sequence[Any]) -> Any:
         if result == "value":

@@ -133,7 +133,13 @@ def compile_host(host: HostCode, owner: FunctionType, unbound: frozenset[str], r
     flags = owner.__code__.co_flags & _FUTURE_FLAGS
     compiled = compile(module, host.span.file, "exec", flags=flags, dont_inherit=True)
     code = _nested(_nested(compiled, "maker"), "host")
-    return code.replace(co_name=owner.__name__, co_qualname=owner.__qualname__)
+    return _renamed(code, code.co_qualname, owner.__qualname__).replace(co_name=owner.__name__)
+
+
+def _renamed(code: CodeType, old: str, new: str) -> CodeType:
+    """The code with the qualified names that it and the code inside it would have in the user's function."""
+    constants = tuple(_renamed(each, old, new) if isinstance(each, CodeType) else each for each in code.co_consts)
+    return code.replace(co_qualname=new + code.co_qualname.removeprefix(old), co_consts=constants)
 
 
 def cell_of_free_variable(owner: FunctionType, name: str) -> CellType:

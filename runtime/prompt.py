@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..ir.errors import RamifyError, UsageError
-from .expression import Expression, Gen, RoleMark, Select, Where, flatten
+from .expression import Expression, Gen, RoleMark, Select, Where, describe, flatten, not_content
 from .pending import Pending, PendingText, gather
 from .reading import Reading
 
@@ -93,7 +93,7 @@ class Prompt(Reading):
         if isinstance(value, str):
             return self.append_text(value)
         if not isinstance(value, Expression):
-            raise TypeError(f"a prompt takes text and expressions, not {_describe(value)}")
+            raise not_content(value)
         prompt = self
         for part in flatten(value):
             prompt = prompt.append_text(part) if isinstance(part, str) else prompt._append_part(part, where)
@@ -104,7 +104,7 @@ class Prompt(Reading):
             return self.context.request(self, part, where or part.where)
         if isinstance(part, RoleMark):
             return self.role(part.role, part.mark)
-        raise TypeError(f"a prompt takes text and expressions, not {_describe(part)}")
+        raise not_content(part)
 
     def append_text(self, text: str | PendingText) -> Prompt:
         """Append text that may still be on its way."""
@@ -158,7 +158,7 @@ class Prompt(Reading):
     def fork(self, count: int) -> list[Prompt]:
         """`count` prompts that go on from here, each under a branch number of its own."""
         if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"fork() takes the number of branches (int), not {_describe(count)}")
+            raise TypeError(f"fork() takes the number of branches (int), not {describe(count)}")
         if count < 0:
             raise ValueError(f"fork() takes the number of branches, got {count}")
         first = self.context.number_branches(self.branch, count)
@@ -305,10 +305,3 @@ class Prompt(Reading):
 
 
 _PAIR = "use `with s.user():`, or pair s.user_begin() with s.user_end()"
-
-
-def _describe(value: object) -> str:
-    text = repr(value)
-    kind = type(value).__name__
-    hint = "" if value is not None else " (did a function forget to return?)"
-    return f"{kind}: {text if len(text) <= 60 else text[:57] + '...'}{hint}"

@@ -1,0 +1,98 @@
+"""What the tests of invariant I1 share: running a program eagerly or compiled, and what is compared of a run."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import ramify as rf
+from ramify.lang.arguments import Signature
+from ramify.lang.execution import Execution
+from ramify.lang.options import Options
+from ramify.lang.run import Run
+from ramify.lang.state import ForkGroup
+from ramify.runtime.backend import Backend
+from ramify.runtime.interpreter import Interpreter
+from ramify.runtime.loop import loop
+from ramify.runtime.pending import Pending
+
+TIMEOUT = 20.0
+
+
+class Linked:
+    """A module ready to run: what an execution needs of a compiled program."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.interpreter = interpreter
+
+
+def run_once(function: FunctionType, compiled: Linked | None, arguments: dict[str, Any], backend: Backend) -> Run:
+    """Run a function as a program: eagerly, or as the compiled module."""
+    bound = Signature(function).bind((), arguments)
+    execution = Execution(function, compiled, bound, Options(backend=backend))  # type: ignore[arg-type]
+    if compiled is None:
+        return execution.run_here()
+    outcome: Pending[Run] = Pending()
+    loop().post(lambda: execution.start().then(lambda run: run, outcome))
+    return outcome.wait(TIMEOUT)
+
+
+def comparable(value: Any) -> Any:
+    """A value with the states in it replaced by their texts, so that two runs can be compared."""
+    if isinstance(value, rf.State):
+        return ("state", _text(value))
+    if isinstance(value, ForkGroup):
+        return ("group", [comparable(state) for state in value])
+    if isinstance(value, dict):
+        return {comparable(key): comparable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(comparable(item) for item in value)
+    if isinstance(value, str):
+        return re.sub(r" at 0x[0-9a-f]+", "", value)
+    return value if isinstance(value, int | float | set | None) else type(value).__name__
+
+
+def _text(state: rf.State) -> str:
+    """A state's text, or the type of the error that kept it from arriving."""
+    try:
+        return state.text()
+    except Exception as error:
+        return f"<{type(error).__name__}>"
+
+
+def outcome(run: Run, is_own: Callable[[str], bool]) -> dict[str, Any]:
+    """Everything of a run that must be the same eagerly and compiled. is_own: whether a file is the user's."""
+    error = run.error
+    return {
+        "value": comparable(run.value),
+        "text": run.text,
+        "vars": comparable(run.vars),
+        "error": type(error),
+        "message": comparable(getattr(error, "message", None) or str(error)),
+        "line": place_of(error, is_own) if error is not None else None,
+    }
+
+
+def place_of(error: BaseException, is_own: Callable[[str], bool]) -> tuple[str, int] | None:
+    """The user's line that an error names: that of the generation, in the traceback, by its span, or in a note."""
+    notes = getattr(error, "__notes__", ())
+    if found := _noted(notes, "in the generation at ", is_own):
+        return found
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_own(f.filename) and f.lineno is not None]
+    if frames:
+        return Path(frames[-1].filename).name, frames[-1].lineno or 0
+    if isinstance(error, rf.RamifyError) and error.span is not None:
+        return Path(error.span.file).name, error.span.line
+    return _noted(notes, "in program ", is_own)
+
+
+def _noted(notes: Any, beginning: str, is_own: Callable[[str], bool]) -> tuple[str, int] | None:
+    for note in notes:
+        found = re.search(r"(?:at|,) (\S+):(\d+)", note)
+        if note.startswith(beginning) and found and is_own(found[1]):
+            return Path(found[1]).name, int(found[2])
+    return None

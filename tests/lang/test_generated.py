@@ -1,0 +1,152 @@
+"""I1 and I2 on generated programs: eager and compiled runs are the same, whatever passes run and in whatever order.
+
+RAMIFY_GENERATED=N runs N programs instead of the default; RAMIFY_GENERATED_FROM=SEED begins elsewhere. A program that
+fails is shown as source, made as small as it goes.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import linecache
+import os
+import re
+from collections.abc import Sequence
+from random import Random
+from types import FunctionType
+from typing import Any
+
+import pytest
+from ramify.backends import open_backend
+from ramify.backends.scripted import ScriptedBackend
+from ramify.compiler.frontend import Lowered, compile_function
+from ramify.compiler.pipeline import PIPELINE, Pass
+from ramify.ir.core import clone
+from ramify.ir.verify import verify
+from ramify.lang.state import ForkGroup, State
+from ramify.runtime.backend import Backend
+from ramify.runtime.interpreter import Interpreter
+
+from .comparing import Linked, comparable, outcome, run_once
+from .generated import GLOBALS, source_of
+from .minimize import minimize
+
+COUNT = int(os.environ.get("RAMIFY_GENERATED", "2000"))
+FROM = int(os.environ.get("RAMIFY_GENERATED_FROM", "0"))
+BATCH = 100
+ARGUMENTS = {"log": [], "words": ["red", "é", ""], "n": 2, "flag": True}
+
+
+def load(source: str) -> FunctionType:
+    """The function `main` of a module's source, which can be looked up as a file's can."""
+    name = "<generated>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    space = dict(GLOBALS)
+    exec(compile(source, name, "exec"), space)
+    return space["main"]  # type: ignore[no-any-return]
+
+
+def is_own(file: str) -> bool:
+    return file == "<generated>" or file.endswith("generated.py")
+
+
+def run(function: FunctionType, compiled: Linked | None, seed: int, backend: Backend) -> dict[str, Any]:
+    arguments = copy.deepcopy(ARGUMENTS) | {"flag": seed % 2 == 0, "n": seed % 3}
+    found = outcome(run_once(function, compiled, arguments, backend), is_own)
+    requests = sorted(backend.requests) if isinstance(backend, ScriptedBackend) and found["line"] is None else None
+    return found | {"log": comparable(arguments["log"]), "requests": requests}
+
+
+def link(lowered: Lowered, passes: Sequence[Pass]) -> Linked:
+    """The program after these passes in this order."""
+    module = clone(lowered.module)
+    verify(module, after="frontend")
+    for each in passes:
+        each.run(module)
+        verify(module, after=each.name)
+    return Linked(Interpreter(module, lowered.python, State, ForkGroup))
+
+
+def pipelines(seed: int) -> list[Sequence[Pass]]:
+    """The whole pipeline, and some of its passes in some order."""
+    random = Random(seed)
+    return [PIPELINE, random.sample(PIPELINE, random.randint(0, len(PIPELINE)))]
+
+
+def statement_starts(source: str) -> dict[int, int]:
+    """For each line of a module the line on which its statement begins."""
+    starts: dict[int, int] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            end = body[0].lineno - 1 if body else node.end_lineno or node.lineno
+            starts.update(dict.fromkeys(range(node.lineno, end + 1), node.lineno))
+    return starts
+
+
+def same(eager: dict[str, Any], compiled: dict[str, Any], source: str) -> bool:
+    """Whether two runs agree. Of an error in a statement of several lines, the compiled run may name another line."""
+    starts = statement_starts(source)
+    left, right = ({**found, "line": _beginning(found["line"], starts)} for found in (eager, compiled))
+    free = re.fullmatch(r"cannot access free variable ('.*') where it is not .* in enclosing scope", left["message"])
+    if free:  # where Python 3.11 reads a name in a comprehension, later versions and compiled programs have no scope
+        local = f"cannot access local variable {free[1]} where it is not associated with a value"
+        if right["error"] is UnboundLocalError and right["message"] == local:
+            left |= {"error": UnboundLocalError, "message": local}
+    return left == right
+
+
+def _beginning(place: tuple[str, int] | None, starts: dict[int, int]) -> tuple[str, int] | None:
+    return (place[0], starts.get(place[1], 0)) if place is not None and place[0] == "<generated>" else place
+
+
+def difference(source: str, seed: int, open_: Any = ScriptedBackend) -> str | None:
+    """How an eager and a compiled run of a program differ; None when they do not."""
+    function = load(source)
+    eager = run(function, None, seed, open_())
+    lowered = compile_function(function)
+    for passes in pipelines(seed):
+        compiled = run(function, link(lowered, passes), seed, open_())
+        if not same(eager, compiled, source):
+            names = ", ".join(each.name for each in passes) or "none"
+            return f"passes: {names}\n" + "\n".join(_differences(eager, compiled))
+    return None
+
+
+def _differences(eager: dict[str, Any], compiled: dict[str, Any]) -> list[str]:
+    differing = [key for key in eager if eager[key] != compiled[key]]
+    return [f"{key}:\n  eager    {eager[key]!r}\n  compiled {compiled[key]!r}" for key in differing]
+
+
+def check(seed: int, open_: Any = ScriptedBackend) -> None:
+    source = source_of(seed)
+    found = failure(source, seed, open_)
+    if found is not None:
+        small = minimize(source, lambda text: "def main(" in text and kind(failure(text, seed, open_)) == kind(found))
+        pytest.fail(f"program {seed}\n{small}\n\n{failure(small, seed, open_)}", pytrace=False)
+
+
+def failure(source: str, seed: int, open_: Any = ScriptedBackend) -> str | None:
+    """What is wrong with the program's compiled runs, if anything."""
+    try:
+        return difference(source, seed, open_)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def kind(found: str | None) -> str:
+    """What must stay the same of a failure while its program is made smaller."""
+    lines = (found or "").split("\n")
+    return lines[1] if lines[0].startswith("passes:") else lines[0].split(":")[0]
+
+
+@pytest.mark.parametrize("first", range(FROM, FROM + COUNT, BATCH))
+def test_eager_equals_compiled(first: int) -> None:
+    for seed in range(first, min(first + BATCH, FROM + COUNT)):
+        check(seed)
+
+
+def test_eager_equals_compiled_on_the_embedded_model() -> None:
+    backend = open_backend("tiny")
+    for seed in range(100_000, 100_100):
+        check(seed, lambda: backend)
