@@ -50,7 +50,7 @@ def debate(s, question: str, rounds: int = 2, claim: str = ""):
 
     s += rf.user(JUDGE)
     s += rf.assistant(
-        rf.gen("reason", max_tokens=32, stop="\n")
+        rf.gen("reason", max_tokens=64, stop="\n")
         + "\n"
         + rf.gen("answer", max_tokens=16, stop="\n")
         + "\n"

@@ -126,6 +126,7 @@ def _describe_run(parser: _Parser) -> None:
     add("--out", metavar="FILE", help="where the rows' results go, as JSON lines")
     add("--resume", action="store_true", help="go on with a run over data that was stopped")
     add("--overwrite", action="store_true", help="replace the output of an earlier run")
+    add("--in-flight", metavar="N", type=int, default=256, help="rows at once; with fewer, the first finish sooner")
     _describe_model(parser)
     add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
     add("--temperature", metavar="X", type=float, help="0 is greedy; for generations that do not say it themselves")

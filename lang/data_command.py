@@ -51,7 +51,7 @@ def _to_stdout(program: Program, rows: list[Record], given: argparse.Namespace, 
             print(waiting.pop(told).decode(), file=out, flush=True)
             told += 1
 
-    tally = _run_rows(program, rows, range(len(rows)), add, given.quiet)
+    tally = _run_rows(program, rows, range(len(rows)), add, given)
     _tell_end(tally, f"{_counted(len(rows))}, {tally.failed} failed", given.quiet)
     return 1 if tally.failed else 0
 
@@ -65,7 +65,7 @@ def _to_file(loaded: Loaded, program: Program, rows: list[Record], given: argpar
         if given.resume and not given.quiet:
             print(f"{journal.out}: {len(journal.finished)} of {_counted(len(rows))} were finished", file=sys.stderr)
         try:
-            tally = _run_rows(program, rows, left, journal.add, given.quiet, journal.num_failed)
+            tally = _run_rows(program, rows, left, journal.add, given, journal.num_failed)
         except KeyboardInterrupt:
             finished = f"{len(journal.finished)} of {_counted(len(rows))} are finished, in {journal.part}"
             raise KeyboardInterrupt(f"interrupted: {finished}\n  help: go on with: {_resuming(given.words)}") from None
@@ -102,13 +102,13 @@ def _run_rows(
     rows: list[Record],
     numbers: Sequence[int],
     add: Callable[[int, Record], None],
-    quiet: bool,
+    given: argparse.Namespace,
     failed_before: int = 0,
 ) -> _Tally:
     """Run the rows of these numbers; `add` gets each one's record as it finishes."""
     tally = _Tally(failed_before)
     finished = len(rows) - len(numbers)
-    with shown_progress(len(rows), finished, quiet) as show:
+    with shown_progress(len(rows), finished, given.quiet) as show:
 
         def receive(index: int, run: Run) -> None:
             nonlocal finished
@@ -117,7 +117,8 @@ def _run_rows(
             finished += 1
             show(finished, tally.failed)
 
-        program.run_batch([rows[number] for number in numbers], on_result=receive)
+        chosen = [rows[number] for number in numbers]
+        program.run_batch(chosen, on_result=receive, max_in_flight=given.in_flight)
     return tally
 
 
