@@ -5,9 +5,11 @@ These are the records that travel between the interpreter, a backend and the eng
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from ..ir.errors import RequestError
 
@@ -38,19 +40,39 @@ class SamplingParams:
     logprobs: int | None = None
 
     def check(self) -> None:
-        """Raises RequestError that names the parameter that is out of range."""
+        """Raises RequestError that names the parameter that is out of range, TypeError for one of the wrong type."""
+        self._check_types()
         for name, value, holds, want in (
             ("max_tokens", self.max_tokens, self.max_tokens >= 0, ">= 0"),
             ("min_tokens", self.min_tokens, 0 <= self.min_tokens <= self.max_tokens, "between 0 and max_tokens"),
-            ("temperature", self.temperature, self.temperature >= 0, ">= 0"),
+            ("temperature", self.temperature, 0 <= self.temperature < math.inf, ">= 0 and finite"),
             ("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]"),
             ("top_k", self.top_k, self.top_k >= 0, ">= 0 (0 is off)"),
             ("min_p", self.min_p, 0 <= self.min_p <= 1, "in [0, 1]"),
-            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "> 0"),
+            ("frequency_penalty", self.frequency_penalty, math.isfinite(self.frequency_penalty), "finite"),
+            ("presence_penalty", self.presence_penalty, math.isfinite(self.presence_penalty), "finite"),
+            ("repetition_penalty", self.repetition_penalty, 0 < self.repetition_penalty < math.inf, "> 0 and finite"),
             ("logprobs", self.logprobs, self.logprobs is None or self.logprobs >= 0, "None or >= 0"),
         ):
             if not holds:
                 raise RequestError(f"{name} must be {want}, got {value!r}")
+
+    def _check_types(self) -> None:
+        """What is not a number would fail inside a step, and that fails everything in the batch."""
+        for name in ("max_tokens", "min_tokens", "top_k", "seed", "logprobs"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) and not (value is None and name in ("seed", "logprobs")):
+                raise TypeError(f"{name} must be an int, got {value!r}")
+        for name in ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"):
+            if not isinstance(getattr(self, name), Real):
+                raise TypeError(f"{name} must be a number, got {getattr(self, name)!r}")
+        _check_tuple("stop", self.stop, str)
+        _check_tuple("stop_token_ids", self.stop_token_ids, Integral)
+
+
+def _check_tuple(name: str, values: Any, kind: type) -> None:
+    if not isinstance(values, tuple) or not all(isinstance(value, kind) for value in values):
+        raise TypeError(f"{name} must be a tuple of {'str' if kind is str else 'int'}, got {values!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: Sequence[i
 
 def uniforms(seeds: Sequence[int], counters: Sequence[int]) -> NDArray[np.float64]:
     """One number from 0 to _BELOW_ONE for each pair: output `counter` of the SplitMix64 stream with that seed."""
-    seed = _mix(np.array([seed & _MASK for seed in seeds], dtype=np.uint64) + np.uint64(_GAMMA))
+    seed = _mix(np.array([int(seed) & _MASK for seed in seeds], dtype=np.uint64) + np.uint64(_GAMMA))
     counter = np.array(counters, dtype=np.uint64) + np.uint64(1)
     bits = _mix(seed + counter * np.uint64(_GAMMA))
     return (bits >> np.uint64(12)).astype(np.float64) * 2.0**-52
@@ -223,9 +223,10 @@ def _draw_ranked(weights: Tensor, token_ids: Tensor, totals: Tensor, rows: list[
 
 def _weights(logits: Tensor, rows: list[SampleRow]) -> Tensor:
     """exp(logits / temperature), scaled so that the largest weight of each row is 1."""
-    # The largest logit becomes 0 first: however small the temperature, nothing overflows to infinity.
+    # The largest logit becomes 0 first: however small the temperature, nothing overflows to infinity. Nor does the
+    # temperature itself in float32, which would make NaN of what is suppressed.
     centred = logits - logits.amax(dim=-1, keepdim=True)
-    return centred.div_(_column([max(row.params.temperature, 1e-6) for row in rows], logits)).exp_()
+    return centred.div_(_column([min(max(row.params.temperature, 1e-6), 1e30) for row in rows], logits)).exp_()
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:

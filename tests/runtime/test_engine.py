@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -204,6 +205,13 @@ def test_choices_after_one_prompt_share_it() -> None:
         (call([1] * 150, max_tokens=60), ContextOverflow, "help: set max_tokens to at most 50"),
         (call([1] * 201, score_from=3), ContextOverflow, "context holds 200"),
         (call([1, 2], top_p=0.0), RequestError, "top_p must be in"),
+        (call([1, 2], temperature=math.inf), RequestError, "temperature must be >= 0 and finite"),
+        (call([1, 2], frequency_penalty=math.nan), RequestError, "frequency_penalty must be finite"),
+        (call([1, 2], temperature=1.0, seed=1.5), BackendError, "seed must be an int, got 1.5"),
+        (call([1, 2], logprobs=0.5), BackendError, "logprobs must be an int, got 0.5"),
+        (call([1, 2], presence_penalty="x"), BackendError, "presence_penalty must be a number, got 'x'"),
+        (call([1, 2], stop="ab"), BackendError, "stop must be a tuple of str, got 'ab'"),
+        (call([1, 2], stop_token_ids=(0.5,)), BackendError, "stop_token_ids must be a tuple of int"),
         (call([1, 2], stop=("",)), RequestError, "a stop string is empty"),
         (call([1, 2], stop_token_ids=(99,)), RequestError, "stop token id 99"),
         (call([1, 2], score_from=0), RequestError, "score_from must be between 1 and"),

@@ -109,6 +109,17 @@ def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
     assert pick(LOGITS * 1e4, row(temperature=temperature)) == [int(LOGITS.argmax())]
 
 
+def test_a_huge_temperature_draws_evenly_and_not_what_is_suppressed() -> None:
+    rows = [row(seed=seed, temperature=1e300, stop=(0, 3), min_tokens=1, max_tokens=1) for seed in range(4000)]
+    got = torch.bincount(torch.tensor(pick(LOGITS, *rows)), minlength=VOCAB) / len(rows)
+    assert got[0] == got[3] == 0
+    assert torch.allclose(got[got > 0], torch.tensor(1 / (VOCAB - 2)), atol=0.03)
+
+
+def test_a_seed_may_be_of_any_integer_type() -> None:
+    assert uniforms([np.int64(-7)], [2]) == uniforms([-7], [2])  # type: ignore[list-item]
+
+
 PARAMS = st.fixed_dictionaries(
     {
         "temperature": st.sampled_from([0.0, 0.5, 1.0, 3.0]),
