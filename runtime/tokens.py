@@ -283,7 +283,7 @@ def _is_prefix(part: Mapping[str, Any]) -> bool:
     """Whether a stage of a tokenizer puts a space before every text."""
     if part["type"] == "Metaspace":
         return part.get("prepend_scheme", "always") != "never"
-    return part["type"] == "Prepend" or bool(part.get("add_prefix_space"))
+    return bool(part["type"] == "Prepend" or part.get("add_prefix_space"))
 
 
 def _members(parts: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
