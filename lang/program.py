@@ -86,7 +86,7 @@ class Program:
                 future.set_result(run)
 
         def start() -> None:
-            execution.start().add_callback(lambda done: here.call_soon_threadsafe(arrive, done.result()))
+            execution.start().add_callback(lambda done: _tell(here, arrive, done.result()))
 
         loop().post(start)
         try:
@@ -200,7 +200,7 @@ class _Relay:
         self._future = future
 
     def __call__(self, event: StreamEvent) -> None:
-        self._home.call_soon_threadsafe(self._deliver, event)
+        _tell(self._home, self._deliver, event)
 
     def _deliver(self, event: StreamEvent) -> None:
         if self._future.done():
@@ -209,6 +209,15 @@ class _Relay:
             self._stream(event)
         except Exception as error:
             self._future.set_exception(error)
+
+
+def _tell(home: asyncio.AbstractEventLoop, callback: Callable[[Any], None], value: Any) -> None:
+    """Call back on the user's event loop; one that is closed by now waits for nothing."""
+    try:
+        home.call_soon_threadsafe(callback, value)
+    except RuntimeError:
+        if not home.is_closed():
+            raise
 
 
 def _stream_to(mailbox: Mailbox, options: Options) -> Callable[[StreamEvent], None] | None:
