@@ -20,6 +20,11 @@ def open_backend(spec: str | Path | Backend) -> Backend:
     One that was opened before is given again, so that all runs share its cache. Raises UsageError, ModelError.
     """
     if not isinstance(spec, str | Path):
+        if not hasattr(spec, "generate"):
+            raise UsageError(
+                f"a backend is a name, a directory or a Backend, not {type(spec).__name__}: {spec!r}",
+                help='use "tiny" (the embedded model), or the path of a model directory in Hugging Face layout',
+            )
         return spec
     directory = _directory(spec)
     with _opening:

@@ -43,6 +43,7 @@ class Options:
         if unknown := sorted(given.keys() - sampling.keys() - options.keys()):
             known = ", ".join([*RUN_OPTIONS, *sorted(SAMPLING_NAMES)])
             raise UsageError(f"there is no option {unknown[0]!r}", help=f"the options are {known}")
+        _check(options)
         params = replace(self.sampling, **sampling)
         params.check()
         return replace(self, **options, sampling=params)
@@ -52,6 +53,18 @@ class Options:
         from ..backends import open_backend
 
         return open_backend(default_backend() if self.backend is None else self.backend)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raises UsageError for a run option that cannot work; found only while running, it could not be told where."""
+    timeout, stream = options.get("timeout"), options.get("stream")
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise UsageError(f"timeout is a number of seconds above 0, or None for no limit; got {timeout!r}")
+    if stream is not None and not callable(stream):
+        raise UsageError(
+            f"stream is a function that is called with each StreamEvent, not {type(stream).__name__}: {stream!r}",
+            help="to see a run as it goes: stream=lambda event: print(event.text, end='')",
+        )
 
 
 def set_default_backend(backend: str | Path | Backend | None) -> None:

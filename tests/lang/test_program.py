@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import io
 import signal
 import subprocess
 import sys
@@ -225,6 +227,39 @@ def test_a_cancelled_arun_cancels_the_run() -> None:
             await asyncio.wait_for(ask.arun("q", backend=backend), 0.05)
 
     asyncio.run(main())
+
+
+def test_the_end_of_an_arun_finds_the_callers_loop_closed(capfd: pytest.CaptureFixture[str]) -> None:
+    @rf.program
+    def sleeps(s):  # type: ignore[no-untyped-def]
+        s += rf.gen("x")
+        time.sleep(0.2)
+
+    async def main() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(sleeps.arun(backend=ScriptedBackend(), stream=lambda event: None), 0.05)
+
+    with contextlib.redirect_stderr(stderr := io.StringIO()):
+        asyncio.run(main())
+        time.sleep(0.3)
+    assert stderr.getvalue() + capfd.readouterr().err == ""
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"timeout": "1"}, "timeout is a number of seconds above 0, or None for no limit; got '1'"),
+        ({"timeout": 0}, "timeout is a number of seconds above 0"),
+        ({"stream": True}, "stream is a function that is called with each StreamEvent, not bool: True"),
+        ({"backend": 5}, "a backend is a name, a directory or a Backend, not int: 5"),
+    ],
+)
+def test_options_that_cannot_work(backend: ScriptedBackend, eager: bool, option: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ask.options(backend=backend).run("q", eager=eager, **option)
+    with pytest.raises(UsageError, match=message):
+        ask.options(backend=backend, eager=eager).options(**option).run_batch([{"question": "q"}])
 
 
 @BOTH
