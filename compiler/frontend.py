@@ -18,8 +18,8 @@ from ..ir.errors import CompileError
 from ..ir.span import Span
 from ..ir.types import CELL, OBJ
 from .lowering import Lowering, lower_body
-from .resolve import Binding, Resolver
-from .scope import analyse
+from .resolve import Binding, Resolver, shadowed
+from .scope import LOOKED_INTO, analyse
 from .source import Source, function_source, own_nodes
 
 
@@ -109,7 +109,8 @@ class _Work:
             self.functions[name] = self._compile(name, function, states, source)
 
     def _compile(self, name: str, function: FunctionType, states: frozenset[str], source: Source) -> Function:
-        scope = analyse(source, set(states))
+        looked_into = sorted({n.id for n in ast.walk(source.tree) if isinstance(n, ast.Name)} & LOOKED_INTO)
+        scope = analyse(source, set(states), shadowed(function, looked_into, self.bindings))
         resolver = Resolver(function, scope, self.bindings)
         body, parameters = _open(function, states)
         lowering = Lowering(source, scope, resolver, Builder(body), self.request)

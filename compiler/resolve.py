@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
@@ -29,6 +30,13 @@ class Binding:
     def holds(self) -> bool:
         """Whether the name still means the same object."""
         return _look_up(self.function, self.path) is self.found
+
+
+def shadowed(function: FunctionType, names: Collection[str], bindings: list[Binding]) -> set[str]:
+    """Those of some builtin names that mean something else in a function. What they mean is added to `bindings`."""
+    meanings = {name: _look_up_name(function, name) for name in names}
+    bindings.extend(Binding(function, (name,), found) for name, found in meanings.items())
+    return {name for name, found in meanings.items() if found is not getattr(builtins, name)}
 
 
 @dataclass(slots=True)

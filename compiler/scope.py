@@ -8,7 +8,7 @@ is done with it is host code, with the same meaning.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,13 +22,20 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 class Scope:
     """The names of a function. `kinds` lists states and lists of states only; all other names are host variables.
 
-    joins: whether a fork's group may be joined, here or by code that gets hold of it.
+    joins: whether a fork's group may be joined, here or by code that gets hold of it. shadowed: names that do not mean
+    the builtin, though they look it. unstable: names of lists that something else than a state may be put into.
     """
 
     locals: set[str]
     boxed: set[str]
     kinds: dict[str, Kind] = field(default_factory=dict)
     joins: bool = False
+    shadowed: set[str] = field(default_factory=set)
+    unstable: set[str] = field(default_factory=set)
+
+    def is_builtin(self, name: str) -> bool:
+        """Whether a name means the builtin function here."""
+        return name not in self.locals and name not in self.shadowed
 
     def kind(self, node: ast.expr) -> Kind:
         """What an expression evaluates to, as far as its form tells."""
@@ -39,7 +46,9 @@ class Scope:
                 return "state"
             case ast.Call(func=ast.Attribute(value=base, attr="fork")) if self.kind(base) == "state":
                 return "states"
-            case ast.Call(func=ast.Name(id="list" | "tuple" | "reversed"), args=[only]):
+            case ast.Call(func=ast.Name(id="list" | "tuple" | "reversed" as name), args=[only]) if self.is_builtin(
+                name
+            ):
                 return self.kind(only) if self.kind(only) == "states" else "obj"
             case ast.Subscript(value=base, slice=index) if self.kind(base) == "states":
                 return "states" if isinstance(index, ast.Slice) else "state"
@@ -56,23 +65,77 @@ class Scope:
         return any(isinstance(n, ast.Name) and n.id in self.kinds for n in ast.walk(node))
 
 
-def analyse(source: Source, state_params: set[str]) -> Scope:
-    """The scope of a function whose parameters in `state_params` are states."""
+def analyse(source: Source, state_params: set[str], shadowed: set[str]) -> Scope:
+    """The scope of a function whose parameters in `state_params` are states. shadowed: see Scope."""
     tree = source.tree
     bound = _parameters(tree) | set(stored_names(*tree.body))
-    scope = Scope(bound, _boxed(tree, bound), dict.fromkeys(state_params, "state"))
-    assigned: list[tuple[str, ast.expr | Kind]] = [(name, "obj") for name in _parameters(tree) - state_params]
-    assigned += _bindings(tree)
+    scope = Scope(bound, _boxed(tree, bound), shadowed=shadowed)
+    _settle(scope, tree, state_params)
+    while (unstable := _unstable(scope, tree)) - scope.unstable:
+        scope.unstable |= unstable
+        _settle(scope, tree, state_params)
+    scope.joins = _may_join(scope, tree)
+    return scope
+
+
+def _settle(scope: Scope, tree: ast.FunctionDef, state_params: set[str]) -> None:
+    """Infer what the names are, given those that are known to be unstable."""
+    scope.kinds = dict.fromkeys(state_params, "state")
+    assigned: list[tuple[str, ast.expr | Kind]]
+    assigned = [(name, "obj") for name in _parameters(tree) - state_params | scope.unstable]
+    assigned += _bindings(tree, scope.shadowed | scope.locals)
     for _ in range(len(assigned) + 1):  # kinds feed each other (a = s.fork(2); b = a[0]): go on until nothing changes
         kinds = _infer(scope, assigned, state_params)
         if kinds == scope.kinds:
             break
         scope.kinds = kinds
-    scope.joins = _may_join(scope, tree)
-    return scope
 
 
 _HARMLESS_CALLS = {"zip", "enumerate", "len", "list", "tuple", "reversed"}
+_READING_CALLS = _HARMLESS_CALLS | {"max", "min", "sorted", "any", "all", "sum"}
+LOOKED_INTO = frozenset(_READING_CALLS)
+
+
+def _unstable(scope: Scope, tree: ast.FunctionDef) -> set[str]:
+    """Names of lists of states that may not stay such: the lists are used for more than looking at their items."""
+    nodes = own_nodes(tree)
+    groups = {name for name, values in _by_name(tree).items() if all(map(_is_fork, values))}
+    lists = {name for name, kind in scope.kinds.items() if kind == "states" and name not in groups}
+    appended = {id(node.target) for node in nodes if isinstance(node, ast.AugAssign)}
+    used = {
+        child.id
+        for node in nodes
+        for child in ast.iter_child_nodes(node)
+        if isinstance(child, ast.Name) and child.id in lists and not _only_looks(scope, node, child, appended)
+    }
+    return used | (lists & scope.boxed)
+
+
+def _by_name(tree: ast.FunctionDef) -> dict[str, list[ast.expr | Kind]]:
+    found: dict[str, list[ast.expr | Kind]] = {}
+    for name, value in _bindings(tree):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _is_fork(value: ast.expr | Kind) -> bool:
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "fork"
+
+
+def _only_looks(scope: Scope, parent: ast.AST, name: ast.Name, appended: set[int]) -> bool:
+    """Whether this use of a list leaves it, and all who may change it, as they are."""
+    if isinstance(name.ctx, ast.Store):
+        return id(name) not in appended
+    match parent:
+        case ast.Subscript(ctx=ast.Load()) | ast.For() | ast.comprehension() | ast.Expr() | ast.Return():
+            return True
+        case ast.Subscript():
+            return id(parent) in appended
+        case ast.Call(func=ast.Name(id=function)):
+            return function in _READING_CALLS and scope.is_builtin(function)
+        case ast.Assign(targets=targets):
+            return all(isinstance(t, ast.Tuple | ast.List) or scope.kind(t) == "states" for t in targets)
+    return False
 
 
 def _may_join(scope: Scope, tree: ast.FunctionDef) -> bool:
@@ -92,7 +155,7 @@ def _harmless(scope: Scope, parent: ast.AST, child: ast.expr) -> bool:
         case ast.For() | ast.comprehension() | ast.Subscript() | ast.AugAssign() | ast.Expr():
             return True
         case ast.Call(func=ast.Name(id=name)):
-            return name in _HARMLESS_CALLS
+            return name in _HARMLESS_CALLS and scope.is_builtin(name)
         case ast.Assign(targets=targets):
             return all(isinstance(t, ast.Tuple | ast.List) or scope.kind(t) == "states" for t in targets)
     return False
@@ -126,7 +189,7 @@ def _parameters(tree: ast.FunctionDef) -> set[str]:
     return {argument.arg for argument in named if argument is not None}
 
 
-def _bindings(tree: ast.AST) -> Iterator[tuple[str, ast.expr | Kind]]:
+def _bindings(tree: ast.AST, shadowed: Collection[str] = ()) -> Iterator[tuple[str, ast.expr | Kind]]:
     """Each binding of a local name with the expression it comes from, or "obj" where that is of no use."""
     for node in own_nodes(tree):
         match node:
@@ -140,10 +203,10 @@ def _bindings(tree: ast.AST) -> Iterator[tuple[str, ast.expr | Kind]]:
             case ast.NamedExpr(target=ast.Name(id=name), value=value):
                 yield name, value
             case ast.For(target=target, iter=items) | ast.AsyncFor(target=target, iter=items):
-                yield from _loop_targets(target, items)
+                yield from _loop_targets(target, items, shadowed)
             case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
                 for generator in node.generators:
-                    yield from _loop_targets(generator.target, generator.iter)
+                    yield from _loop_targets(generator.target, generator.iter, shadowed)
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name, "obj"
             case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
@@ -175,14 +238,18 @@ def _targets(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr 
                     yield from ((n, "obj") for n in stored_names(each))
 
 
-def _loop_targets(target: ast.expr, items: ast.expr) -> Iterator[tuple[str, ast.expr | Kind]]:
+def _loop_targets(
+    target: ast.expr, items: ast.expr, shadowed: Collection[str]
+) -> Iterator[tuple[str, ast.expr | Kind]]:
     match target, items:
+        case ast.Tuple(), ast.Call(func=ast.Name(id=function)) if function in shadowed:
+            yield from ((n, "obj") for n in stored_names(target))
         case ast.Tuple(elts=[counter, rest]), ast.Call(func=ast.Name(id="enumerate"), args=[inner, *_]):
             yield from ((n, "obj") for n in stored_names(counter))
-            yield from _loop_targets(rest, inner)
+            yield from _loop_targets(rest, inner, shadowed)
         case ast.Tuple(elts=names), ast.Call(func=ast.Name(id="zip"), args=inners) if len(names) == len(inners):
             for name, inner in zip(names, inners, strict=True):
-                yield from _loop_targets(name, inner)
+                yield from _loop_targets(name, inner, shadowed)
         case ast.Name(id=name), _:
             yield name, _Item(items)
         case _:

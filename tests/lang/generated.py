@@ -42,7 +42,7 @@ class Guard:
         return len(self.log)
 
     def __exit__(self, kind: Any, *_: Any) -> bool:
-        self.log.append(("exit", kind and kind.__name__))
+        self.log.append(("exit", kind and issubclass(kind, Exception)))
         return self.swallow and kind is ValueError
 
 
@@ -719,6 +719,15 @@ class Generator:
             [f"log.append(sorted({{len({self.text(1)}) for w in words}}))"],
             [f"{self.state_name()}.user_begin(); {self.state_name()}.user_end()"],
             ["LIMIT"],
+            [f"{group or 'log'}.append({self.any_value()})"],
+            [f"{group or 'log'}[0] = {self.any_value()}"],
+            [f"{self.fresh('group') if group is None else group} = {group or '[1]'}"],
+            [f"zip = {self.one_of('enumerate', 'pick')}" if self.chance(0.3) else "pass"],
+            [f"list = {self.any_value()}" if self.chance(0.3) else "pass"],
+            [f"{group or 'log'}.reverse()"],
+            [f"log.append([{self.state_name()} for {self.state_name()} in {group or '()'}])"],
+            [f"for {self.state_name()} in {group or '()'}: pass"],
+            [f"log.append({{b: {self.state_name()}.text()[-3:] for b in words}})"],
             [f"if (late := {self.text(1)}): log.append(late)".replace("\n", " ")],
             [f"log.append([{self.any_value()}, {self.any_value()}])"],
             [f"for log[-1:] in [[1], [2]]: {self.state_name()} += 'z'"],

@@ -85,7 +85,15 @@ def statement_starts(source: str) -> dict[int, int]:
 
 
 def same(eager: dict[str, Any], compiled: dict[str, Any], source: str) -> bool:
-    """Whether two runs agree. Of an error in a statement of several lines, the compiled run may name another line."""
+    """Whether two runs agree, but for what compiled programs do not promise.
+
+    Of an error in a statement of several lines, a compiled run may name another line. That a part of an append is no
+    text is found when all parts have been evaluated, so that another part may fail first.
+    """
+    if eager == compiled:
+        return True
+    if eager["message"].startswith("a prompt takes text and expressions") and compiled["line"] is not None:
+        return True
     starts = statement_starts(source)
     left, right = ({**found, "line": _beginning(found["line"], starts)} for found in (eager, compiled))
     free = re.fullmatch(r"cannot access free variable ('.*') where it is not .* in enclosing scope", left["message"])
@@ -123,7 +131,8 @@ def check(seed: int, open_: Any = ScriptedBackend) -> None:
     found = failure(source, seed, open_)
     if found is not None:
         small = minimize(source, lambda text: "def main(" in text and kind(failure(text, seed, open_)) == kind(found))
-        pytest.fail(f"program {seed}\n{small}\n\n{failure(small, seed, open_)}", pytrace=False)
+        now = failure(small, seed, open_) or f"{found}\n(it does not fail every time)"
+        pytest.fail(f"program {seed}\n{small}\n\n{now}", pytrace=False)
 
 
 def failure(source: str, seed: int, open_: Any = ScriptedBackend) -> str | None:
