@@ -282,8 +282,8 @@ def _without_prefix(inner: Inner, parts: Mapping[str, Any]) -> Inner:
 def _is_prefix(part: Mapping[str, Any]) -> bool:
     """Whether a stage of a tokenizer puts a space before every text."""
     if part["type"] == "Metaspace":
-        return part.get("prepend_scheme", "always") != "never"
-    return bool(part["type"] == "Prepend" or part.get("add_prefix_space"))
+        return bool(part.get("prepend_scheme", "always") != "never")
+    return part["type"] == "Prepend" or bool(part.get("add_prefix_space"))
 
 
 def _members(parts: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
