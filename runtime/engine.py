@@ -7,6 +7,7 @@ All state belongs to the thread that steps; `submit` and `cancel` only leave a n
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import secrets
@@ -147,6 +148,8 @@ class Engine:
         if self._closed:
             raise UsageError("the engine was closed", help="make a new one")
         if self._thread is None:
+            # Python must not end in the middle of a step: it stops the thread in a place where C++ then aborts.
+            atexit.register(self.close)
             self._thread = threading.Thread(target=self._serve, name="ramify-engine", daemon=True)
             self._thread.start()
 
@@ -235,6 +238,7 @@ class Engine:
             with self._wakeup:
                 self._closed = True
             self._fail_all(_engine_closed)
+            atexit.unregister(self.close)
 
     def _step_or_fail(self) -> bool:
         try:

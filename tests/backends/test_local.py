@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,22 @@ def chat(s: rf.State, question: str) -> Any:
     s += rf.user("Sure?")
     s += rf.assistant(rf.select("sure", ["yes", "no", "not at all"]))
     return s["answer"], s["sure"]
+
+
+def test_python_may_end_while_the_engine_works() -> None:
+    code = f"""
+import time
+from ramify.backends.local import LocalBackend
+from ramify.runtime.request import EngineRequest, SamplingParams
+backend = LocalBackend({str(WEIGHTS)!r}, device="cpu")
+for i in range(8):
+    params = SamplingParams(max_tokens=2000, ignore_eos=True)
+    backend.engine.submit(EngineRequest([5, i], params, lambda event: None))
+while backend.stats().generated_tokens < 20:
+    time.sleep(0.01)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("eager", [True, False])
