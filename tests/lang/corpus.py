@@ -624,3 +624,147 @@ def for_else(s):
     else:
         s += "else"
     return s.text()
+
+
+# What generated programs have found, made small.
+
+
+@case(flag=True)
+@case(flag=False)
+@rf.program
+def branches_of_elif(s, flag):
+    seen = []
+    if flag:
+        s += "if" + rf.gen("x", max_tokens=1)
+    elif not flag:
+        seen.append("elif")
+    else:
+        seen.append("never")
+    return seen, s.text()
+
+
+@case(n=2)
+@rf.program
+def a_parameter_becomes_a_state(s, n):
+    forks = s.fork(n)
+    for n, word in zip(forks, ["a", "b"], strict=True):
+        n += word
+    return n.text()
+
+
+@case()
+@rf.program
+def bound_in_an_expression(s):
+    first: object = (second := s)
+    second += "one" + rf.gen("x", max_tokens=1)
+    try:
+        third = fourth = second
+    finally:
+        first += "two"
+    fourth += third["x"]
+    return s.text(), first is fourth
+
+
+@case(flag=False)
+@rf.program
+def bound_in_one_branch_of_an_expression(s, flag):
+    said = ask(s.copy(), "why?") if flag else (word := "no")
+    s += said + word
+    return s.text()
+
+
+@case(flag=True)
+@rf.program
+def a_conditional_state_for_a_helper(s, flag):
+    other = s.copy()
+    first_or_second(s if flag else other, other, flag) and None
+    return ask(s if flag else other, "who?"), other.text()
+
+
+def first_or_second(first: Any, second: Any, flag: Any) -> Any:
+    first += "f" + rf.gen("x", max_tokens=1)
+    return first if flag else second
+
+
+@case()
+@rf.program
+def fields_are_formatted_in_order(s):
+    items = ["a"]
+
+    def grow(state):
+        items.append(state["x"])
+        return len(items)
+
+    s += "o" + rf.gen("x", max_tokens=1)
+    s += f"{items}{grow(s)!s:>3}{items!r}" + f"{len(items)}{ask(s, str(items))}{s['x']}"
+    return s.text(), f"{s['x']!r:>{len(items) + 20}}|{items[0]}é{ask(s, 'q')!r}"
+
+
+@case(raises=UnboundLocalError)
+@rf.program
+def the_first_error_counts(s, flag=False):
+    if flag:
+        word = "never"
+    return f"{word}{s['nothing']}"
+
+
+@case()
+@rf.program
+def definitions_are_shared(s):
+    def size(state):
+        return len(state["x"])
+
+    s += "d" + rf.gen("x", max_tokens=1)
+
+    class Sized:
+        of_state = size(s)
+
+        def get(self):
+            return size(s) + self.of_state
+
+    s += rf.gen("x", max_tokens=2)
+    return Sized().get(), Sized.get.__qualname__
+
+
+@case(raises=UnboundLocalError)
+@rf.program
+def an_empty_box(s):
+    if not s.text():
+        s += "e"
+    else:
+        word = "never"
+    late = lambda: word  # noqa: E731
+    return word, late
+
+
+@case()
+@rf.program
+def lists_of_states_that_change(s):
+    states = [s, s.copy()]
+    states[0] += "a" + rf.gen("x", max_tokens=1)
+    alias_of = states
+    alias_of[1] = "plain"
+    states.append("more")
+    out = []
+    for each in states:
+        each += "!"
+        out.append(each if isinstance(each, str) else each.text())
+    return out
+
+
+@case()
+@rf.program
+def a_shadowed_builtin(s):
+    def zip(*parts):
+        return [(len(parts), "w")]
+
+    for number, word in zip(s.fork(2), "ab"):
+        number += 1
+        s += f"{number}{word}"
+    return s.text()
+
+
+@case(raises=TypeError)
+@rf.program
+def a_number_in_an_append(s):
+    s += "a" + rf.gen("x", max_tokens=1) + 5
