@@ -42,7 +42,10 @@ def repl_command(given: argparse.Namespace) -> int:
 
 
 def read_lines(lines: Iterable[str], session: Session, commands: Commands) -> None:
-    """Execute inputs that come line by line: a block ends with an empty line, or with a line that is not part of it."""
+    """Execute inputs that come line by line: a block ends before a line that is not part of it.
+
+    An empty line does not end it, since code that was written in a file has such lines inside its functions.
+    """
     text = ""
     for line in lines:
         line = line.rstrip("\r\n")
@@ -55,7 +58,7 @@ def read_lines(lines: Iterable[str], session: Session, commands: Commands) -> No
         text = f"{text}\n{line}" if text else line
         if not text.strip():
             text = ""
-        elif session.is_complete(text):
+        elif line.strip() and session.is_complete(text):
             session.execute(text)
             text = ""
     if text:

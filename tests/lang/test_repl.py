@@ -67,7 +67,7 @@ def test_values_and_names(type_in: Type) -> None:
     assert type_in("1 + 2\nx = 4\nx\nNone\n'a'; _\n") == "3\n4\n'a'\n'a'\n"
 
 
-def test_blocks_end_with_an_empty_line_or_a_dedent(type_in: Type) -> None:
+def test_blocks_end_before_what_is_no_part_of_them(type_in: Type) -> None:
     assert type_in("for i in range(2):\n    i\n\n") == "0\n1\n"
     assert type_in("for i in range(2):\n    i\n'after'\n") == "0\n1\n'after'\n"
     assert type_in("if False:\n    1\nelse:\n    2\n'after'\n") == "2\n'after'\n"
@@ -76,6 +76,14 @@ def test_blocks_end_with_an_empty_line_or_a_dedent(type_in: Type) -> None:
     assert type_in("x = (1,\n2)\nx\ny = '''a\n\nb'''\ny\n") == "(1, 2)\n'a\\n\\nb'\n"
     assert type_in("if True:\n    1\n# a remark\n    2\n") == "1\n2\n"
     assert type_in("if True:\n    'no line end'") == "'no line end'\n"
+
+
+def test_blocks_may_hold_empty_lines(type_in: Type) -> None:
+    assert type_in("def f(x):\n    y = x + 1\n\n    return y\n\n\nf(1)\n") == "2\n"
+    assert type_in("if f(1) == 3:\n    'three'\n\nelse:\n    'other'\n\n:foo\n").startswith(
+        "'other'\nerror: there is no"
+    )
+    assert type_in('for n in range(2):\n    n\n\n"""a\n\nb"""\n') == "0\n1\n'a\\n\\nb'\n"
 
 
 def test_a_run_is_shown_as_it_goes(type_in: Type) -> None:
