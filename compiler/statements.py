@@ -290,12 +290,19 @@ def _other(low: Lowering, node: ast.stmt) -> None:
     temporaries: dict[str, Value] = {}
     lifted = copy.copy(node)
     for field in ("value", "test", "exc"):
-        if isinstance(child := getattr(lifted, field, None), ast.expr):
+        if isinstance(child := getattr(lifted, field, None), ast.expr) and _is_evaluated_first(low, node):
             setattr(lifted, field, lift(low, child, temporaries))
             break  # only what is evaluated first may be lifted
     code = ast.unparse(lifted) if temporaries else low.source.segment([node])
     low.block_op(code, [lifted], temporaries)
     return None
+
+
+def _is_evaluated_first(low: Lowering, node: ast.stmt) -> bool:
+    """Whether a statement evaluates its value before anything that may fail or be noticed."""
+    if not isinstance(node, ast.AugAssign):
+        return True
+    return isinstance(node.target, ast.Name) and node.target.id not in low.boxes and low.is_sure(node.target.id)
 
 
 def _keyword(node: ast.stmt) -> str:

@@ -44,7 +44,7 @@ class Execution:
         self._timeout = options.timeout
         self._routine: Routine[Any] | None = None
         self.context = Context(options.open_backend(), options.sampling, emit)
-        self.state = State(self.context.root())
+        self.state = self.context.state = State(self.context.root())
 
     def start(self) -> Pending[Run]:
         """Begin; the run comes on the loop thread and carries its error, if it has one. On the loop thread."""

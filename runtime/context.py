@@ -40,11 +40,12 @@ class Usage:
 
 
 class Read(NamedTuple):
-    """A value that a compiled program has read before it arrived, and where."""
+    """A value that a compiled program has read before it arrived, where, and what the run's state held then."""
 
     pending: Pending[Any]
     span: Span | None
     program: str
+    prompt: Prompt | None
 
     def failure(self) -> BaseException | None:
         """The error that it ended with, as raised where it was read."""
@@ -58,13 +59,13 @@ class Context:
     """An execution on `backend`, with `defaults` for what its gens do not say.
 
     stream: called with each StreamEvent, on the loop thread or a host thread; must not block. cancelled: why it was
-    cancelled, if it was. reads: values that the program has read before they arrived (compiled runs only). marked: the
-    last error that was given its place in the program.
+    cancelled, if it was. state: the cell that the run began with, if it has one. reads: values that the program has
+    read before they arrived (compiled runs only). marked: the last error that was given its place in the program.
     """
 
     __slots__ = (
         "_branches", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
-        "host_context", "in_flight", "marked", "on_cancel", "reads", "stream", "streams", "usage",
+        "host_context", "in_flight", "marked", "on_cancel", "reads", "state", "stream", "streams", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class Context:
         self.usage = Usage()
         self.calls: list[Generation] = []
         self.reads: list[Read] = []
+        self.state: Any = None
         self.in_flight = 0
         self._num_checked = 0
         self.marked: BaseException | None = None
@@ -196,6 +198,8 @@ class Context:
         for read in self.reads:
             await Settled(read.pending)
             if read.pending.error is not None:
+                if read.prompt is not None:
+                    self.state.prompt = read.prompt  # an eager run would have appended nothing since
                 return read.failure()
         return None
 

@@ -40,7 +40,9 @@ def in_pool(frame: Frame, function: Callable[..., Any], *args: Any) -> Pending[A
 def _read(frame: Frame, value: Any, op: Op) -> Any:
     """Remember a value that the program has read before it arrived: an eager run would have met its error here."""
     if isinstance(value, Pending):
-        frame.context.reads.append(Read(value, op.span, frame.function.python_name))
+        context = frame.context
+        held = None if context.state is None else context.state.prompt
+        context.reads.append(Read(value, op.span, frame.function.python_name, held))
     return value
 
 

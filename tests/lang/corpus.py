@@ -764,6 +764,23 @@ def a_shadowed_builtin(s):
     return s.text()
 
 
+@case(raises=UnboundLocalError)
+@rf.program
+def the_target_is_evaluated_first(s, flag=False):
+    if flag:
+        states = {"a": s}
+    states["a"] += "b" + s["nothing"]
+
+
+@case(raises=ValueError)
+@rf.program
+def nothing_is_appended_after_a_failed_read(s):
+    s += "n: " + rf.gen("n", max_tokens=2, dtype=int)
+    number = s["n"]
+    s += "more" + rf.gen("x", max_tokens=1)
+    return number
+
+
 @case(raises=TypeError)
 @rf.program
 def a_number_in_an_append(s):

@@ -397,7 +397,7 @@ class Generator:
                 'rf.gen("x", max_tokens=1, stop="a")',
                 'rf.gen(**{"name": "x", "max_tokens": 1})',
                 f'rf.gen_string("x", max_tokens={tokens})',
-                'rf.gen("x", dtype=int, max_tokens=1)' if self.chance(0.05) else f'rf.gen("x", max_tokens={tokens})',
+                'rf.gen("x", dtype=int, max_tokens=1)' if self.chance(0.2) else f'rf.gen("x", max_tokens={tokens})',
             )
         )
 
