@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from pathlib import Path
 
@@ -48,6 +49,24 @@ def close_backends() -> None:
         for backend in _opened.values():
             backend.close()
         _opened.clear()
+
+
+def _forget() -> None:
+    """A forked child has the engines' memory but not their threads; it opens its own.
+
+    OpenMP's threads are gone too, and torch would wait for them forever, so it computes on one thread there.
+    """
+    global _opening
+    _opening = threading.RLock()
+    if _opened:
+        import torch
+
+        _opened.clear()
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _directory(spec: str | Path) -> Path:

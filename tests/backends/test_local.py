@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -168,3 +169,27 @@ def test_directories_that_are_no_models(tmp_path: Path) -> None:
 
 def test_the_embedded_model_is_opened_once() -> None:
     assert open_backend("tiny") is open_backend(str(WEIGHTS))
+
+
+FORKED = """
+import os
+import ramify as rf
+
+@rf.program
+def ask(s):
+    s += "2 + 2 =" + rf.gen("x", max_tokens=2)
+    return s["x"]
+
+here = ask.run().value
+child = os.fork()
+if not child:
+    os._exit(0 if ask.run().value == here else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_opens_the_model_anew(tmp_path: Path) -> None:
+    (tmp_path / "forked.py").write_text(FORKED)
+    done = subprocess.run([sys.executable, "-W", "ignore", "forked.py"], cwd=tmp_path, timeout=60)
+    assert done.returncode == 0
