@@ -26,7 +26,8 @@ TokenArray: TypeAlias = NDArray[np.int64]
 class Node:
     """A run of tokens below `parent`, at the positions [start, end) of every prompt that passes through it.
 
-    locks: how many users hold this node or one below it; a locked node is not evicted.
+    locks: how many users hold this node or one below it; a locked node is not evicted. queued: whether it is in the
+    tree's queue of leaves to evict.
     """
 
     tokens: TokenArray
@@ -36,6 +37,7 @@ class Node:
     children: dict[int, Node] = field(default_factory=dict)
     locks: int = 0
     last_used: int = 0
+    queued: bool = False
 
     @property
     def end(self) -> int:
@@ -74,6 +76,8 @@ class RadixTree:
         self.evicted_tokens = 0
         self._roots: dict[int, Node] = {}
         self._clock = 0
+        # A heap with every evictable node in it, by the key it had when it was put there; keys only grow.
+        self._leaves: list[tuple[tuple[int, int], Node]] = []
 
     @property
     def evictable_tokens(self) -> int:
@@ -103,6 +107,7 @@ class RadixTree:
             parent = self._add(parent, tokens[present:].copy(), self._drop_front(extent, present))
         assert parent is not None
         self._touch(parent)
+        self._queue(parent)
         return parent
 
     def lock(self, node: Node | None) -> None:
@@ -117,6 +122,7 @@ class RadixTree:
             assert step.locks > 0, "a node is unlocked more often than it was locked"
             step.locks -= 1
             self.locked_tokens -= len(step.tokens) if step.locks == 0 else 0
+            self._queue(step)
 
     def evict(self, num_tokens: int) -> int:
         """Drops unlocked leaves until the pool has `num_tokens` more free, or none is left; returns how many it gained.
@@ -124,14 +130,11 @@ class RadixTree:
         A leaf that shares its storage with a node that stays frees nothing by itself, so more may go than was asked.
         """
         before = self.pool.free
-        leaves = [(self._eviction_key(node), node) for node in self.nodes() if _is_evictable(node)]
-        heapq.heapify(leaves)
-        while leaves and self.pool.free < before + num_tokens:
-            _, node = heapq.heappop(leaves)
+        while self.pool.free < before + num_tokens and (node := self._pop_least()) is not None:
             parent = node.parent
             self._remove(node)
-            if parent is not None and _is_evictable(parent):
-                heapq.heappush(leaves, (self._eviction_key(parent), parent))
+            if parent is not None:
+                self._queue(parent)
         return self.pool.free - before
 
     def clear(self) -> int:
@@ -165,6 +168,8 @@ class RadixTree:
         assert self.num_nodes == len(nodes), f"{self.num_nodes} nodes are counted, {len(nodes)} are in the tree"
         assert self.num_tokens == lengths, f"{self.num_tokens} tokens are counted, nodes hold {lengths}"
         assert self.locked_tokens == locked, f"{self.locked_tokens} tokens are counted as locked, {locked} are"
+        assert all(node.queued for node in nodes if _is_evictable(node)), "a leaf is not in the queue of eviction"
+        assert len(self._leaves) == sum(node.queued for node in nodes), "the queue of eviction holds a node twice"
         assert len({id(node.extent) for node in nodes}) == len(nodes), "two nodes own one extent"
         assert lengths <= self.pool.used, f"nodes hold {lengths} tokens, the pool only {self.pool.used}"
         self.pool.check()
@@ -175,6 +180,22 @@ class RadixTree:
         Leaves that were last used in the same step are told apart by depth, so that the order is total.
         """
         return node.last_used, -node.end
+
+    def _queue(self, node: Node) -> None:
+        """Puts a node that can be evicted into the queue, unless it is there already."""
+        if not node.queued and _is_evictable(node):
+            node.queued = True
+            heapq.heappush(self._leaves, (self._eviction_key(node), node))
+
+    def _pop_least(self) -> Node | None:
+        """The evictable node with the smallest key, taken out of the queue; None when there is none."""
+        while self._leaves:
+            key, node = heapq.heappop(self._leaves)
+            node.queued = False
+            if _is_evictable(node) and key == self._eviction_key(node):
+                return node
+            self._queue(node)
+        return None
 
     def _children(self, node: Node | None) -> dict[int, Node]:
         return self._roots if node is None else node.children

@@ -103,6 +103,23 @@ def test_eviction_takes_the_least_recently_used_leaf_first_and_no_more_than_need
     tree.check()
 
 
+def test_eviction_looks_at_few_nodes_of_a_large_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = new_tree(4000)
+    leaves = [add(tree, first, 1) for first in range(2000)]
+    for leaf in (*leaves[:5], leaves[0]):
+        tree.lock(leaf)
+        tree.match(array(int(leaf.tokens[0]), 1))
+        tree.unlock(leaf)
+    tree.check()
+    looked_at: list[Node] = []
+    eviction_key = tree._eviction_key
+    monkeypatch.setattr(tree, "_eviction_key", lambda node: (looked_at.append(node), eviction_key(node))[1])
+    assert tree.evict(4) == 4 and not {5, 6} & {tokens[0] for tokens in prefixes_of(tree)}
+    assert len(looked_at) < 20
+    assert {0, 1, 2, 3, 4, 7} <= {tokens[0] for tokens in prefixes_of(tree)}
+    tree.check()
+
+
 def test_a_lock_keeps_the_whole_path() -> None:
     tree = new_tree()
     leaf = add(tree, 1, 2, 3)
