@@ -174,7 +174,7 @@ WRONG = {
     "run programs.py:ask --data rows.jsonl --resume": (
         "--resume and --overwrite need --out, the file that the rows are in"
     ),
-    "run programs.py:ask --arg question=1 --temperature -1": "temperature must be >= 0, got -1.0",
+    "run programs.py:ask --arg question=1 --temperature -1": "temperature must be >= 0 and finite, got -1.0",
     "run programs.py:ask --arg question=1 --model scripted:x": (
         "the model 'scripted:x' has no delay in seconds after the colon"
     ),
