@@ -20,7 +20,7 @@ def read_rows(path: Path, loaded: Loaded) -> list[Row]:
 
     Raises UsageError that names the line or row which is no object, and what `load_rows` raises.
     """
-    if not path.is_file():
+    if not path.exists():  # a pipe, as in `--data <(...)`, is as good as a file
         raise UsageError(f"there is no data file {str(path)!r}")
     if loaded.load_rows is not None:
         made = loaded.load_rows(path)

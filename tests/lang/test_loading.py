@@ -6,7 +6,9 @@ import dataclasses
 import enum
 import json
 import math
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,14 @@ def test_rows_of_both_forms(two: Any, write: Any) -> None:
     lines = write('\ufeff{"a": 1}\n\n{"a": "\u2028"}\n', "rows.jsonl")
     assert read_rows(lines, two) == [{"a": 1}, {"a": "\u2028"}]
     assert read_rows(write(' [{"a": 1}]', "rows.json"), two) == [{"a": 1}]
+
+
+def test_rows_from_a_pipe(two: Any, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    writer = threading.Thread(target=pipe.write_text, args=('{"a": 1}\n',))
+    writer.start()
+    assert read_rows(pipe, two) == [{"a": 1}]
+    writer.join()
 
 
 def test_rows_that_are_none(two: Any, write: Any, tmp_path: Path) -> None:
