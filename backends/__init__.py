@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from functools import lru_cache
 from pathlib import Path
 
 from ..ir.errors import UsageError
@@ -13,12 +14,14 @@ from ..runtime.backend import Backend
 _opened: dict[str, Backend] = {}
 _opening = threading.RLock()
 TINY = "tiny"
+SCRIPTED = "scripted"
 
 
 def open_backend(spec: str | Path | Backend) -> Backend:
-    """The backend that `spec` names: "tiny" (the embedded model), a model directory, or a backend itself.
+    """The backend that `spec` names: "tiny" (the embedded model), a model directory, "scripted" or a backend itself.
 
-    One that was opened before is given again, so that all runs share its cache. Raises UsageError, ModelError.
+    "scripted" needs no model, for tests of a program's flow; "scripted:0.5" takes half a second for each answer. One
+    that was opened before is given again, so that all runs share its cache. Raises UsageError, ModelError.
     """
     if not isinstance(spec, str | Path):
         if not hasattr(spec, "generate"):
@@ -27,6 +30,9 @@ def open_backend(spec: str | Path | Backend) -> Backend:
                 help='use "tiny" (the embedded model), or the path of a model directory in Hugging Face layout',
             )
         return spec
+    name, _, delay = str(spec).partition(":")
+    if name == SCRIPTED:
+        return _scripted(delay)
     directory = _directory(spec)
     with _opening:
         backend = _opened.get(str(directory))
@@ -41,6 +47,16 @@ def open_backend(spec: str | Path | Backend) -> Backend:
                 atexit.register(close_backends)  # an engine must not be in the middle of a step when Python ends
             backend = _opened[str(directory)] = LocalBackend(directory, dtype=dtype)
         return backend
+
+
+@lru_cache
+def _scripted(delay: str) -> Backend:
+    from .scripted import ScriptedBackend
+
+    try:
+        return ScriptedBackend(delay=float(delay or 0))
+    except ValueError:
+        raise UsageError(f"the model 'scripted:{delay}' has no delay in seconds after the colon") from None
 
 
 def close_backends() -> None:
@@ -77,5 +93,5 @@ def _directory(spec: str | Path) -> Path:
         return directory.resolve()
     raise UsageError(
         f"there is no backend {str(spec)!r}: it is neither a known name nor a directory",
-        help='use "tiny" (the embedded model), or the path of a model directory in Hugging Face layout',
+        help='use "tiny" (the embedded model), "scripted" (no model), or a model directory in Hugging Face layout',
     )

@@ -18,10 +18,8 @@ BANNER = "ramify {version}: Python with programs; :help lists the commands, Ctrl
 
 def repl_command(given: argparse.Namespace) -> int:
     """Read inputs until they end. Returns the exit code. Raises what loading the file raises."""
-    from .run_command import open_model
-
     if given.model is not None:
-        set_default_backend(open_model(given.model))
+        set_default_backend(given.model)
     session = Session(sys.stdout, debug=given.debug or wants_debug())
     if given.target is not None:
         path, name = split_target(given.target)

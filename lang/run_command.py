@@ -16,8 +16,6 @@ from .program import Program
 from .rendering import open_view, usage_line, value_text
 from .run import Run
 
-SCRIPTED = "scripted"
-
 
 def run_command(given: argparse.Namespace) -> int:
     """Run the program that is named, once or over the rows of --data. Returns the exit code."""
@@ -51,23 +49,10 @@ def configured(program: Program, given: argparse.Namespace) -> Program:
     options = {name: getattr(given, name) for name in ("temperature", "max_tokens", "seed")}
     options = {name: value for name, value in options.items() if value is not None}
     if given.model is not None:
-        options["backend"] = open_model(given.model)
+        options["backend"] = given.model
     if given.eager:
         options["eager"] = True
     return program.options(**options)
-
-
-def open_model(spec: str) -> Any:
-    """What `backend=` takes for a --model: `scripted` (or `scripted:SECONDS` per answer) needs no model, for tests."""
-    name, _, delay = spec.partition(":")
-    if name != SCRIPTED:
-        return spec
-    from ..backends.scripted import ScriptedBackend
-
-    try:
-        return ScriptedBackend(delay=float(delay or 0))
-    except ValueError:
-        raise UsageError(f"the model {spec!r} has no delay in seconds after the colon") from None
 
 
 def run_record(run: Run) -> dict[str, Any]:

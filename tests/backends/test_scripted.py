@@ -100,5 +100,10 @@ def test_a_closed_backend_refuses() -> None:
 def test_open_backend_takes_backends_and_names_what_it_does_not_know() -> None:
     backend = ScriptedBackend()
     assert open_backend(backend) is backend
+    assert isinstance(scripted := open_backend("scripted:0.5"), ScriptedBackend)
+    assert scripted.delay == 0.5
+    assert open_backend("scripted:0.5") is scripted is not open_backend("scripted")
+    with pytest.raises(UsageError, match="the model 'scripted:soon' has no delay in seconds after the colon"):
+        open_backend("scripted:soon")
     with pytest.raises(UsageError, match="no backend 'no/such/thing'"):
         open_backend("no/such/thing")
