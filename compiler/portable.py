@@ -14,6 +14,7 @@ import inspect
 import linecache
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -48,6 +49,7 @@ class _Packing:
 
     def add_value(self, name: str, value: Any, user: FunctionType) -> None:
         if getattr(value, "__ramify__", None) == "program":
+            _refuse_attributes(name, user)
             value = value.fn
         if isinstance(value, FunctionType) and value.__module__ == user.__module__:
             self.add_function(name, value)  # what stands beside the program travels with it
@@ -66,10 +68,21 @@ class _Packing:
             )
 
 
+def _refuse_attributes(name: str, user: FunctionType) -> None:
+    """Raises CompileError if the code uses a program otherwise than by calling it with a state: only that travels."""
+    steps = list(_instructions(user.__code__))
+    for step, after in pairwise(steps):
+        if step.argval == name and after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            raise CompileError(
+                f"{user.__name__} uses {name}.{after.argval}; of another program, only calls with a state can be saved",
+                help=f"call it as {name}(state, ...), or define {name} in a module that can be imported",
+            )
+
+
 def _surroundings(function: FunctionType) -> Iterator[tuple[str, Any]]:
     """The globals and closure variables that a function's code names, except builtins."""
     closure = inspect.getclosurevars(function).nonlocals
-    names = set(_names(function.__code__))
+    names = {step.argval for step in _instructions(function.__code__) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     for name in sorted(names | closure.keys()):
         if name in closure:
             yield name, closure[name]
@@ -77,12 +90,12 @@ def _surroundings(function: FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, function.__globals__[name]
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    """The global names that code, and the code nested in it, loads."""
-    yield from (step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
+    """The instructions of code and of the code nested in it."""
+    yield from dis.get_instructions(code)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant)
+            yield from _instructions(constant)
 
 
 def _importable(value: Any) -> str | None:

@@ -76,8 +76,9 @@ class RadixTree:
         self.evicted_tokens = 0
         self._roots: dict[int, Node] = {}
         self._clock = 0
-        # A heap with every evictable node in it, by the key it had when it was put there; keys only grow.
-        self._leaves: list[tuple[tuple[int, int], Node]] = []
+        # A heap with every evictable node in it, by the key it had when it was put there; keys only grow. The id keeps
+        # nodes from being compared, whatever the keys are.
+        self._leaves: list[tuple[tuple[int, int], int, Node]] = []
 
     @property
     def evictable_tokens(self) -> int:
@@ -185,12 +186,12 @@ class RadixTree:
         """Puts a node that can be evicted into the queue, unless it is there already."""
         if not node.queued and _is_evictable(node):
             node.queued = True
-            heapq.heappush(self._leaves, (self._eviction_key(node), node))
+            heapq.heappush(self._leaves, (self._eviction_key(node), id(node), node))
 
     def _pop_least(self) -> Node | None:
         """The evictable node with the smallest key, taken out of the queue; None when there is none."""
         while self._leaves:
-            key, node = heapq.heappop(self._leaves)
+            key, _, node = heapq.heappop(self._leaves)
             node.queued = False
             if _is_evictable(node) and key == self._eviction_key(node):
                 return node

@@ -45,6 +45,11 @@ def locked(s):
     s += str(id(LOCK))
 
 
+@rf.program
+def outer(s):
+    return survey.run(["a?"]).value
+
+
 def outside(program: Any, path: Path) -> rf.Program:
     """The program, saved and loaded again."""
     program.compile().save(path)
@@ -75,6 +80,11 @@ def test_what_cannot_travel_is_named(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="locked uses LOCK, a object, which cannot be saved"):
         locked.compile().save(tmp_path / "locked.ir")
     assert not (tmp_path / "locked.ir").exists()
+
+
+def test_a_program_that_runs_another_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=r"outer uses survey.run; .*only calls with a state can be saved"):
+        outer.compile().save(tmp_path / "outer.ir")
 
 
 def test_a_missing_import_is_named(tmp_path: Path) -> None:
