@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..ir.core import Module, Op, Region, Value
 from .rewrite import remove_ops, use_counts
 
-_SILENT = {"py.const", "py.unbound", "py.unbox", "cell.load", "prompt.empty", "prompt.role"}
+_SILENT = {"py.const", "py.unbound", "cell.load", "prompt.empty", "prompt.role"}
 
 
 def dce(module: Module) -> None:

@@ -275,13 +275,13 @@ def py_box(linker: Linker, op: Op) -> Step:
 
 def py_unbox(linker: Linker, op: Op) -> Step:
     (box,), result = linker.slots(op.operands), linker.slot(op.result)
-    empty = Unbound(op.operands[0].name)
+    variable = Unbound(op.operands[0].name)
 
     def step(frame: Frame) -> Waiting:
         try:
             frame.values[result] = frame.values[box].cell_contents
         except ValueError:
-            frame.values[result] = empty
+            raise variable.error() from None
         return None
 
     return step

@@ -766,6 +766,17 @@ def a_shadowed_builtin(s):
 
 @case(raises=UnboundLocalError)
 @rf.program
+def an_empty_box_is_read_where_it_is_assigned(s, flag=False):
+    if flag:
+        word = "never"
+    late = lambda: word  # noqa: E731
+    other = word
+    s += "text"
+    return other, late
+
+
+@case(raises=UnboundLocalError)
+@rf.program
 def the_target_is_evaluated_first(s, flag=False):
     if flag:
         states = {"a": s}

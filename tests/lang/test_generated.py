@@ -34,6 +34,7 @@ from .minimize import minimize
 COUNT = int(os.environ.get("RAMIFY_GENERATED", "2000"))
 FROM = int(os.environ.get("RAMIFY_GENERATED_FROM", "0"))
 BATCH = 100
+ON_THE_MODEL = 1_000_000  # seeds from here on are those of programs for the embedded model
 ARGUMENTS = {"log": [], "words": ["red", "é", ""], "n": 2, "flag": True}
 
 
@@ -53,6 +54,8 @@ def is_own(file: str) -> bool:
 def run(function: FunctionType, compiled: Linked | None, seed: int, backend: Backend) -> dict[str, Any]:
     arguments = copy.deepcopy(ARGUMENTS) | {"flag": seed % 2 == 0, "n": seed % 3}
     found = outcome(run_once(function, compiled, arguments, backend), is_own)
+    if found["line"] is not None and not isinstance(backend, ScriptedBackend):
+        found |= {"text": None, "vars": None}  # what had arrived when the program failed is a matter of time
     requests = sorted(backend.requests) if isinstance(backend, ScriptedBackend) and found["line"] is None else None
     return found | {"log": comparable(arguments["log"]), "requests": requests}
 
@@ -68,8 +71,10 @@ def link(lowered: Lowered, passes: Sequence[Pass]) -> Linked:
 
 
 def pipelines(seed: int) -> list[Sequence[Pass]]:
-    """The whole pipeline, and some of its passes in some order."""
+    """The whole pipeline, and (where runs are cheap) some of its passes in some order."""
     random = Random(seed)
+    if seed >= ON_THE_MODEL:
+        return [PIPELINE]
     return [PIPELINE, random.sample(PIPELINE, random.randint(0, len(PIPELINE)))]
 
 
@@ -160,5 +165,5 @@ def test_eager_equals_compiled(first: int) -> None:
 
 def test_eager_equals_compiled_on_the_embedded_model() -> None:
     backend = open_backend("tiny")
-    for seed in range(100_000, 100_100):
+    for seed in range(ON_THE_MODEL, ON_THE_MODEL + 100):
         check(seed, lambda: backend)
