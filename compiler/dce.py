@@ -1,15 +1,14 @@
 """Pass `dce`: drops ops whose results nobody uses and whose absence nobody can notice, and loop variables likewise.
 
-Only ops that can neither fail nor be seen are dropped: a host expression may raise, a read may name a variable that
-does not exist, and dropping a gen would change the run's usage, so those stay.
+Only ops declared `silent` are dropped, which can neither fail nor be seen: a host expression may raise, a read may
+name a variable that does not exist, and dropping a gen would change the run's usage, so those stay.
 """
 
 from __future__ import annotations
 
 from ..ir.core import Module, Op, Region, Value
+from ..ir.ops import OPS
 from .rewrite import remove_ops, use_counts
-
-_SILENT = {"py.const", "py.unbound", "cell.load", "prompt.empty", "prompt.role"}
 
 
 def dce(module: Module) -> None:
@@ -21,7 +20,7 @@ def dce(module: Module) -> None:
 
 def _drop_ops(body: Region) -> bool:
     counts = use_counts(body)
-    dead = [op for op in body.walk() if op.name in _SILENT and not any(counts[value] for value in op.results)]
+    dead = [op for op in body.walk() if OPS[op.name].silent and not any(counts[value] for value in op.results)]
     remove_ops(body, dead)
     return bool(dead)
 

@@ -14,8 +14,8 @@ class OpDef:
     """The declaration of one op.
 
     attrs: name -> kind ("str", "int", "bool", "strs", "dict", "json"; a trailing "?" makes it optional).
-    regions: how many. terminator: ends its region. effect: touches a cell, host state or the model's queue, so that it
-    must not be dropped or moved across other effects without proof. rule: the name of an extra check in verify.py.
+    regions: how many. terminator: ends its region. silent: can neither fail nor be seen, so that it may be dropped when
+    nobody uses its result. rule: the name of an extra check in verify.py.
     """
 
     name: str
@@ -25,15 +25,22 @@ class OpDef:
     attrs: dict[str, str] = field(default_factory=dict)
     regions: int = 0
     terminator: bool = False
-    effect: bool = False
+    silent: bool = False
     rule: str = ""
 
 
 _DECLARED = (
     # Prompts are values: each of these leaves its operand valid and makes a new prompt.
-    OpDef("prompt.empty", "", "prompt", "The prompt with no segments."),
+    OpDef("prompt.empty", "", "prompt", "The prompt with no segments.", silent=True),
     OpDef("prompt.append", "prompt, obj", "prompt", "Append a text or any value that renders as one (an expression)."),
-    OpDef("prompt.role", "prompt", "prompt", "Begin or end a chat message of a role.", {"role": "str", "mark": "str"}),
+    OpDef(
+        "prompt.role",
+        "prompt",
+        "prompt",
+        "Begin or end a chat message of a role.",
+        {"role": "str", "mark": "str"},
+        silent=True,
+    ),
     OpDef("prompt.image", "prompt, obj", "prompt", "Append an image (path or bytes)."),
     OpDef("prompt.bind", "prompt, obj", "prompt", "Bind a variable without appending text.", {"name": "str"}),
     OpDef("prompt.get", "prompt", "obj", "Read a variable; the value may still be on its way.", {"name": "str"}),
@@ -46,7 +53,6 @@ _DECLARED = (
         "A group of n new cells that hold this prompt, or that of this cell. With "
         "`joins` the group's join may store to the cell.",
         {"joins": "bool?"},
-        effect=True,
         rule="fork",
     ),
     # The model. `name` binds the result in the new prompt; `params` are constant arguments; `dynamic` names those that
@@ -57,7 +63,6 @@ _DECLARED = (
         "prompt",
         "Generate text after the prompt.",
         {"name": "str?", "params": "dict?", "dynamic": "strs?"},
-        effect=True,
         rule="dynamic",
     ),
     OpDef(
@@ -66,27 +71,27 @@ _DECLARED = (
         "prompt",
         "Append the most likely of a list of choices.",
         {"name": "str?", "params": "dict?", "dynamic": "strs?"},
-        effect=True,
         rule="dynamic",
     ),
     # Cells: the user's State objects.
-    OpDef("cell.new", "prompt", "cell", "A new cell that holds the prompt.", effect=True),
-    OpDef("cell.load", "cell", "prompt", "The prompt a cell holds now.", effect=True),
-    OpDef("cell.store", "cell, prompt", "", "Make a cell hold another prompt.", effect=True),
+    OpDef("cell.new", "prompt", "cell", "A new cell that holds the prompt."),
+    OpDef("cell.load", "cell", "prompt", "The prompt a cell holds now.", silent=True),
+    OpDef("cell.store", "cell, prompt", "", "Make a cell hold another prompt."),
     OpDef("cell.of", "obj", "cell", "Check that a host value is a State."),
     # Host code, executed by CPython. `code` is the user's source text; `inputs` names the operands, then come the
     # boxes of `captures`. A lazy expression may be evaluated later, once its inputs have arrived.
-    OpDef("py.const", "", "obj", "A constant.", {"value": "json"}),
-    OpDef("py.unbound", "", "obj", "The state of a local variable before it is assigned.", {"name": "str"}),
-    OpDef("py.box", "obj", "obj", "A variable shared with nested functions.", {"name": "str"}, effect=True),
-    OpDef("py.unbox", "obj", "obj", "The value in a box.", effect=True),
+    OpDef("py.const", "", "obj", "A constant.", {"value": "json"}, silent=True),
+    OpDef(
+        "py.unbound", "", "obj", "The state of a local variable before it is assigned.", {"name": "str"}, silent=True
+    ),
+    OpDef("py.box", "obj", "obj", "A variable shared with nested functions.", {"name": "str"}),
+    OpDef("py.unbox", "obj", "obj", "The value in a box."),
     OpDef(
         "py.expr",
         "obj...",
         "obj",
         "Evaluate an expression. States named in `reads` are only read by it.",
         {"code": "str", "inputs": "strs", "captures": "strs?", "reads": "strs?", "lazy": "bool?"},
-        effect=True,
         rule="host",
     ),
     OpDef(
@@ -96,7 +101,6 @@ _DECLARED = (
         "Execute statements; results are the variables in `outputs`. With `signals`, two "
         "more results follow: None, 'return', 'break' or 'continue', and the returned value.",
         {"code": "str", "inputs": "strs", "captures": "strs?", "reads": "strs?", "outputs": "strs", "signals": "bool?"},
-        effect=True,
         rule="host",
     ),
     OpDef(
@@ -105,12 +109,11 @@ _DECLARED = (
         "obj",
         "Run the Python body of a function of this module as it is (eagerly).",
         {"callee": "str"},
-        effect=True,
         rule="callee",
     ),
-    OpDef("py.list", "", "obj", "A new list that a comprehension fills.", effect=True),
-    OpDef("py.push", "obj, obj", "", "Append to such a list; the item may still be on its way.", effect=True),
-    OpDef("py.collect", "obj", "obj", "The list with every item arrived.", effect=True),
+    OpDef("py.list", "", "obj", "A new list that a comprehension fills."),
+    OpDef("py.push", "obj, obj", "", "Append to such a list; the item may still be on its way."),
+    OpDef("py.collect", "obj", "obj", "The list with every item arrived."),
     # Control flow. Loops carry values: operands after the fixed ones start them, region arguments hold them,
     # terminators pass them on, results are their last values.
     OpDef(
@@ -119,7 +122,6 @@ _DECLARED = (
         "*",
         "Run the first region if the condition is true, else the second.",
         regions=2,
-        effect=True,
         rule="if",
     ),
     OpDef(
@@ -128,7 +130,6 @@ _DECLARED = (
         "*",
         "Run the region for each item; its first argument is the item.",
         regions=1,
-        effect=True,
         rule="for",
     ),
     OpDef(
@@ -137,7 +138,6 @@ _DECLARED = (
         "*",
         "Region 0 ends in flow.condition, region 1 is the body.",
         regions=2,
-        effect=True,
         rule="while",
     ),
     OpDef(
@@ -146,7 +146,6 @@ _DECLARED = (
         "obj",
         "Call a function of this module; `keywords` names the last operands.",
         {"callee": "str", "keywords": "strs?"},
-        effect=True,
         rule="call",
     ),
     OpDef("flow.yield", "obj...", "", "End a region of flow.if, or a loop body, with its values.", terminator=True),

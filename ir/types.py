@@ -28,8 +28,3 @@ TEXT = Type("text")
 OBJ = Type("obj")
 CELL = Type("cell")
 KINDS = ("prompt", "text", "obj", "cell", "list")
-
-
-def list_of(element: Type) -> Type:
-    """The type of lists of `element`."""
-    return Type("list", element)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Execution:
     """One run in the making. `emit` takes its stream events, on any thread."""
 
-    __slots__ = ("_arguments", "_compiled", "_function", "_routine", "_timeout", "context", "state")
+    __slots__ = ("_arguments", "_compiled", "_function", "_timeout", "context", "state")
 
     def __init__(
         self,
@@ -42,7 +42,6 @@ class Execution:
         self._compiled = compiled
         self._arguments = arguments
         self._timeout = options.timeout
-        self._routine: Routine[Any] | None = None
         self.context = Context(options.open_backend(), options.sampling, emit)
         self.state = self.context.state = State(self.context.root())
 
@@ -50,7 +49,6 @@ class Execution:
         """Begin; the run comes on the loop thread and carries its error, if it has one. On the loop thread."""
         outcome: Pending[Run] = Pending()
         body = Routine(self._body())
-        self._routine = body
         self.context.on_cancel = body.cancel
         timer = self._set_timer()
 
