@@ -415,9 +415,9 @@ def test_a_fault_of_the_engine_itself_reaches_everybody(monkeypatch: pytest.Monk
 
     original = engine._scheduler.admit
     monkeypatch.setattr(engine._scheduler, "admit", broken)
-    engine.start()
     first, second = Waiter(PROMPT, max_tokens=3), Waiter(PROMPT, max_tokens=3)
-    engine.submit(first.request)
+    engine.submit(first.request)  # before the thread runs, so that its first step has the request
+    engine.start()
     assert "ZeroDivisionError: a bug" in str(first.wait().error)
     engine.submit(second.request)
     assert second.wait().done.token_ids == expected_tokens(PROMPT, 3)
