@@ -2,9 +2,9 @@
 
 A cell escapes when anything but a load, a store, a fork that is never joined or a reading host op uses it. For each of
 the others every load is replaced by the prompt that the cell holds there; ifs and loops that store to it carry the
-prompt along. Cells made by `cell.new` vanish. The entry's parameter belongs to the run, which may look at it at any
-time and after an error, so its stores stay where they are. Parameters of helpers stay cells: a caller may hand over the
-same state twice.
+prompt along. Cells made by `cell.new` become `prompt.branch`. The entry's parameter belongs to the run, which may look
+at it at any time and after an error, so its stores stay where they are. Parameters of helpers stay cells: a caller may
+hand over the same state twice.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ def _promote_new(region: Region, function: Function) -> None:
         if op.name == "cell.new" and not _escapes(function.body, op.result):
             index = region.ops.index(op)
             rest = Region([], region.ops[index + 1 :])
-            _Promotion(function, op.result, keep_stores=False).region(rest, op.operands[0])
-            region.ops[index:] = rest.ops
+            # The branch stays: its number is part of what a seeded run draws there.
+            branch = Op("prompt.branch", [op.operands[0]], [Value(PROMPT, op.result.name)], span=op.span)
+            _Promotion(function, op.result, keep_stores=False).region(rest, branch.result)
+            region.ops[index:] = [branch, *rest.ops]
     for op in region.ops:
         for inner in op.regions:
             _promote_new(inner, function)

@@ -55,6 +55,7 @@ _DECLARED = (
         {"joins": "bool?"},
         rule="fork",
     ),
+    OpDef("prompt.branch", "prompt", "prompt", "A copy's prompt: the same, on a branch of its own."),
     # The model. `name` binds the result in the new prompt; `params` are constant arguments; `dynamic` names those that
     # come as operands after the fixed ones, in order.
     OpDef(

@@ -10,7 +10,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..ir.errors import Cancelled, RamifyError
@@ -22,6 +22,7 @@ from .loop import loop, post
 from .pending import Pending, Settled
 from .prompt import Prompt
 from .request import Done, SamplingParams
+from .seeds import gen_seed
 from .trail import mark
 
 _RELEASE_SECONDS = 5.0
@@ -102,7 +103,7 @@ class Context:
 
         Thread-safe. Raises RequestError for sampling parameters out of range.
         """
-        params = self._params(expression, where) if isinstance(expression, Gen) else None
+        params = self._params(prompt, expression, where) if isinstance(expression, Gen) else None
         generation = Generation(self, prompt, expression, params, where)
         self.calls.append(generation)
         before = prompt.arrived()
@@ -114,12 +115,15 @@ class Context:
             before.add_callback(lambda blocker: post(generation.parent_arrived, blocker))
         return node
 
-    def _params(self, expression: Gen, where: Where) -> SamplingParams:
+    def _params(self, prompt: Prompt, expression: Gen, where: Where) -> SamplingParams:
         try:
-            return sampling(self.defaults, expression.params)
+            params = sampling(self.defaults, expression.params)
         except RamifyError as error:
             error.span = span_of(where)
             raise
+        if self.defaults.seed is None or any(name == "seed" for name, _ in expression.params):
+            return params
+        return replace(params, seed=gen_seed(self.defaults.seed, prompt.branch, prompt.num_gens))
 
     def number_branches(self, path: tuple[int, ...], count: int) -> int:
         """The first of `count` fork numbers that are new below a path."""

@@ -42,12 +42,12 @@ class Prompt(Reading):
     value: by kind, the text (str or Pending), the Message, the Generation, the image, or the bound value.
     blocker: a Pending that is done once everything up to here has arrived; None when it has. bound: the nearest node
     that binds a variable. message: the begin mark of the last message; `open` says whether it has not ended. branch:
-    the path of forks that led here, for display only. tokens: a cache of prompt_tokens.
+    the path of forks that led here. num_gens: how many gens there are up to here. tokens: a cache of prompt_tokens.
     """
 
     __slots__ = (
-        "blocker", "bound", "branch", "children", "context", "kind", "message", "name", "open", "parent", "tokens",
-        "value",
+        "blocker", "bound", "branch", "children", "context", "kind", "message", "name", "num_gens", "open", "parent",
+        "tokens", "value",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,7 @@ class Prompt(Reading):
             self.message: Message | None = None
             self.open = False
             self.branch: tuple[int, ...] = ()
+            self.num_gens = 0
             self.blocker = blocker
             return
         parent.children += 1
@@ -78,6 +79,7 @@ class Prompt(Reading):
         self.message = parent.message
         self.open = parent.open
         self.branch = parent.branch
+        self.num_gens = parent.num_gens + (kind == "gen")
         self.blocker = parent.arrived() if blocker is None else blocker
 
     @property

@@ -195,6 +195,16 @@ def _select(given: Mapping[str, Any]) -> Expression:
     return build_select(given.get("name"), given.get("choices"), given.get("choices_method"))
 
 
+def prompt_branch(linker: Linker, op: Op) -> Step:
+    (before,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        (frame.values[result],) = frame.values[before].fork(1)
+        return None
+
+    return step
+
+
 def lm_gen(linker: Linker, op: Op) -> Step:
     return _lm(linker, op, _gen)
 
@@ -431,6 +441,7 @@ MAKERS: dict[str, Maker] = {
     "prompt.role": prompt_role,
     "prompt.image": prompt_image,
     "prompt.bind": prompt_bind,
+    "prompt.branch": prompt_branch,
     "prompt.get": prompt_get,
     "prompt.text": prompt_text,
     "prompt.messages": prompt_messages,

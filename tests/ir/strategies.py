@@ -182,6 +182,9 @@ class _Grower:
         role, mark = self.draw(st.sampled_from(["user", "assistant"])), self.draw(st.sampled_from(["begin", "end"]))
         self.emit("prompt.role", self.pick("prompt"), roles=["prompt"], role=role, mark=mark)
 
+    def copy(self) -> None:
+        self.emit("prompt.branch", self.pick("prompt"), roles=["prompt"])
+
     def bind(self) -> None:
         name = self.draw(st.sampled_from(_VARIABLES))
         self.emit("prompt.bind", self.pick("prompt"), self.pick("obj"), roles=["prompt"], name=name)
@@ -339,6 +342,7 @@ _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.append,
     _Grower.image,
     _Grower.role,
+    _Grower.copy,
     _Grower.bind,
     _Grower.get,
     _Grower.messages,

@@ -19,6 +19,7 @@ from ramify.runtime.backend import Backend
 from ramify.runtime.interpreter import Interpreter
 from ramify.runtime.loop import loop
 from ramify.runtime.pending import Pending
+from ramify.runtime.request import SamplingParams
 
 TIMEOUT = 20.0
 
@@ -30,10 +31,17 @@ class Linked:
         self.interpreter = interpreter
 
 
-def run_once(function: FunctionType, compiled: Linked | None, arguments: dict[str, Any], backend: Backend) -> Run:
+def run_once(
+    function: FunctionType,
+    compiled: Linked | None,
+    arguments: dict[str, Any],
+    backend: Backend,
+    sampling: SamplingParams | None = None,
+) -> Run:
     """Run a function as a program: eagerly, or as the compiled module."""
     bound = Signature(function).bind((), arguments)
-    execution = Execution(function, compiled, bound, Options(backend=backend))  # type: ignore[arg-type]
+    options = Options(backend=backend, sampling=sampling or SamplingParams())
+    execution = Execution(function, compiled, bound, options)  # type: ignore[arg-type]
     if compiled is None:
         return execution.run_here()
     outcome: Pending[Run] = Pending()

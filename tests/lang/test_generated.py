@@ -26,6 +26,7 @@ from ramify.ir.verify import verify
 from ramify.lang.state import ForkGroup, State
 from ramify.runtime.backend import Backend
 from ramify.runtime.interpreter import Interpreter
+from ramify.runtime.request import SamplingParams
 
 from .comparing import Linked, comparable, outcome, run_once
 from .generated import GLOBALS, source_of
@@ -53,7 +54,8 @@ def is_own(file: str) -> bool:
 
 def run(function: FunctionType, compiled: Linked | None, seed: int, backend: Backend) -> dict[str, Any]:
     arguments = copy.deepcopy(ARGUMENTS) | {"flag": seed % 2 == 0, "n": seed % 3}
-    found = outcome(run_once(function, compiled, arguments, backend), is_own)
+    sampling = SamplingParams(temperature=0.8, seed=seed) if seed % 2 else SamplingParams()
+    found = outcome(run_once(function, compiled, arguments, backend, sampling), is_own)
     if found["line"] is not None and not isinstance(backend, ScriptedBackend):
         found |= {"text": None, "vars": None}  # what had arrived when the program failed is a matter of time
     requests = sorted(backend.requests) if isinstance(backend, ScriptedBackend) and found["line"] is None else None
