@@ -17,6 +17,7 @@ from ..ir.errors import UsageError
 from ..runtime.backend import Chat, Sink
 from ..runtime.chat import DEFAULT_CHAT
 from ..runtime.engine import Engine, EngineStats
+from ..runtime.features import SAMPLING
 from ..runtime.hostpool import host_pool
 from ..runtime.loop import loop, post
 from ..runtime.models import load_model
@@ -36,6 +37,8 @@ class LocalBackend:
     dtype: None is the checkpoint's. kv_tokens: how many tokens of KV are kept; None is sized by the free memory. check:
     verify the engine's accounting whenever it is idle. Raises ModelError for a directory that cannot be loaded.
     """
+
+    features = SAMPLING | {"select"}
 
     def __init__(
         self,

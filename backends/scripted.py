@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
 from ..ir.errors import BackendError
 from ..runtime.backend import Chat, Sink
 from ..runtime.chat import ChatFormat
+from ..runtime.features import SAMPLING
 from ..runtime.loop import loop, post
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, Failed, FinishReason, SamplingParams, TokenLogprob
@@ -60,15 +61,23 @@ class ScriptedBackend:
     """Answers with `reply(prompt text, params)`, after `delay` seconds; an exception it returns or raises fails.
 
     select takes the choice with the highest `score(prompt text, choice)`. Both functions are called on the loop thread
-    and must not block. requests: the prompt texts of all requests so far, in the order they came.
+    and must not block. features: what it claims to do; what is missing is refused. requests: the prompt texts of all
+    requests so far, in the order they came.
     """
 
     name = "scripted"
 
     def __init__(
-        self, reply: Reply = hash_reply, *, score: Score = hash_score, delay: float = 0.0, chat: Chat = MARKS
+        self,
+        reply: Reply = hash_reply,
+        *,
+        score: Score = hash_score,
+        delay: float = 0.0,
+        chat: Chat = MARKS,
+        features: Iterable[str] = SAMPLING | {"select"},
     ) -> None:
         self.chat = chat
+        self.features = frozenset(features)
         self.reply = reply
         self.score = score
         self.delay = delay

@@ -49,6 +49,9 @@ class Backend(Protocol):
     def name(self) -> str: ...
     @property
     def chat(self) -> Chat: ...
+    @property
+    def features(self) -> frozenset[str]:
+        """What it can do beyond plain generation: names of runtime/features.py. The rest is refused at the append."""
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Handle:
         """Generate text after the prompt; `sink` gets Deltas and at last Done or Failed."""

@@ -17,6 +17,7 @@ from ..ir.errors import Cancelled, RamifyError
 from ..ir.span import Span
 from .backend import Backend
 from .expression import Gen, Select, Where, sampling, span_of
+from .features import require
 from .generation import Generation, GenRecord, StreamEvent
 from .loop import loop, post
 from .pending import Pending, Settled
@@ -101,9 +102,10 @@ class Context:
     def request(self, prompt: Prompt, expression: Gen | Select, where: Where) -> Prompt:
         """The prompt after a generation or choice, which starts as soon as the prompt before it is complete.
 
-        Thread-safe. Raises RequestError for sampling parameters out of range.
+        Thread-safe. Raises RequestError for sampling parameters out of range, Unsupported for what the backend lacks.
         """
         params = self._params(prompt, expression, where) if isinstance(expression, Gen) else None
+        require(self.backend, expression, params, where)
         generation = Generation(self, prompt, expression, params, where)
         self.calls.append(generation)
         before = prompt.arrived()

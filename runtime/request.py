@@ -56,6 +56,8 @@ class SamplingParams:
         ):
             if not holds:
                 raise RequestError(f"{name} must be {want}, got {value!r}")
+        if "" in self.stop:
+            raise RequestError("a stop string is empty", help="leave it out, or give the text that ends the output")
 
     def _check_types(self) -> None:
         """What is not a number would fail inside a step, and that fails everything in the batch."""

@@ -116,8 +116,6 @@ def _integers(token_ids: list[int]) -> TokenArray:
 
 
 def _check_stops(params: SamplingParams, vocab_size: int) -> None:
-    if "" in params.stop:
-        raise RequestError("a stop string is empty", help="leave it out, or give the text that should end the output")
     for token_id in params.stop_token_ids:
         if not 0 <= token_id < vocab_size:
             raise RequestError(f"stop token id {token_id} is outside the vocabulary of {vocab_size} tokens")

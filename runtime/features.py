@@ -1,0 +1,82 @@
+"""What a backend can do, by name, and the refusal of what it cannot.
+
+A request is checked where it is appended, before anything is sent, eagerly and compiled alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from ..ir.errors import Unsupported
+from .backend import Backend
+from .expression import Gen, Select, Where, span_of
+from .request import SamplingParams
+
+# Every feature, and what asks for it. Generating text with max_tokens, temperature, top_p and stop needs none.
+FEATURES = {
+    "select": "select()",
+    "score": "score()",
+    "images": "images",
+    "videos": "videos",
+    "logprobs": "logprobs",
+    "seed": "a seed",
+    "token_ids": "stop_token_ids",
+    "min_tokens": "min_tokens",
+    "ignore_eos": "ignore_eos",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "repetition_penalty": "repetition_penalty",
+    "regex": "regex",
+    "json_schema": "json_schema",
+    "grammar": "grammar",
+    "processors": "processors",
+}
+# The features of sampling, which a backend that samples by itself has.
+SAMPLING = frozenset(
+    (
+        "logprobs", "seed", "token_ids", "min_tokens", "ignore_eos", "top_k", "min_p",
+        "frequency_penalty", "presence_penalty", "repetition_penalty",
+    )
+)  # fmt: skip
+
+# Sampling parameters that ask for a feature as soon as they are not the default. The others need none, or have a rule.
+_BY_PARAMETER = {f.name: f.name for f in fields(SamplingParams) if f.name in FEATURES and f.name != "seed"} | {
+    "stop_token_ids": "token_ids"
+}
+_DEFAULTS = SamplingParams()
+
+
+def require(backend: Backend, expression: Gen | Select, params: SamplingParams | None, where: Where) -> None:
+    """Raises Unsupported, which points at `where`, unless the backend can serve an expression."""
+    for feature in _needs(expression, params):
+        require_feature(backend, feature, where)
+
+
+def require_feature(backend: Backend, feature: str, where: Where) -> None:
+    """Raises Unsupported unless the backend has a feature."""
+    if feature in backend.features:
+        return
+    raise Unsupported(
+        f"the backend {backend.name!r} cannot take {FEATURES[feature]}",
+        span=span_of(where),
+        help=f"leave it out, or run on a backend that has the feature {feature!r}",
+    )
+
+
+def _needs(expression: Gen | Select, params: SamplingParams | None) -> Iterator[str]:
+    if params is None:
+        yield "select"
+        return
+    for parameter, feature in _BY_PARAMETER.items():
+        if _differs(getattr(params, parameter), getattr(_DEFAULTS, parameter)):
+            yield feature
+    if params.seed is not None and params.temperature > 0:  # greedy decoding draws nothing
+        yield "seed"
+
+
+def _differs(value: Any, default: Any) -> bool:
+    return value is not default and bool(value != default)
