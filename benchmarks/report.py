@@ -1,0 +1,97 @@
+"""What all benchmarks share: the machine's description, medians, bars, and the JSON they write."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure that was named beforehand. holds: whether it was reached; None when it was not measured."""
+
+    value: float | None
+    bar: float
+    unit: str
+    at_most: bool = True
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the value is on the right side of the bar."""
+        if self.value is None:
+            return None
+        return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on: processor, cores, Python, the commit, and how busy the machine is."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def median(values: Iterable[float]) -> float:
+    """The middle value."""
+    return statistics.median(values)
+
+
+def write(path: str | None, runs: Any, bars: dict[str, Bar], about: dict[str, Any]) -> None:
+    """Write the JSON, if a path was given, and print the bars."""
+    for name, bar in bars.items():
+        sign = "<=" if bar.at_most else ">="
+        value = "not measured" if bar.value is None else f"{bar.value:.4g} {bar.unit}"
+        print(f"{name:32} {value:>16}   bar {sign} {bar.bar:g} {bar.unit}   {_verdict(bar)}")
+    if path is not None:
+        content = {
+            "machine": about,
+            "runs": runs,
+            "bars": {name: asdict(bar) | {"holds": bar.holds} for name, bar in bars.items()},
+        }
+        Path(path).write_text(json.dumps(content, indent=1) + "\n")
+        print(f"written to {path}")
+
+
+def _verdict(bar: Bar) -> str:
+    return {True: "holds", False: "MISSED", None: ""}[bar.holds]
+
+
+def worker(command: Sequence[str], *, timeout: float) -> dict[str, Any]:
+    """Run a command whose last line of output is a JSON object, and return that. Raises RuntimeError if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
