@@ -162,7 +162,7 @@ class _Generation(_Request):
     def _on_engine(self, event: Event) -> None:
         """Take an event on the engine's thread."""
         if self._wants_deltas or not isinstance(event, Delta):
-            loop().post(self._take, event)
+            loop().soon(self._take, event)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Delta):
@@ -200,7 +200,7 @@ class _Selection(_Request):
     def _on_engine(self, index: int, event: Event) -> None:
         """Take an event on the engine's thread."""
         if not isinstance(event, Delta):
-            loop().post(self._take, index, event)
+            loop().soon(self._take, index, event)
 
     def _take(self, index: int, event: Done | Failed) -> None:
         if self.is_over:

@@ -32,12 +32,18 @@ class Signature:
             )
         self.parameters = {parameter.name: parameter for parameter in rest}
         self._signature = whole.replace(parameters=rest, return_annotation=whole.empty)
+        self._plain = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in rest)
 
     def __str__(self) -> str:
         return f"{self.name}{self._signature}"
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], row: int | None = None) -> Arguments:
         """Match arguments to parameters. Raises UsageError that names the wrong ones, and the row if there is one."""
+        if self._plain and not kwargs and len(args) == len(self.parameters):
+            return Arguments(args, {}, args)
+        if self._plain and not args and kwargs.keys() == self.parameters.keys():
+            values = tuple(kwargs[name] for name in self.parameters)
+            return Arguments(values, {}, values)
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:

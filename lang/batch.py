@@ -65,7 +65,7 @@ class Batch:
                 self._start_next()
         finally:
             self._filling = False
-        loop().asyncio.call_soon(self._fill)
+        loop().soon(self._fill)
 
     def _start_next(self) -> None:
         number, make = self._waiting.popleft()
@@ -107,7 +107,7 @@ def run_rows(
                 raise run.error
 
         batch = Batch(executions, max_in_flight, lambda number, run: mailbox.post(receive, number, run))
-        loop().post(batch.start)
+        loop().soon(batch.start)
         mailbox.wait(batch.done, batch.cancel)
     return [runs[number] for number in range(len(executions))]
 

@@ -69,7 +69,7 @@ class Execution:
         if self._timeout is None:
             return None
         error = Cancelled(f"the run took longer than its timeout of {self._timeout:g} s")
-        return loop().asyncio.call_later(self._timeout, self.context.cancel, error)
+        return loop().later(self._timeout, self.context.cancel, error)
 
     def _body(self) -> Any:
         if self._compiled is not None:

@@ -69,7 +69,7 @@ class Program:
         if options.eager and options.stream is None and options.timeout is None:
             return _checked(execution.run_here())
         outcome: Pending[Run] = Pending()
-        loop().post(lambda: execution.start().then(lambda run: run, outcome))
+        loop().soon(lambda: execution.start().then(lambda run: run, outcome))
         mailbox.wait(outcome, execution.cancel)
         return _checked(outcome.result())
 
@@ -88,7 +88,7 @@ class Program:
         def start() -> None:
             execution.start().add_callback(lambda done: _tell(here, arrive, done.result()))
 
-        loop().post(start)
+        loop().soon(start)
         try:
             return _checked(await future)
         except BaseException:

@@ -84,9 +84,9 @@ def _perform(function: Callable[[], Any], pending: Pending[Any]) -> None:
     try:
         result = function()
     except BaseException as error:
-        loop().post(pending.set_error, error)
+        loop().soon(pending.set_error, error)
     else:
-        loop().post(pending.set_result, result)
+        loop().soon(pending.set_result, result)
 
 
 _pool: HostPool | None = None

@@ -1,65 +1,117 @@
 """The event loop that every run shares: one daemon thread per process, started at the first use.
 
-Programs therefore run from plain scripts, from threads, and from notebooks whose own loop is running. `post` is the way
-into it from any thread; many posts cost one wake-up.
+Programs therefore run from plain scripts, from threads, and from notebooks whose own loop is running. It is a queue of
+calls and a heap of timers; `post` is the way into it from any thread. What needs asyncio (network clients, the user's
+own coroutines) runs on `Loop.asyncio`, on a thread of its own, and posts its results here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import os
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from .pending import this_thread
 
+_log = logging.getLogger(__name__)
+_Call = tuple[Callable[..., object], tuple[Any, ...]]
+# So many cancelled timers may lie in the heap before it is cleaned.
+_MAX_CANCELLED = 256
+
+
+class Timer:
+    """A call that `Loop.later` has promised."""
+
+    __slots__ = ("_loop", "call")
+
+    def __init__(self, loop: Loop, call: _Call) -> None:
+        self._loop = loop
+        self.call: _Call | None = call
+
+    def cancel(self) -> None:
+        """Do not make the call. Thread-safe, and harmless when it was made."""
+        if self.call is not None:
+            self.call = None
+            self._loop.soon(self._loop.timer_cancelled)
+
 
 class Loop:
-    """The loop thread and its inbox."""
+    """The loop thread, its queue of calls and its timers."""
 
     def __init__(self) -> None:
-        self.asyncio = asyncio.new_event_loop()
-        self._inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._awake = False
-        self._thread = threading.Thread(target=self._serve, name="ramify-loop", daemon=True)
-        self._thread.start()
+        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._num_cancelled = 0
+        self._order = itertools.count()
+        self._asyncio: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()
+        threading.Thread(target=self._serve, name="ramify-loop", daemon=True).start()
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call `callback(*args)` on the loop thread, after what was asked for before. Thread-safe."""
+        self._calls.put((callback, args))
+
+    def later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Call `callback(*args)` on the loop thread after a delay. Thread-safe."""
+        timer = Timer(self, (callback, args))
+        entry = (time.monotonic() + seconds, next(self._order), timer)
+        if this_thread.is_loop:
+            heappush(self._timers, entry)
+        else:
+            self.soon(heappush, self._timers, entry)
+        return timer
+
+    @property
+    def asyncio(self) -> asyncio.AbstractEventLoop:
+        """An asyncio loop on a thread of its own, started at the first use."""
+        with self._starting:
+            if self._asyncio is None:
+                self._asyncio = asyncio.new_event_loop()
+                threading.Thread(target=self._asyncio.run_forever, name="ramify-asyncio", daemon=True).start()
+        return self._asyncio
 
     def _serve(self) -> None:
         this_thread.is_loop = True
-        asyncio.set_event_loop(self.asyncio)
-        self.asyncio.run_forever()
-
-    def post(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call `callback(*args)` on the loop thread, in the order of posts. Thread-safe."""
-        self._inbox.append((callback, args))
-        if not self._awake:
-            self._awake = True
-            self.asyncio.call_soon_threadsafe(self._drain)
-
-    def _drain(self) -> None:
-        # A post that comes after this line wakes the loop again; at worst that drain finds nothing to do.
-        self._awake = False
-        for _ in range(len(self._inbox)):
-            callback, args = self._inbox.popleft()
+        next_call = self._calls.get
+        while True:
             try:
-                callback(*args)
-            except Exception as error:
-                self._report(callback, error)
-        if self._inbox and not self._awake:
-            self._awake = True
-            self.asyncio.call_soon(self._drain)
+                call = next_call(timeout=self._run_timers()) if self._timers else next_call()
+            except Empty:
+                continue
+            _make(call)
 
-    def _report(self, callback: Callable[..., object], error: Exception) -> None:
-        self.asyncio.call_exception_handler({"message": f"a callback failed: {callback!r}", "exception": error})
+    def _run_timers(self) -> float:
+        """Make the calls that are due; gives the seconds until the next may be."""
+        timers, now = self._timers, time.monotonic()
+        while timers and timers[0][0] <= now:
+            timer = heappop(timers)[2]
+            call, timer.call = timer.call, None
+            if call is not None:
+                _make(call)
+        return max(0.0, timers[0][0] - now) if timers else 0.0
 
-    def later(self, seconds: float, callback: Callable[..., object], *args: Any) -> None:
-        """Call `callback(*args)` on the loop thread after a delay. Thread-safe."""
-        if this_thread.is_loop:
-            self.asyncio.call_later(seconds, callback, *args)
-        else:
-            self.post(self.later, seconds, callback, *args)
+    def timer_cancelled(self) -> None:
+        """Count a cancelled timer, and forget them all once they are many. On the loop thread."""
+        self._num_cancelled += 1
+        if self._num_cancelled > max(_MAX_CANCELLED, len(self._timers) // 2):
+            self._timers[:] = [entry for entry in self._timers if entry[2].call is not None]
+            heapify(self._timers)
+            self._num_cancelled = 0
+
+
+def _make(call: _Call) -> None:
+    callback, args = call
+    try:
+        callback(*args)
+    except Exception:
+        _log.exception("a callback failed on ramify's loop: %r", callback)
 
 
 _current: Loop | None = None
@@ -81,7 +133,7 @@ def post(callback: Callable[..., object], *args: Any) -> None:
     if this_thread.is_loop:
         callback(*args)
     else:
-        loop().post(callback, *args)
+        loop().soon(callback, *args)
 
 
 def _forget() -> None:

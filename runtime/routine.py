@@ -92,7 +92,7 @@ class Routine(Pending[T]):
     def _wait_for(self, wanted: Pending[Any] | None) -> None:
         if wanted is None:
             self._waiting = breath
-            loop().asyncio.call_soon(self._resume, breath)
+            loop().soon(self._resume, breath)
         else:
             self._waiting = wanted
             wanted.add_callback(self._resume)

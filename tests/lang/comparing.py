@@ -45,7 +45,7 @@ def run_once(
     if compiled is None:
         return execution.run_here()
     outcome: Pending[Run] = Pending()
-    loop().post(lambda: execution.start().then(lambda run: run, outcome))
+    loop().soon(lambda: execution.start().then(lambda run: run, outcome))
     return outcome.wait(TIMEOUT)
 
 

@@ -15,7 +15,7 @@ from ramify.runtime.routine import Call, breath, spawn
 
 def test_wait_gives_the_result_of_another_thread() -> None:
     pending: Pending[int] = Pending()
-    threading.Timer(0.01, loop().post, (pending.set_result, 7)).start()
+    threading.Timer(0.01, loop().soon, (pending.set_result, 7)).start()
     assert pending.wait(5) == 7
     assert pending.done and pending.error is None
 
@@ -42,7 +42,7 @@ def test_waiting_on_the_loop_thread_is_an_error_not_a_deadlock() -> None:
         except WouldBlock as error:
             caught.set_result(error)
 
-    loop().post(on_loop)
+    loop().soon(on_loop)
     assert "loop thread" in str(caught.wait(5))
 
 
@@ -156,8 +156,8 @@ def test_cancel_raises_where_the_routine_waits_and_ignores_what_comes_late() -> 
         return "arrived"
 
     routine = spawn(body())
-    loop().post(routine.cancel, KeyError("stop"))
-    loop().post(late.set_result, 1)
+    loop().soon(routine.cancel, KeyError("stop"))
+    loop().soon(late.set_result, 1)
     assert routine.wait(5) == "cancelled"
     assert len(seen) == 1
 
@@ -198,7 +198,27 @@ def test_posts_keep_their_order() -> None:
     seen: list[int] = []
     done: Pending[None] = Pending()
     for number in range(1000):
-        loop().post(seen.append, number)
-    loop().post(done.set_result, None)
+        loop().soon(seen.append, number)
+    loop().soon(done.set_result, None)
     done.wait(5)
     assert seen == list(range(1000))
+
+
+def test_timers_are_called_in_the_order_of_their_times_and_not_when_cancelled():
+    seen: list[str] = []
+    done: Pending[None] = Pending()
+    loop().later(0.03, seen.append, "late")
+    loop().later(0.01, seen.append, "early")
+    loop().later(0.02, seen.append, "never").cancel()
+    loop().later(0.04, done.set_result, None)
+    done.wait(5)
+    assert seen == ["early", "late"]
+
+
+def test_cancelled_timers_do_not_pile_up():
+    timers = [loop().later(3600, print) for _ in range(2000)]
+    for timer in timers:
+        timer.cancel()
+    done: Pending[int] = Pending()
+    loop().soon(lambda: done.set_result(len(loop()._timers)))
+    assert done.wait(5) < 600

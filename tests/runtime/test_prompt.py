@@ -105,7 +105,7 @@ def test_text_that_is_on_its_way(root: Prompt) -> None:
     prompt = root.append_text("a").append_text(late).append_text("c")
     assert isinstance(prompt.text_value(), Pending)
     after = prompt.append_value(rf.gen("x"))
-    loop().post(late.set_result, "bb")
+    loop().soon(late.set_result, "bb")
     assert after["x"] == "<4>"
     assert after.text() == "abbc<4>"
 
@@ -115,7 +115,7 @@ def test_a_failed_text_fails_what_follows_and_nothing_else(root: Prompt) -> None
     base = root.append_value(rf.gen("ok"))
     prompt = base.append_text(late).append_value(rf.gen("x"))
     error = ValueError("no text")
-    loop().post(late.set_error, error)
+    loop().soon(late.set_error, error)
     with pytest.raises(ValueError, match="no text"):
         prompt["x"]
     assert prompt["ok"] == "<0>"
@@ -129,7 +129,7 @@ def test_ten_thousand_appends(root: Prompt) -> None:
     for number in range(10_000):
         prompt = prompt.append_text("x") if number % 2 else prompt.append_text(late)
     prompt = prompt.append_value(rf.gen("g"))
-    loop().post(late.set_result, "yy")
+    loop().soon(late.set_result, "yy")
     assert prompt["g"] == f"<{5_000 + 2 * 5_001}>"
     assert repr(prompt).startswith("<prompt of 10003 segments")
 
