@@ -36,7 +36,7 @@ class Options:
         sampling = {name: given[name] for name in given if name in SAMPLING_NAMES}
         if isinstance(sampling.get("stop"), str):
             sampling["stop"] = (sampling["stop"],)
-        for name in ("stop", "stop_token_ids"):
+        for name in ("stop", "stop_token_ids", "processors"):
             if name in sampling:
                 sampling[name] = tuple(sampling[name])
         options = {name: given[name] for name in given if name in RUN_OPTIONS}

@@ -7,10 +7,12 @@ calls of them into ops with the same meaning.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
 from typing import Any, TypeVar
 
 from ..runtime.expression import Gen, RoleMark, Select, Sequence, Spot, build_gen, build_select, role_message
+from ..runtime.request import Processor
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,11 +47,16 @@ def gen(
     logprobs: int | None = None,
     dtype: type | str | None = None,
     choices: Iterable[str] | None = None,
+    regex: str | None = None,
+    json_schema: Mapping[str, Any] | str | None = None,
+    grammar: str | PathLike[str] | None = None,
+    processors: Iterable[Processor] | None = None,
 ) -> Gen | Select:
     """Text that the model generates; `name` makes it a variable.
 
     What is not given comes from the run, and else from SamplingParams: max_tokens 128, temperature 0 (greedy). dtype:
     int, float or bool turn the text into a value, which may fail with a ValueError. choices: the same as `select`.
+    regex, json_schema, grammar (Lark): what the text must match. processors: see SamplingParams.
     """
     given = dict(
         max_tokens=max_tokens,
@@ -68,6 +75,10 @@ def gen(
         logprobs=logprobs,
         dtype=dtype,
         choices=choices,
+        regex=regex,
+        json_schema=json_schema,
+        grammar=grammar,
+        processors=processors,
     )
     return build_gen(name, given, _caller())
 

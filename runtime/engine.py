@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ir.errors import BackendError, Cancelled, RamifyError, UsageError
+from ..ir.errors import BackendError, Cancelled, RamifyError, Unsupported, UsageError
 from .batch import Batch
 from .memory import default_kv_tokens
 from .output import Output, TextStream
@@ -281,6 +281,8 @@ class Engine:
 
     def _new_sequence(self, request: EngineRequest, submitted_ms: float) -> Sequence:
         shape, params = self._model.config, request.params
+        if params.constraint is not None or params.processors:
+            raise Unsupported("the engine does not constrain generations or run processors yet")
         tokens = token_array(request, vocab_size=shape.vocab_size, context_length=shape.context_length)
         self._num_arrived += 1
         return Sequence(

@@ -13,12 +13,16 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any
 
+from ..ir.errors import RamifyError
 from ..ir.span import Span
+from .constraint import Constraint, take_constraint
 from .request import SamplingParams
 
-SAMPLING_NAMES = frozenset(f.name for f in fields(SamplingParams))
+# What a gen says of its sampling by name; its constraint is built from other arguments.
+SAMPLING_NAMES = frozenset(f.name for f in fields(SamplingParams)) - {"constraint"}
 CHOICE_METHODS = ("token_length_normalized",)
 _DTYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+_EXCLUSIVE = ("choices", "dtype", "regex", "json_schema", "grammar")
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
@@ -148,10 +152,13 @@ def _short(value: object) -> str:
 def build_gen(name: object = None, params: Mapping[str, Any] | None = None, where: Where = None) -> Gen | Select:
     """The expression of `gen(name, **params)`; a parameter that is None counts as not given.
 
-    Raises TypeError for unknown parameters and for values of the wrong type.
+    Raises TypeError for unknown parameters, for values of the wrong type and for two that exclude each other, and
+    RequestError for a constraint that cannot be read.
     """
     given = {key: value for key, value in (params or {}).items() if value is not None}
+    _check_exclusive(given)
     dtype, choices = given.pop("dtype", None), given.pop("choices", None)
+    constraint = _constraint(given, where)
     if unknown := [key for key in given if key not in SAMPLING_NAMES]:
         raise TypeError(f"gen() got an unexpected keyword argument {unknown[0]!r}")
     if choices is not None:
@@ -160,7 +167,26 @@ def build_gen(name: object = None, params: Mapping[str, Any] | None = None, wher
         given["stop"] = _strings("stop", given["stop"])
     if "stop_token_ids" in given:
         given["stop_token_ids"] = tuple(given["stop_token_ids"])
+    if "processors" in given:
+        given["processors"] = _processors(given["processors"])
+    if constraint is not None:
+        given["constraint"] = constraint
     return Gen(_name("gen", name), tuple(given.items()), _dtype(dtype), where)
+
+
+def _constraint(given: dict[str, Any], where: Where) -> Constraint | None:
+    try:
+        return take_constraint(given)
+    except RamifyError as error:
+        error.span = span_of(where)
+        raise
+
+
+def _check_exclusive(given: Mapping[str, Any]) -> None:
+    """Raises TypeError when a gen is told in two ways what its text is to be."""
+    ways = [name for name in _EXCLUSIVE if name in given]
+    if len(ways) > 1:
+        raise TypeError(f"gen() takes only one of {', '.join(_EXCLUSIVE)}; it got {' and '.join(ways)}")
 
 
 def build_select(
@@ -194,6 +220,14 @@ def _strings(parameter: str, value: object) -> tuple[str, ...]:
     return texts
 
 
+def _processors(value: object) -> tuple[Any, ...]:
+    processors = tuple(value) if isinstance(value, Iterable) else (value,)
+    for processor in processors:
+        if not callable(processor):
+            raise TypeError(f"processors takes functions, not {type(processor).__name__}: {_short(processor)}")
+    return processors
+
+
 def _dtype(dtype: object) -> type | None:
     if dtype is None or dtype in _DTYPES.values():
         return dtype  # type: ignore[return-value]
@@ -224,16 +258,20 @@ def _boolean(text: str) -> bool:
     raise ValueError(text)
 
 
-@lru_cache(maxsize=4096)
-def _sampling(defaults: SamplingParams, given: tuple[tuple[str, Any], ...]) -> SamplingParams:
+def _checked(defaults: SamplingParams, given: tuple[tuple[str, Any], ...]) -> SamplingParams:
     params = replace(defaults, **dict(given))
     params.check()
     return params
 
 
+_checked_once = lru_cache(maxsize=4096)(_checked)
+
+
 def sampling(defaults: SamplingParams, given: tuple[tuple[str, Any], ...]) -> SamplingParams:
     """The run's defaults with what the program gave. Raises RequestError for values out of range, TypeError."""
     try:
-        return _sampling(defaults, given)
+        # Processors may be objects without a hash, and should not be kept alive.
+        has_processors = defaults.processors or any(name == "processors" for name, _ in given)
+        return (_checked if has_processors else _checked_once)(defaults, given)
     except TypeError as error:
         raise TypeError(f"a sampling parameter has a value of the wrong type: {dict(given)} ({error})") from None

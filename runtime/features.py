@@ -74,6 +74,8 @@ def _needs(expression: Gen | Select, params: SamplingParams | None) -> Iterator[
     for parameter, feature in _BY_PARAMETER.items():
         if _differs(getattr(params, parameter), getattr(_DEFAULTS, parameter)):
             yield feature
+    if params.constraint is not None:
+        yield params.constraint.label
     if params.seed is not None and params.temperature > 0:  # greedy decoding draws nothing
         yield "seed"
 

@@ -9,11 +9,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..ir.errors import RequestError
+from .constraint import Constraint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FinishReason = Literal["stop", "length", "cancelled"]
+Processor = Callable[["Tensor", "Tensor"], "Tensor | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,9 @@ class SamplingParams:
     """How one generation is sampled and when it stops.
 
     temperature: 0 is greedy (the default). top_k: 0 is off. seed: with the same seed the result does not depend on
-    what else is in the batch. logprobs: None is off, n >= 0 asks for the chosen token's and the top n.
+    what else is in the batch. logprobs: None is off, n >= 0 asks for the chosen token's and the top n. constraint: what
+    the text must match. processors: called one after another before each token with the token ids so far (a LongTensor
+    of prompt and generation) and the raw logits (vocab,) in float32, which they edit in place or replace.
     """
 
     max_tokens: int = 128
@@ -38,6 +45,8 @@ class SamplingParams:
     ignore_eos: bool = False
     seed: int | None = None
     logprobs: int | None = None
+    constraint: Constraint | None = None
+    processors: tuple[Processor, ...] = ()
 
     def check(self) -> None:
         """Raises RequestError that names the parameter that is out of range, TypeError for one of the wrong type."""
@@ -58,6 +67,8 @@ class SamplingParams:
                 raise RequestError(f"{name} must be {want}, got {value!r}")
         if "" in self.stop:
             raise RequestError("a stop string is empty", help="leave it out, or give the text that ends the output")
+        if self.constraint is not None:
+            self.constraint.check()
 
     def _check_types(self) -> None:
         """What is not a number would fail inside a step, and that fails everything in the batch."""
@@ -70,6 +81,8 @@ class SamplingParams:
                 raise TypeError(f"{name} must be a number, got {getattr(self, name)!r}")
         _check_tuple("stop", self.stop, str)
         _check_tuple("stop_token_ids", self.stop_token_ids, Integral)
+        if not isinstance(self.processors, tuple) or not all(map(callable, self.processors)):
+            raise TypeError(f"processors must be a tuple of functions, got {self.processors!r}")
 
 
 def _check_tuple(name: str, values: Any, kind: type) -> None:

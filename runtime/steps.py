@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import CellType, FunctionType
 from typing import Any
 
 from ..ir.core import Op
+from ..ir.errors import RamifyError
 from .context import Read
-from .expression import Expression, build_gen, build_select
+from .expression import Expression, Where, build_gen, build_select
 from .host import Escaped, HostOp, Unbound
 from .hostpool import host_pool
 from .linker import Frame, Linker, Outcome, Step, Waiting, waiting
@@ -180,12 +182,12 @@ def _try(build: Callable[[Mapping[str, Any]], Expression], given: Mapping[str, A
     """The expression, or None when the arguments are wrong: the op says so when it runs."""
     try:
         return build(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RamifyError):
         return None
 
 
-def _gen(given: Mapping[str, Any]) -> Expression:
-    return build_gen(given.get("name"), {key: value for key, value in given.items() if key != "name"})
+def _gen(given: Mapping[str, Any], where: Where = None) -> Expression:
+    return build_gen(given.get("name"), {key: value for key, value in given.items() if key != "name"}, where)
 
 
 def _select(given: Mapping[str, Any]) -> Expression:
@@ -206,7 +208,7 @@ def prompt_branch(linker: Linker, op: Op) -> Step:
 
 
 def lm_gen(linker: Linker, op: Op) -> Step:
-    return _lm(linker, op, _gen)
+    return _lm(linker, op, partial(_gen, where=op.span))
 
 
 def lm_select(linker: Linker, op: Op) -> Step:

@@ -97,8 +97,8 @@ def test_a_text_that_is_no_value_of_the_dtype_shows_itself() -> None:
 
 
 def test_arguments_of_primitives_are_checked() -> None:
-    with pytest.raises(TypeError, match="regex"):
-        rf.gen("x", regex="a")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="shape"):
+        rf.gen("x", shape="a")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="variable name"):
         rf.gen(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="stop takes texts"):
