@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from .lang.program import load as load
     from .lang.program import program as program
     from .lang.run import Run as Run
+    from .lang.sglang.function import SglFunction as SglFunction
+    from .lang.sglang.function import function as function
+    from .lang.sglang.program_state import ProgramState as ProgramState
     from .lang.state import ForkGroup as ForkGroup
     from .lang.state import State as State
     from .runtime.request import SamplingParams as SamplingParams
-
-    function = program
 
 __version__ = "0.1.0"
 
@@ -57,20 +58,20 @@ _HOMES = {
     ),
     "lang.program": ("Program", "load", "program"),
     "lang.run": ("Run",),
+    "lang.sglang.function": ("SglFunction", "function"),
+    "lang.sglang.program_state": ("ProgramState",),
     "lang.state": ("ForkGroup", "State"),
     "runtime.request": ("SamplingParams",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_ALIASES = {"function": "program"}
 
-__all__ = ["function", *_HOME]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    target = _ALIASES.get(name, name)
-    if target not in _HOME:
+    if name not in _HOME:
         raise AttributeError(f"module 'ramify' has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME[target]}", __name__), target)
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 

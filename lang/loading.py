@@ -18,6 +18,7 @@ from typing import Any
 from ..ir.errors import CompileError, UsageError
 from ..ir.span import Span
 from .program import Program
+from .sglang.function import SglFunction
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class Loaded:
         )
 
     def _named(self, name: str) -> Program:
-        found = self.programs.get(name, getattr(self.module, name, None))
-        if isinstance(found, Program):
+        found = self.programs.get(name) or program_of(getattr(self.module, name, None))
+        if found is not None:
             return found
         self.check_has_programs()
         raise UsageError(f"{self.path} has no program {name!r}", help=nearest(name, self.programs, "its programs are"))
@@ -144,11 +145,18 @@ def syntax_error(error: SyntaxError) -> CompileError:
 
 def own_programs(module: ModuleType) -> dict[str, Program]:
     """The programs that the module defines itself, not those that it imports."""
+    found = {name: program_of(value) for name, value in vars(module).items()}
     return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, Program) and value.fn.__module__ == module.__name__
+        name: program
+        for name, program in found.items()
+        if program is not None and program.fn.__module__ == module.__name__
     }
+
+
+def program_of(value: object) -> Program | None:
+    """The program that a value is, or that a function of SGLang's kind runs; None for anything else."""
+    program = value.program if isinstance(value, SglFunction) else value
+    return program if isinstance(program, Program) else None
 
 
 def nearest(name: str, known: Iterable[str], listing: str) -> str:

@@ -51,6 +51,11 @@ class Program:
         """The parameters after the state."""
         return self._cache.signature
 
+    @property
+    def run_options(self) -> Options:
+        """The options that its runs have."""
+        return self._options
+
     def options(self, **given: Any) -> Program:
         """The same program with options set: backend, eager, stream, timeout, and any sampling parameter.
 
@@ -64,14 +69,18 @@ class Program:
         backend=, eager=, stream= and timeout= are options here too, unless the program has a parameter of that name.
         """
         arguments, options = self._split(args, kwargs)
+        return _checked(self.finish(arguments, options))
+
+    def finish(self, arguments: Arguments, options: Options) -> Run:
+        """Run and wait; what the program raised stays in the run."""
         mailbox = Mailbox()
-        execution = self._execution(arguments, options, _stream_to(mailbox, options))
+        execution = self.execution(arguments, options, _stream_to(mailbox, options))
         if options.eager and options.stream is None and options.timeout is None:
-            return _checked(execution.run_here())
+            return execution.run_here()
         outcome: Pending[Run] = Pending()
         loop().soon(lambda: execution.start().then(lambda run: run, outcome))
         mailbox.wait(outcome, execution.cancel)
-        return _checked(outcome.result())
+        return outcome.result()
 
     async def arun(self, *args: Any, **kwargs: Any) -> Run:
         """`run` for programs that live in asyncio: waits without blocking the caller's event loop."""
@@ -79,7 +88,7 @@ class Program:
         here = asyncio.get_running_loop()
         future: asyncio.Future[Run] = here.create_future()
         emit = None if options.stream is None else _Relay(here, options.stream, future)
-        execution = self._execution(arguments, options, emit)
+        execution = self.execution(arguments, options, emit)
 
         def arrive(run: Run) -> None:
             if not future.done():
@@ -164,9 +173,10 @@ class Program:
             raise UsageError(f"{self.name}: row {number} is {type(row).__name__}, not a dict of arguments")
         return self.signature.bind((), row, number)
 
-    def _execution(
+    def execution(
         self, arguments: Arguments, options: Options, emit: Callable[[StreamEvent], None] | None
     ) -> Execution:
+        """One run in the making; `emit` takes its stream events, on any thread."""
         compiled = None if options.eager else self.compile()
         return Execution(self.fn, compiled, arguments, options, emit)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from ..ir.errors import UsageError
 from .failures import wants_debug
-from .loading import load_file, nearest, split_target
+from .loading import load_file, nearest, program_of, split_target
 from .options import set_default_backend
 from .program import Program
 from .session import Session
@@ -87,7 +87,8 @@ class Commands:
 
     def programs(self) -> dict[str, Program]:
         """The programs of the session, by name."""
-        return {name: value for name, value in self.session.names.items() if isinstance(value, Program)}
+        found = {name: program_of(value) for name, value in self.session.names.items()}
+        return {name: program for name, program in found.items() if program is not None}
 
     def _ir(self, words: list[str]) -> None:
         from ..compiler.frontend import compile_function

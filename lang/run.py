@@ -29,6 +29,11 @@ class Run:
         return self.error is None
 
     @property
+    def unread(self) -> bool:
+        """Whether the error is that of a generation which the program has not looked at."""
+        return self._context.unread
+
+    @property
     def traceback(self) -> str:
         """The error as Python shows it, with the user's lines; empty when there is none."""
         return "" if self.error is None else "".join(traceback.format_exception(self.error))

@@ -14,11 +14,14 @@ from importlib import import_module
 from types import ModuleType
 from typing import IO, Any
 
+from .arguments import Arguments
 from .failures import describe
 from .loading import Loaded, syntax_error
+from .options import Options
 from .program import Program, Row
 from .rendering import open_view, usage_line, value_text
 from .run import Run
+from .sglang.function import SglFunction
 
 _CONTINUES_A_BLOCK = re.compile(r"(elif|else|except|finally)\b")
 
@@ -108,6 +111,8 @@ class Session:
         for name, value in list(names.items()):
             if type(value) is Program:
                 names[name] = WatchedProgram(value, self)
+            elif isinstance(value, SglFunction) and type(value.program) is Program:
+                names[name] = SglFunction(WatchedProgram(value.program, self), value.bind_arguments)
 
     def show(self, value: object) -> None:
         """Print an input's value, as Python does; of a run, its value and what it used."""
@@ -134,14 +139,13 @@ class WatchedProgram(Program):
         """See Program."""
         return WatchedProgram(super().options(**given), self._session)
 
-    def run(self, *args: Any, **kwargs: Any) -> Run:
+    def finish(self, arguments: Arguments, options: Options) -> Run:
         """See Program."""
-        if self._options.stream is not None:
-            return self._remember(super().run(*args, **kwargs))
+        if options.stream is not None:
+            return self._remember(super().finish(arguments, options))
         view = open_view(self._session.out)
         try:
-            shown = Program(self.fn, self._options.updated({"stream": view}), self._cache)
-            return self._remember(shown.run(*args, **kwargs))
+            return self._remember(super().finish(arguments, options.updated({"stream": view})))
         finally:
             view.close()
 

@@ -42,12 +42,15 @@ class State(Reading):
     def __repr__(self) -> str:
         return f"<State with variables {list(self.prompt.names())}>"
 
-    def fork(self, number: int = 1) -> ForkGroup:
-        """`number` states that go on from here, each on its own."""
-        return ForkGroup(self, [State(prompt) for prompt in self.prompt.fork(number)])
+    def fork(self, size: int = 1, position_ids_offset: object = None) -> ForkGroup:
+        """`size` states that go on from here, each on its own.
 
-    def copy(self) -> State:
-        """A state that goes on from here on its own."""
+        position_ids_offset is taken for programs written for SGLang, where it has no effect either.
+        """
+        return ForkGroup(self, [State(prompt) for prompt in self.prompt.fork(size)])
+
+    def copy(self, position_ids_offset: object = None) -> State:
+        """A state that goes on from here on its own. For position_ids_offset see `fork`."""
         return State(self.prompt.fork(1)[0])
 
     def __enter__(self) -> State:

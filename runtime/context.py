@@ -63,11 +63,12 @@ class Context:
     stream: called with each StreamEvent, on the loop thread or a host thread; must not block. cancelled: why it was
     cancelled, if it was. state: the cell that the run began with, if it has one. reads: values that the program has
     read before they arrived (compiled runs only). marked: the last error that was given its place in the program.
+    unread: whether the error that it ended with is of a generation that the program had not looked at.
     """
 
     __slots__ = (
         "_branches", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
-        "host_context", "in_flight", "marked", "on_cancel", "reads", "state", "stream", "streams", "usage",
+        "host_context", "in_flight", "marked", "on_cancel", "reads", "state", "stream", "streams", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +87,7 @@ class Context:
         self.reads: list[Read] = []
         self.state: Any = None
         self.in_flight = 0
+        self.unread = False
         self._num_checked = 0
         self.marked: BaseException | None = None
         self.on_cancel: Callable[[BaseException], None] | None = None
@@ -142,7 +144,7 @@ class Context:
             self.stream(event)
 
     def tell(self, node: Prompt) -> None:
-        """Stream a text or mark, once all that stands before it has been."""
+        """Stream a node's text or mark, once all that stands before it has been."""
         blocker = node.arrived()
         if blocker is None:
             self.emit(_event(node))
@@ -193,6 +195,7 @@ class Context:
             error = await self._read_error() or error
         if error is None:
             error = await self._call_error()
+            self.unread = error is not None and self.cancelled is None
         if error is not None:
             self.cancelled = self.cancelled or Cancelled("the run ended with an error", help=str(error))
             self._abandon(self.cancelled)
@@ -247,7 +250,11 @@ _DEFAULTS = SamplingParams()
 
 
 def _event(node: Prompt) -> StreamEvent:
+    if node.kind in ("gen", "select"):
+        text = node.value.done.text
+        return StreamEvent(node.branch, node.name, text, node.kind, text)
+    written = node.plain_text()
     if node.kind == "role":
-        return StreamEvent(node.branch, "begin" if node.open else "end", node.value.role, "role")
+        return StreamEvent(node.branch, "begin" if node.open else "end", node.value.role, "role", written)
     text = node.value if isinstance(node.value, str) else node.value.result()
-    return StreamEvent(node.branch, None, text, "text")
+    return StreamEvent(node.branch, None, text, "text", written)

@@ -22,13 +22,15 @@ class StreamEvent:
     """Something became part of a prompt, told while the run goes on.
 
     branch: the path of fork numbers, () for the first state. kind "text" is text of the program, "role" a mark (name
-    is "begin" or "end", text the role), "gen" a newly generated piece of variable `name`, "select" a choice.
+    is "begin" or "end", text the role), "gen" a newly generated piece of variable `name`, "select" a choice. written:
+    what the prompt's text grew by, which for a role is its mark.
     """
 
     branch: tuple[int, ...]
     name: str | None
     text: str
     kind: Literal["text", "role", "gen", "select"]
+    written: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,14 @@ class GenRecord:
 
 
 class Generation:
-    """A request to the backend and its sink. `pending` is done when the text is there; `done` holds it then."""
+    """A request to the backend and its sink. `pending` is done when the text is there; `done` holds it then.
+
+    heard: the pieces that have come so far, in runs that are streamed.
+    """
 
     __slots__ = (
-        "_handle", "_started", "_value", "_value_error", "context", "done", "expression", "params", "pending", "prompt",
-        "where",
+        "_handle", "_started", "_value", "_value_error", "context", "done", "expression", "heard", "params", "pending",
+        "prompt", "where",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +73,7 @@ class Generation:
         self.where = where
         self.pending: Pending[Done] = Pending()
         self.done: Done | None = None
+        self.heard: list[Delta] = []
         self._handle: Handle | None = None
         self._started = False
         self._value: Any = None
@@ -116,6 +122,7 @@ class Generation:
         """Take an event of the request. On the loop thread."""
         if isinstance(event, Delta):
             if self.context.streams and not self.pending.done:
+                self.heard.append(event)
                 self._tell(event.text)
         elif self._started:
             self._started = False
@@ -128,14 +135,15 @@ class Generation:
 
     def cancel(self, error: BaseException) -> None:
         """Give up the result; the backend is asked to stop and still sends its last event."""
-        if self._handle is not None:
-            self._handle.cancel()
-        self.pending.set_error(error)
+        handle = self._handle
+        self.pending.set_error(error)  # first: some backends send the last event at once
+        if handle is not None:
+            handle.cancel()
 
     def _tell(self, text: str) -> None:
         kind: Literal["gen", "select"] = "select" if isinstance(self.expression, Select) else "gen"
         if text:
-            self.context.emit(StreamEvent(self.prompt.branch, self.expression.name, text, kind))
+            self.context.emit(StreamEvent(self.prompt.branch, self.expression.name, text, kind, text))
 
     def _complete(self, done: Done) -> None:
         self.context.count(done)

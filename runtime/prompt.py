@@ -185,6 +185,8 @@ class Prompt(Reading):
                     own = node.value.pending
                     blocker = own if blocker is None else gather((blocker, own))
                 prompt = Prompt(self.context, prompt, node.kind, node.value, node.name, blocker)
+                if self.context.streams and node.kind in ("gen", "select"):
+                    self.context.tell(prompt)
         return prompt
 
     def arrived(self) -> Pending[Any] | None:

@@ -62,6 +62,14 @@ class Reading:
         prompt = self.prompt
         _wait(prompt, prompt.arrived)
 
+    def error(self) -> BaseException | None:
+        """What has failed in the prompt, or None; waits for all of it. The program has then seen the error."""
+        try:
+            self.sync()
+        except Exception as error:
+            return error
+        return None
+
     def get_meta_info(self, name: str) -> dict[str, Any]:
         """What is known of a variable's generation (tokens, finish reason, logprobs, times); waits for it."""
         prompt = self.prompt

@@ -1,0 +1,45 @@
+"""The keyword arguments of SGLang's `run` and `run_batch`, told from the program's own and put in ramify's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from ...runtime.expression import SAMPLING_NAMES
+
+# SGLang samples unless told otherwise.
+DEFAULTS = {"temperature": 1.0}
+
+_RENAMED = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+_LOGPROBS = ("return_logprob", "top_logprobs_num")
+_OPTIONS = ("backend", "eager", "timeout")
+# Threads do nothing here: every run shares one event loop.
+_WITHOUT_EFFECT = ("use_thread",)
+RUN_NAMES = frozenset({*_RENAMED, *_LOGPROBS, *_OPTIONS, *_WITHOUT_EFFECT, *SAMPLING_NAMES, "stream"})
+
+
+class Settings(NamedTuple):
+    """Keyword arguments sorted out: the program's, options of the run, and whether it is to be streamed."""
+
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+    stream: bool
+
+
+def sort_out(given: Mapping[str, Any], parameters: Collection[str]) -> Settings:
+    """Tell a run's settings from a program's arguments: a name that the program has as a parameter is the program's."""
+    mine = {name: value for name, value in given.items() if name in RUN_NAMES and name not in parameters}
+    arguments = {name: value for name, value in given.items() if name not in mine}
+    stream = bool(mine.pop("stream", False))
+    return Settings(arguments, options(mine), stream)
+
+
+def options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of SGLang's as options of a program; what is None is left to its default."""
+    known = {_RENAMED.get(name, name): value for name, value in given.items() if value is not None}
+    if known.get("top_k") == -1:
+        known["top_k"] = 0
+    wants_logprobs, num_top = (known.pop(name, None) for name in _LOGPROBS)
+    if wants_logprobs:
+        known["logprobs"] = num_top or 0
+    return {name: value for name, value in known.items() if name not in _WITHOUT_EFFECT}
