@@ -1,4 +1,4 @@
-"""The state of lowering one function: the environment, the boxes, the loops around, and the host ops.
+"""The state of lowering one function: the environment, the boxes, the loops and scopes around, and the host ops.
 
 `env` maps each plain local variable to its SSA value; variables that nested functions share live in boxes. Values in
 `unsure` may be those of variables that were never assigned: reading one is host code, which raises as Python does. A
@@ -16,6 +16,7 @@ from types import FunctionType
 from ..ir.builder import Builder
 from ..ir.core import Op, Region, Value
 from ..ir.types import CELL, OBJ
+from .leaving import Around
 from .resolve import Resolver
 from .scope import Scope, stored_names
 from .source import Source, own_nodes
@@ -35,7 +36,7 @@ class Lowering:
     on_eager: Callable[[ast.AST, str], None] = lambda node, reason: None
     env: dict[str, Value] = field(default_factory=dict)
     boxes: dict[str, Value] = field(default_factory=dict)
-    loops: list[list[str]] = field(default_factory=list)
+    around: list[Around] = field(default_factory=list)
     pending: list[ast.stmt] = field(default_factory=list)
     unsure: set[Value] = field(default_factory=set)
     num_temporaries: int = 0

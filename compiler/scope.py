@@ -217,8 +217,21 @@ def _bindings(tree: ast.AST, shadowed: Collection[str] = ()) -> Iterator[tuple[s
                 yield asname or name.partition(".")[0], "obj"
             case ast.Delete(targets=targets):
                 yield from ((t.id, "obj") for t in targets if isinstance(t, ast.Name))
+            case ast.withitem(context_expr=entered, optional_vars=ast.Name(id=name)):
+                yield name, _entered(entered)
             case ast.withitem(optional_vars=target) if target is not None:
                 yield from ((n, "obj") for n in stored_names(target))
+
+
+_SCOPES = {"system", "user", "assistant", "role", "var_scope", "unordered"}
+
+
+def _entered(node: ast.expr) -> ast.expr:
+    """What a context manager gives on entry, as far as states go: a scope of a state its state, a state itself."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=base, attr=method)) if method in _SCOPES:
+            return base
+    return node
 
 
 def _targets(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr | Kind]]:

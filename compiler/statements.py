@@ -11,8 +11,10 @@ from ..ir.core import Region, Value
 from ..ir.types import OBJ
 from .appends import lower_append
 from .expressions import bind_target, is_lazy, lift, lower_expression, state_cell
+from .leaving import Loop, end_region, leave
 from .lowering import Lowering
 from .source import own_nodes
+from .withs import can_lower, lower_with
 
 
 def lower_block(low: Lowering, statements: Sequence[ast.stmt]) -> None:
@@ -142,19 +144,15 @@ def _mark(low: Lowering, cell: Value, role: str, mark: str) -> None:
 
 def _return(low: Lowering, node: ast.Return) -> None:
     value = lower_expression(low, node.value) if node.value else low.builder.value("py.const", value=None)
-    low.builder.op("flow.return", [value])
+    leave(low, "return", value)
 
 
 def _break(low: Lowering, node: ast.stmt) -> None:
-    _end(low, "flow.break", low.loops[-1])
+    leave(low, "break")
 
 
 def _continue(low: Lowering, node: ast.stmt) -> None:
-    _end(low, "flow.continue", low.loops[-1])
-
-
-def _end(low: Lowering, terminator: str, names: Sequence[str]) -> None:
-    low.builder.op(terminator, [low.lookup(name) for name in names])
+    leave(low, "continue")
 
 
 # Control flow.
@@ -206,7 +204,7 @@ class _Branch:
         """End the region by yielding the variables' values."""
         with self.low.region(self.region):
             self.low.env = self.env
-            _end(self.low, "flow.yield", names)
+            end_region(self.low, "flow.yield", names)
 
 
 def _for(low: Lowering, node: ast.For) -> None:
@@ -221,7 +219,7 @@ def _for(low: Lowering, node: ast.For) -> None:
         bind_target(low, node.target, item)
         lower_block(low, node.body)
         if not low.builder.terminated:
-            _end(low, "flow.yield", names)
+            end_region(low, "flow.yield", names)
     return _close_loop(low, "flow.for", [iterable, *initial], names, [region])
 
 
@@ -238,7 +236,7 @@ def _while(low: Lowering, node: ast.While) -> None:
     with _loop(low, body, names, body.args):
         lower_block(low, node.body)
         if not low.builder.terminated:
-            _end(low, "flow.yield", names)
+            end_region(low, "flow.yield", names)
     return _close_loop(low, "flow.while", initial, names, [test, body])
 
 
@@ -254,10 +252,10 @@ class _loop:
         self.inside.__enter__()
         self.low.env.update(zip(self.names, self.args, strict=True))
         self.low.unsure.update(self.low.env[name] for name in unsure)
-        self.low.loops.append(self.names)
+        self.low.around.append(Loop(self.names))
 
     def __exit__(self, *error: Any) -> None:
-        self.low.loops.pop()
+        self.low.around.pop()
         self.inside.__exit__(*error)
 
 
@@ -268,16 +266,9 @@ def _close_loop(low: Lowering, op: str, operands: list[Value], names: list[str],
 
 
 def _with(low: Lowering, node: ast.With) -> None:
-    match node.items:
-        case [ast.withitem(ast.Call(func=ast.Attribute(value=base, attr=role), args=[], keywords=[]), None)] if (
-            f"{role}_begin" in _ROLE_MARKS and low.scope.kind(base) == "state" and not any(map(_leaves, node.body))
-        ):
-            cell = state_cell(low, base)
-            _mark(low, cell, role, "begin")
-            lower_block(low, node.body)
-            _mark(low, cell, role, "end")
-        case _:
-            _eagerly(low, node, "`with` around a state")
+    if not can_lower(low, node):
+        return _eagerly(low, node, "`with` around a state")
+    return lower_with(low, node.items, lambda: lower_block(low, node.body))
 
 
 # What stays Python.
@@ -328,10 +319,7 @@ def _on_signal(low: Lowering, signal: Value, name: str, value: Value) -> None:
     yes, no = Region(), Region()
     low.builder.op("flow.if", [condition], results=(), regions=[yes, no])
     with low.region(yes):
-        if name == "return":
-            low.builder.op("flow.return", [value])
-        else:
-            _end(low, f"flow.{name}", low.loops[-1])
+        leave(low, name, value)
     with low.region(no):
         low.builder.op("flow.yield")
 

@@ -200,6 +200,14 @@ def _check_dynamic(checker: _FunctionChecker, op: Op, place: _Place) -> None:
         checker.fail(op, f"{op.name} names {_count(len(names), 'dynamic operand')} but has {extra}")
 
 
+def _check_named(checker: _FunctionChecker, op: Op, place: _Place) -> None:
+    """The op's first attribute is given, or an operand stands for it."""
+    _check_dynamic(checker, op, place)
+    attribute = next(iter(OPS[op.name].attrs))
+    if [attribute] != [*(name for name in op.attrs if name == attribute), *op.attrs.get("dynamic", [])]:
+        checker.fail(op, f"{op.name} needs its {attribute} once, as an attribute or as a dynamic operand")
+
+
 def _check_host(checker: _FunctionChecker, op: Op, place: _Place) -> None:
     names = [*op.attrs["inputs"], *op.attrs.get("captures", [])]
     if len(names) != len(op.operands):
@@ -293,6 +301,7 @@ def _check_fork(checker: _FunctionChecker, op: Op, place: _Place) -> None:
 _Rule = Callable[[_FunctionChecker, Op, _Place], None]
 _RULES: dict[str, _Rule] = {
     "dynamic": _check_dynamic,
+    "named": _check_named,
     "fork": _check_fork,
     "host": _check_host,
     "if": _check_if,

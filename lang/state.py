@@ -33,7 +33,7 @@ class State(Reading):
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Bind a variable; the prompt's text stays as it is."""
-        self.prompt = self.prompt.bind(_variable(name), value)
+        self.prompt = self.prompt.bind(name, value)
 
     def set_var(self, name: str, value: Any) -> None:
         """The same as `self[name] = value`."""
@@ -65,7 +65,12 @@ class State(Reading):
         """Bind a variable to the text that is appended inside."""
         start = self.prompt
         yield self
-        self.prompt = self.prompt.bind(_variable(name), self.prompt.text_value(start))
+        self.prompt = self.prompt.bind(name, self.prompt.text_value(start))
+
+    @contextmanager
+    def unordered(self) -> Iterator[State]:
+        """The appends inside may be put into any order, each `+=` as a whole; today they keep the written one."""
+        yield self
 
     def append_image(self, image: object) -> None:
         """Append an image (path or bytes)."""
@@ -205,9 +210,3 @@ class ForkGroup(Branches, Sequence[State]):
 def _bound_since(prompt: Prompt, start: Prompt) -> dict[str, Prompt]:
     """The variables that were bound after `start`, and the nodes that bind them last."""
     return {node.name: node for node in prompt.since(start) if node.name is not None}
-
-
-def _variable(name: object) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"a variable's name is a str, not {type(name).__name__}")
-    return name

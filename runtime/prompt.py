@@ -153,8 +153,10 @@ class Prompt(Reading):
         """Append an image (path or bytes)."""
         return Prompt(self.context, self, "image", image)
 
-    def bind(self, name: str, value: Any) -> Prompt:
-        """Bind a variable to a value, which may be a Pending."""
+    def bind(self, name: object, value: Any) -> Prompt:
+        """Bind a variable to a value, which may be a Pending. Raises TypeError for a name that is no str."""
+        if not isinstance(name, str):
+            raise TypeError(f"a variable's name is a str, not {type(name).__name__}")
         return Prompt(self.context, self, "bind", value, name)
 
     def fork(self, count: int) -> list[Prompt]:

@@ -80,11 +80,23 @@ def prompt_append(linker: Linker, op: Op) -> Step:
 
 
 def prompt_role(linker: Linker, op: Op) -> Step:
-    (before,), result = linker.slots(op.operands), linker.slot(op.result)
-    role, mark = op.attrs["role"], op.attrs["mark"]
+    (before, *dynamic), result = linker.slots(op.operands), linker.slot(op.result)
+    constant, mark = op.attrs.get("role"), op.attrs["mark"]
 
     def step(frame: Frame) -> Waiting:
-        frame.values[result] = frame.values[before].role(role, mark)
+        values = frame.values
+        values[result] = values[before].role(values[dynamic[0]] if dynamic else constant, mark)
+        return None
+
+    return waiting(dynamic, step) if dynamic else step
+
+
+def prompt_group(linker: Linker, op: Op) -> Step:
+    """A mark for the compiler: appends keep the order that they have by now."""
+    (before,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = frame.values[before]
         return None
 
     return step
@@ -101,16 +113,17 @@ def prompt_image(linker: Linker, op: Op) -> Step:
 
 
 def prompt_bind(linker: Linker, op: Op) -> Step:
-    (before, bound), result, name = linker.slots(op.operands), linker.slot(op.result), op.attrs["name"]
+    (before, bound, *dynamic), result = linker.slots(op.operands), linker.slot(op.result)
+    constant = op.attrs.get("name")
 
     def step(frame: Frame) -> Waiting:
         values = frame.values
         if isinstance(values[bound], Unbound):
             raise values[bound].error()
-        values[result] = values[before].bind(name, values[bound])
+        values[result] = values[before].bind(values[dynamic[0]] if dynamic else constant, values[bound])
         return None
 
-    return step
+    return waiting(dynamic, step) if dynamic else step
 
 
 def prompt_get(linker: Linker, op: Op) -> Step:
@@ -128,6 +141,16 @@ def prompt_text(linker: Linker, op: Op) -> Step:
 
     def step(frame: Frame) -> Waiting:
         frame.values[result] = _read(frame, frame.values[before].text_value(), op)
+        return None
+
+    return step
+
+
+def prompt_since(linker: Linker, op: Op) -> Step:
+    (prompt, start), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = frame.values[prompt].text_value(frame.values[start])
         return None
 
     return step
@@ -441,11 +464,13 @@ MAKERS: dict[str, Maker] = {
     "prompt.empty": prompt_empty,
     "prompt.append": prompt_append,
     "prompt.role": prompt_role,
+    "prompt.group": prompt_group,
     "prompt.image": prompt_image,
     "prompt.bind": prompt_bind,
     "prompt.branch": prompt_branch,
     "prompt.get": prompt_get,
     "prompt.text": prompt_text,
+    "prompt.since": prompt_since,
     "prompt.messages": prompt_messages,
     "lm.gen": lm_gen,
     "lm.select": lm_select,

@@ -60,6 +60,17 @@ def closures(s, scale):
     return s.get_var("total")
 
 
+def scopes(s, role, words):
+    for word in words:
+        with s.role(role), s.var_scope("said"):
+            if not word:
+                continue
+            s += word
+    with s.copy() as t, t.unordered():
+        t += "a"
+        return t.text()
+
+
 def eager_statement(s):
     for _ in range(2):
         try:
@@ -77,7 +88,7 @@ def eager_whole(s):
     s += "text"
 
 
-GOLDEN = (appends, branches, loops, forks, helpers, closures, eager_statement, eager_whole)
+GOLDEN = (appends, branches, loops, forks, helpers, closures, scopes, eager_statement, eager_whole)
 
 
 # What the front end refuses.

@@ -180,14 +180,28 @@ class _Grower:
 
     def role(self) -> None:
         role, mark = self.draw(st.sampled_from(["user", "assistant"])), self.draw(st.sampled_from(["begin", "end"]))
-        self.emit("prompt.role", self.pick("prompt"), roles=["prompt"], role=role, mark=mark)
+        self.named("prompt.role", "role", role, [self.pick("prompt")], mark=mark)
+
+    def group(self) -> None:
+        mark = self.draw(st.sampled_from(["begin", "end"]))
+        self.emit("prompt.group", self.pick("prompt"), roles=["prompt"], mark=mark)
 
     def copy(self) -> None:
         self.emit("prompt.branch", self.pick("prompt"), roles=["prompt"])
 
     def bind(self) -> None:
         name = self.draw(st.sampled_from(_VARIABLES))
-        self.emit("prompt.bind", self.pick("prompt"), self.pick("obj"), roles=["prompt"], name=name)
+        self.named("prompt.bind", "name", name, [self.pick("prompt"), self.pick("obj")])
+
+    def named(self, op: str, attr: str, value: str, operands: list[Value], **attrs: Any) -> None:
+        """An op with a text that is an attribute or an operand."""
+        if self.draw(st.booleans()):
+            self.emit(op, *operands, roles=["prompt"], **{attr: value}, **attrs)
+        else:
+            self.emit(op, *operands, self.constant(value), roles=["prompt"], dynamic=[attr], **attrs)
+
+    def since(self) -> None:
+        self.emit("prompt.since", self.pick("prompt"), self.pick("prompt"), roles=["text"])
 
     def get(self) -> None:
         self.emit("prompt.get", self.pick("prompt"), roles=["obj"], name=self.draw(st.sampled_from(_VARIABLES)))
@@ -342,6 +356,8 @@ _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.append,
     _Grower.image,
     _Grower.role,
+    _Grower.group,
+    _Grower.since,
     _Grower.copy,
     _Grower.bind,
     _Grower.get,

@@ -118,6 +118,15 @@ _INVALID = {
         f'%p = cell.load %s : prompt %q = lm.gen %p {{dynamic = ["seed"]}} : prompt {_RETURN}',
         "lm.gen names 1 dynamic operand but has 0",
     ),
+    "a role twice": (
+        f'%p = cell.load %s : prompt %q = prompt.role %p, %x {{role = "user", mark = "end", dynamic = ["role"]}} '
+        f": prompt {_RETURN}",
+        "prompt.role needs its role once, as an attribute or as a dynamic operand",
+    ),
+    "a variable without a name": (
+        f"%p = cell.load %s : prompt %q = prompt.bind %p, %x : prompt {_RETURN}",
+        "prompt.bind needs its name once, as an attribute or as a dynamic operand",
+    ),
     "dynamic operand without a name": (
         f"%p = cell.load %s : prompt %q = lm.select %p, %x, %x : prompt {_RETURN}",
         "lm.select names 0 dynamic operands but has 1",
@@ -255,6 +264,7 @@ _VALID = {
         "%y = flow.for %x, %x : obj do (%i: obj, %c: obj) {\n flow.if %c { flow.break %i } else {\n"
         " flow.if %c { flow.continue %i } else { flow.return %x }\n flow.yield }\n flow.yield %c }"
     ),
+    "a dynamic name": ('%p = cell.load %s : prompt %y = prompt.bind %p, %x, %x {dynamic = ["name"]} : prompt'),
     "signals": '%y, %z, %w = py.block %x {code = "if x: return 1\\ny = 2", inputs = ["x"], outputs = ["y"], '
     "signals = True} : obj, obj, obj",
 }

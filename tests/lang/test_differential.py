@@ -10,7 +10,7 @@ from ramify.backends import open_backend
 from ramify.backends.scripted import ScriptedBackend
 from ramify.runtime.backend import Backend
 
-from . import comparing
+from . import comparing, corpus, corpus_flow
 from .corpus import CASES, Case
 
 NAMES = [f"{case.program.name}-{number}" for number, case in enumerate(CASES)]
@@ -18,7 +18,11 @@ NAMES = [f"{case.program.name}-{number}" for number, case in enumerate(CASES)]
 
 def outcome(case: Case, backend: Backend, *, eager: bool) -> dict[str, Any]:
     (run,) = case.program.run_batch([dict(case.arguments)], backend=backend, eager=eager)
-    return comparing.outcome(run, lambda file: file.endswith("corpus.py"))
+    return comparing.outcome(run, _is_own)
+
+
+def _is_own(file: str) -> bool:
+    return file in (corpus.__file__, corpus_flow.__file__)
 
 
 def copied(case: Case) -> Case:
