@@ -37,7 +37,7 @@ class ProgramState:
         """Start a run, and do not wait for it. stream: what the execution tells its events."""
         outcome: Pending[Run] = Pending()
         outcome.add_callback(stream.wake)
-        loop().post(lambda: execution.start().then(lambda run: run, outcome))
+        loop().soon(lambda: execution.start().then(lambda run: run, outcome))
         return cls(outcome, execution, stream)
 
     @property
