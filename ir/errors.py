@@ -12,6 +12,7 @@
     │   ├── ContextOverflow     prompt and max_tokens do not fit the model's context
     │   └── Unsupported         this backend cannot do what was asked
     ├── BackendError            the backend failed while it served a request
+    │   └── ServerError         a server answered with an error, wrongly or not at all (its HTTP status)
     ├── Cancelled               the run was cancelled
     └── UsageError              the command line, the REPL or an API was called wrongly
 
@@ -85,6 +86,16 @@ class Unsupported(RequestError):
 
 class BackendError(RamifyError):
     """The backend failed while it served a request."""
+
+
+class ServerError(BackendError):
+    """A server answered with an error, wrongly or not at all; `status` is the HTTP status, where there was an answer."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, span: Span | None = None, help: str | None = None
+    ) -> None:
+        super().__init__(message, span=span, help=help)
+        self.status = status
 
 
 class Cancelled(RamifyError):
