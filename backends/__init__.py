@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 from ..ir.errors import UsageError
@@ -15,38 +17,62 @@ _opened: dict[str, Backend] = {}
 _opening = threading.RLock()
 TINY = "tiny"
 SCRIPTED = "scripted"
+OPENAI = "openai"
 
 
 def open_backend(spec: str | Path | Backend) -> Backend:
-    """The backend that `spec` names: "tiny" (the embedded model), a model directory, "scripted" or a backend itself.
+    """The backend that `spec` names, or a backend itself.
 
-    "scripted" needs no model, for tests of a program's flow; "scripted:0.5" takes half a second for each answer. One
-    that was opened before is given again, so that all runs share its cache. Raises UsageError, ModelError.
+    "tiny" is the embedded model; a path is a model directory; "openai:MODEL" or "openai:MODEL@BASE_URL" is a model
+    behind an OpenAI-compatible server. "scripted" needs no model, for tests of a
+    program's flow; "scripted:0.5" takes half a second for each answer. One that was opened before is given again, so
+    that all runs share its cache. Raises UsageError, ModelError, BackendError.
     """
     if not isinstance(spec, str | Path):
         if not hasattr(spec, "generate"):
-            raise UsageError(
-                f"a backend is a name, a directory or a Backend, not {type(spec).__name__}: {spec!r}",
-                help='use "tiny" (the embedded model), or the path of a model directory in Hugging Face layout',
-            )
+            raise UsageError(f"a backend is no {type(spec).__name__}: {spec!r}", help=_WAYS)
         return spec
-    name, _, delay = str(spec).partition(":")
+    name, _, rest = str(spec).partition(":")
     if name == SCRIPTED:
-        return _scripted(delay)
+        return _scripted(rest)
+    if name == OPENAI and rest:
+        return _kept(str(spec), partial(_openai, rest))
     directory = _directory(spec)
+    return _kept(str(directory), partial(_local, directory))
+
+
+_WAYS = (
+    'use "tiny" (the embedded model), the path of a model directory in Hugging Face layout, "openai:MODEL", '
+    'or "scripted" (no model)'
+)
+
+
+def _kept(key: str, make: Callable[[], Backend]) -> Backend:
+    """The backend that was made under this key, made now if there is none."""
     with _opening:
-        backend = _opened.get(str(directory))
+        backend = _opened.get(key)
         if backend is None:
-            import torch
-
-            from .local import LocalBackend
-
-            # The embedded model is small enough to run in float32, where results do not depend on the batch.
-            dtype = torch.float32 if directory == _directory(TINY) else None
+            backend = make()
             if not _opened:
                 atexit.register(close_backends)  # an engine must not be in the middle of a step when Python ends
-            backend = _opened[str(directory)] = LocalBackend(directory, dtype=dtype)
+            _opened[key] = backend
         return backend
+
+
+def _local(directory: Path) -> Backend:
+    import torch
+
+    from .local import LocalBackend
+
+    # The embedded model is small enough to run in float32, where results do not depend on the batch.
+    return LocalBackend(directory, dtype=torch.float32 if directory == _directory(TINY) else None)
+
+
+def _openai(model: str) -> Backend:
+    from .openai import OpenAI
+
+    model, at, url = model.partition("@http")
+    return OpenAI(model, base_url=f"http{url}" if at else None)
 
 
 @lru_cache
@@ -75,10 +101,9 @@ def _forget() -> None:
     global _opening
     _opening = threading.RLock()
     if _opened:
-        import torch
-
         _opened.clear()
-        torch.set_num_threads(1)
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
@@ -91,7 +116,4 @@ def _directory(spec: str | Path) -> Path:
     directory = Path(spec).expanduser()
     if directory.is_dir():
         return directory.resolve()
-    raise UsageError(
-        f"there is no backend {str(spec)!r}: it is neither a known name nor a directory",
-        help='use "tiny" (the embedded model), "scripted" (no model), or a model directory in Hugging Face layout',
-    )
+    raise UsageError(f"there is no backend {str(spec)!r}: it is neither a known name nor a directory", help=_WAYS)

@@ -89,7 +89,7 @@ class BackendError(RamifyError):
 
 
 class ServerError(BackendError):
-    """A server answered with an error, wrongly or not at all; `status` is the HTTP status, where there was an answer."""
+    """A server answered with an error, wrongly or not at all; `status` is the HTTP status, None without an answer."""
 
     def __init__(
         self, message: str, *, status: int | None = None, span: Span | None = None, help: str | None = None

@@ -92,11 +92,16 @@ def _check_tuple(name: str, values: Any, kind: type) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token's log-probability (natural logarithm, after temperature 1) and the most likely alternatives."""
+    """One token's log-probability (natural logarithm, after temperature 1) and the most likely alternatives.
+
+    A server that names tokens by their text gives `text` and `top_texts`, and token_id -1.
+    """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    text: str | None = None
+    top_texts: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,8 @@ class Done:
     """A request finished. The last event of a request that did not fail.
 
     text and token_ids are the whole generation without the stop: token_ids are the generated tokens whose text lies
-    wholly before the stop, `tail` is the text after them (non-empty only when a stop string began inside a token).
+    wholly before the stop, `tail` is the text after them: what was before a stop string that began inside a token, or
+    all of it, where a server tells no token ids.
     matched: the stop string or stop token id that ended it. Times in milliseconds.
     """
 

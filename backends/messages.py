@@ -1,0 +1,75 @@
+"""A prompt as the messages of a chat request, or the reason why no chat request says the same.
+
+A chat endpoint writes one assistant message after whole messages. Whatever a prompt holds beyond that would be lost or
+moved by sending it, so it is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..ir.errors import Unsupported
+from ..runtime.prompt import Prompt
+
+_COMPLETION = "use a model with text completions, OpenAI(..., is_chat_model=False), or a backend that runs the model"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The messages of a request. continued: the last is an assistant message that the answer is to continue."""
+
+    messages: list[dict[str, Any]]
+    continued: bool
+
+
+def conversation(prompt: Prompt) -> Conversation:
+    """The messages before a generation. Raises Unsupported for what they cannot express; all values have arrived."""
+    if not prompt.open or prompt.message is None or prompt.message.role != "assistant":
+        raise _misplaced(prompt)
+    messages = _messages(prompt)
+    if messages[-1]["content"]:
+        return Conversation(messages, continued=True)
+    if not messages[:-1]:
+        raise Unsupported("a chat request needs a message before the assistant's", help="append rf.user(...) first")
+    return Conversation(messages[:-1], continued=False)
+
+
+def _misplaced(prompt: Prompt) -> Unsupported:
+    if prompt.open and prompt.message is not None:
+        place = f"inside a message of {prompt.message.role}"
+    else:
+        place = "outside of the messages"
+    return Unsupported(
+        f"a chat model writes the assistant's messages only, and this generation stands {place}",
+        help=f"write rf.assistant(rf.gen(...)); or {_COMPLETION}",
+    )
+
+
+def _messages(prompt: Prompt) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    for node in prompt.since(None):
+        if node.kind == "role":
+            if node.open:
+                messages.append({"role": node.value.role, "content": ""})
+        elif node.kind in ("text", "gen", "select"):
+            if text := _text(node):
+                _check_inside(node, text)
+                messages[-1]["content"] += text
+        elif node.kind == "image":
+            raise Unsupported("this backend cannot take images yet")
+    return messages
+
+
+def _text(node: Prompt) -> str:
+    value = node.value if node.kind == "text" else node.value.done.text
+    return value if isinstance(value, str) else str(value.result())
+
+
+def _check_inside(node: Prompt, text: str) -> None:
+    if not node.open:
+        shown = repr(text if len(text) <= 60 else text[:57] + "...")
+        raise Unsupported(
+            f"a chat request consists of messages, and this text stands outside of them: {shown}",
+            help=f"put it into rf.system(...), rf.user(...) or rf.assistant(...); or {_COMPLETION}",
+        )

@@ -1,0 +1,245 @@
+"""Any OpenAI-compatible server, through OpenAI's own client (`pip install ramify[openai]`).
+
+A chat model gets the prompt's messages, a model with text completions its text. What the server's kind cannot do is
+refused before anything is sent (backends/flavours.py says which kind takes what).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..ir.errors import Unsupported, UsageError
+from ..runtime.backend import Chat, Sink
+from ..runtime.chat import DEFAULT_CHAT, ChatFormat
+from ..runtime.prompt import Prompt
+from ..runtime.request import Delta, Done, SamplingParams
+from .chats import chat_format
+from .flavours import FLAVOURS, Flavour
+from .messages import conversation
+from .remote import Call, Remote, Retry, Trouble, decode, server_sent
+from .wire import Answer, Collector
+
+try:
+    import httpx2
+    import openai
+    from openai import AsyncOpenAI
+except ImportError as error:
+    raise ImportError(f"{error}; servers need more packages: pip install 'ramify[openai]'") from error
+
+if TYPE_CHECKING:
+    from openai._response import AsyncAPIResponse
+
+_RETRY = Retry()
+# How messages are shown where a chat model's prompt is read as text; the server uses the model's own template.
+_SHOWN = ChatFormat.from_marks(
+    {role: (f"{role.upper()}: ", "\n") for role in ("system", "user", "assistant", "tool", "developer")}
+)
+_TEXT_MODELS = ("davinci-", "babbage-", "gpt-3.5-turbo-instruct")
+_CONNECT_SECONDS = 10.0
+
+
+class OpenAI:
+    """A model behind an OpenAI-compatible server.
+
+    base_url, api_key: as OpenAI's client takes them, else OPENAI_BASE_URL and OPENAI_API_KEY. is_chat_model: None tells
+    by the name; False for text completions. flavour: what kind of server it is ("openai", "compatible", "vllm",
+    "sglang", "llama.cpp"), which decides what it takes; None is "openai" for OpenAI's own, else "compatible".
+    chat_template: how messages are marked in the text of a model that is no chat model. continue_final_message: let the
+    server continue an assistant message that the program began (where it can: vllm, sglang, llama.cpp).
+    max_connections: requests at a time. timeout: seconds for which the server may be silent. Raises UsageError.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        is_chat_model: bool | None = None,
+        flavour: str | None = None,
+        chat_template: str | Path | Chat | None = None,
+        continue_final_message: bool = False,
+        max_connections: int = 64,
+        timeout: float = 600.0,
+        retry: Retry = _RETRY,
+    ) -> None:
+        self.name = f"openai:{model}"
+        self.model = model
+        self.is_chat_model = not model.startswith(_TEXT_MODELS) if is_chat_model is None else is_chat_model
+        self._remote = Remote(
+            self.name, partial(_connect, base_url, api_key, max_connections, timeout), max_connections, retry
+        )
+        self.flavour = _flavour(flavour, self._client)
+        self.features = self.flavour.features | {"logprobs"}
+        self.chat = self._chat(chat_template)
+        self._continues = self._continuation(continue_final_message)
+
+    @property
+    def _client(self) -> AsyncOpenAI:
+        return self._remote.client  # type: ignore[return-value]
+
+    def _chat(self, template: str | Path | Chat | None) -> Chat:
+        if not self.is_chat_model:
+            return DEFAULT_CHAT if template is None else chat_format(template)
+        if template is not None:
+            raise UsageError(
+                "a chat model's server has its own chat template",
+                help="leave chat_template out, or is_chat_model=False",
+            )
+        return _SHOWN
+
+    def _continuation(self, wanted: bool) -> dict[str, Any] | None:
+        if not wanted:
+            return None
+        if self.flavour.continues is None:
+            able = ", ".join(repr(each.name) for each in FLAVOURS.values() if each.continues is not None)
+            raise UsageError(
+                f"a server of flavour {self.flavour.name!r} cannot continue an assistant message",
+                help=f"leave continue_final_message out; flavours that can: {able}",
+            )
+        return dict(self.flavour.continues)
+
+    def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Call:
+        """See Backend. Raises Unsupported for a prompt or parameters that the server would not take as they are."""
+        body = self._prompt(prompt) | self._sampling(params)
+        if params.max_tokens == 0:
+            return self._remote.send(_nothing, sink)
+        if sink.wants_deltas:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return self._remote.send(partial(self._ask, body), sink)
+
+    def select(self, prompt: Prompt, choices: Sequence[str], method: str, sink: Sink) -> Call:
+        """See Backend."""
+        raise Unsupported("this backend cannot choose yet")
+
+    def close(self) -> None:
+        """See Backend."""
+        self._remote.close()
+
+    def _prompt(self, prompt: Prompt) -> dict[str, Any]:
+        if not self.is_chat_model:
+            return {"prompt": prompt.text_value()}
+        talk = conversation(prompt)
+        if not talk.continued:
+            return {"messages": talk.messages}
+        if self._continues is None:
+            raise Unsupported(
+                "a chat request cannot continue an assistant message that the program began: "
+                f"{_shown(talk.messages[-1]['content'])}",
+                help="begin the assistant's message with the generation; or, where the server can continue it, say so "
+                "with OpenAI(..., flavour='vllm', continue_final_message=True)",
+            )
+        return {"messages": talk.messages, **self._continues}
+
+    def _sampling(self, params: SamplingParams) -> dict[str, Any]:
+        body = self.flavour.sampling(params)
+        most = self.flavour.max_stops
+        if most is not None and len(params.stop) > most:
+            raise Unsupported(f"this server takes at most {most} stop strings, not {len(params.stop)}")
+        if self.is_chat_model:
+            body[self.flavour.max_tokens] = params.max_tokens
+            if params.logprobs is not None:
+                body |= {"logprobs": True} | ({"top_logprobs": params.logprobs} if params.logprobs else {})
+        else:
+            body["max_tokens"] = params.max_tokens
+            if params.logprobs is not None:
+                body["logprobs"] = params.logprobs
+        return body
+
+    async def _ask(self, body: dict[str, Any], call: Call) -> Done:
+        """Send one request and collect its answer. Raises Trouble."""
+        collector = Collector()
+        try:
+            async with self._request(body) as response:
+                await _collect(response, collector, call if "stream" in body else None)
+        except openai.APIStatusError as error:
+            raise _status_trouble(error) from error
+        except (openai.APITimeoutError, httpx2.TimeoutException) as error:
+            raise Trouble(f"the server did not answer in time ({_named(error)})", passing=True) from error
+        except (openai.APIConnectionError, httpx2.TransportError) as error:
+            raise Trouble(f"the connection failed: {_reason(error)}", passing=True) from error
+        return collector.done()
+
+    def _request(self, body: dict[str, Any]) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
+        rest = {name: value for name, value in body.items() if name not in ("messages", "prompt")}
+        if "messages" in body:
+            chat = self._client.chat.completions.with_streaming_response
+            return chat.create(model=self.model, messages=body["messages"], extra_body=rest)
+        text = self._client.completions.with_streaming_response
+        return text.create(model=self.model, prompt=body["prompt"], extra_body=rest)
+
+
+async def _nothing(call: Call) -> Done:
+    """A generation of no tokens, which servers refuse to make."""
+    return Done("", (), "length")
+
+
+async def _collect(response: AsyncAPIResponse[Any], collector: Collector, call: Call | None) -> None:
+    """Read an answer; pieces of a stream go to `call` as they come."""
+    if call is None:
+        is_json = "json" in response.headers.get("content-type", "")
+        collector.take(decode(await response.read(), Answer, whole=is_json))
+        return
+    async for data in server_sent(response.iter_bytes()):
+        text, logprobs = collector.take(decode(data, Answer, whole=False))
+        if text or logprobs:
+            call.hand_on(Delta(text, (), logprobs))
+
+
+def _status_trouble(error: openai.APIStatusError) -> Trouble:
+    message = error.body.get("message") if isinstance(error.body, dict) else None
+    text = f"the server answered {error.status_code}: {message or error.message}"
+    trouble = Trouble.of_status(error.status_code, text, error.response.headers)
+    if error.code == "insufficient_quota":  # sent as 429, but waiting does not help
+        trouble.passing = False
+    return trouble
+
+
+def _named(error: BaseException) -> str:
+    """The name of the transport's own error, which says which wait it was."""
+    return type(error.__cause__ or error).__name__
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else "..." + text[-57:])
+
+
+def _flavour(name: str | None, client: AsyncOpenAI) -> Flavour:
+    if name is None:
+        return FLAVOURS["openai" if client.base_url.host.endswith("api.openai.com") else "compatible"]
+    if name not in FLAVOURS:
+        raise UsageError(f"unknown flavour {name!r}", help=f"known: {', '.join(FLAVOURS)}")
+    return FLAVOURS[name]
+
+
+def _connect(base_url: str | None, api_key: str | None, max_connections: int, timeout: float) -> AsyncOpenAI:
+    try:
+        import httpx2
+        import openai
+    except ImportError as error:
+        raise UsageError(
+            f"the OpenAI client is not installed ({error})", help="pip install 'ramify[openai]'"
+        ) from error
+    if api_key is None and "OPENAI_API_KEY" not in os.environ and (base_url or os.environ.get("OPENAI_BASE_URL")):
+        api_key = "none"  # most servers of one's own want no key, but the client does
+    limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+    waits = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS), pool=None)
+    try:
+        return openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key,
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=waits),
+        )
+    except openai.OpenAIError as error:
+        raise UsageError(f"OpenAI's client: {error}", help="give api_key=..., or set OPENAI_API_KEY") from error

@@ -1,0 +1,294 @@
+"""Requests to a server: bounded connections, retries, cancellation. What the backends that speak HTTP have in common.
+
+A request is a coroutine on ramify's asyncio loop. At most `max_connections` of them run at once; the others wait in a
+queue as plain objects, so that thousands of them cost little. Events go to their sinks on the loop thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from ..ir.errors import BackendError, ServerError
+from ..runtime.backend import Sink
+from ..runtime.loop import loop
+from ..runtime.request import Delta, Done, Event, Failed
+
+T = TypeVar("T")
+# Statuses below 500 that say "later", and those from 500 on that say "never".
+_LATER = frozenset((408, 429))
+_NEVER = frozenset((501, 505))
+_DRAIN_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a request that failed for a passing reason is sent again.
+
+    retries: how often, beyond the first time. The pause doubles from `first` seconds to `longest`, and is shortened by
+    up to a half at random. A server's Retry-After is waited for in full; one above `longest` ends the request.
+    """
+
+    retries: int = 5
+    first: float = 0.5
+    longest: float = 60.0
+
+    def pause(self, number: int, asked: float) -> float:
+        """Seconds to wait before retry `number` (from 1), where the server asked for `asked` seconds."""
+        return asked + min(self.longest, self.first * 2.0 ** (number - 1)) * _random.uniform(0.5, 1.0)
+
+
+# Of its own: retries must not change what a user's seeded program draws.
+_random = random.Random()
+
+
+class Trouble(Exception):
+    """A try of a request failed. passing: another may succeed. retry_after: seconds that the server asked for."""
+
+    def __init__(
+        self, message: str, *, passing: bool = False, status: int | None = None, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.passing = passing
+        self.status = status
+        self.retry_after = retry_after
+
+    @classmethod
+    def of_status(cls, status: int, message: str, headers: Mapping[str, str]) -> Trouble:
+        """The trouble that an HTTP status means."""
+        passing = status in _LATER or (status >= 500 and status not in _NEVER)
+        return cls(message, passing=passing, status=status, retry_after=retry_after(headers))
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """The seconds that a Retry-After header asks for, given as such or as a date; 0 without one that can be read."""
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+class Client(Protocol):
+    """What a Remote must be able to do with the client that its requests use."""
+
+    async def close(self) -> None: ...
+
+
+class Call:
+    """One request: waits its turn, runs `work(call)`, and tells its sink. Also the handle that cancels it."""
+
+    __slots__ = ("_begun", "_home", "_sink", "_started", "handed_on", "is_over", "task", "wants_deltas", "work")
+
+    def __init__(self, work: Callable[[Call], Awaitable[Done]], sink: Sink, home: asyncio.AbstractEventLoop) -> None:
+        self.work = work
+        self.wants_deltas = sink.wants_deltas
+        self.handed_on = False
+        self.is_over = False
+        self.task: asyncio.Task[Done] | None = None
+        self._sink = sink
+        self._home = home
+        self._begun = self._started = time.perf_counter()
+
+    def cancel(self) -> None:
+        """See Handle. The connection is closed, which tells the server."""
+        self._home.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+        else:
+            self.end(Done("", (), "cancelled"))
+
+    def start(self, task: asyncio.Task[Done]) -> None:
+        """Its turn has come."""
+        self.task = task
+        self._started = time.perf_counter()
+
+    def hand_on(self, delta: Delta) -> None:
+        """Give newly generated text to the sink; from now on the request cannot be tried again."""
+        self.handed_on = True
+        self._tell(delta)
+
+    def end(self, event: Done | Failed) -> None:
+        """Send the last event, with the times filled in."""
+        if self.is_over:
+            return
+        if isinstance(event, Done):
+            queue_ms = (self._started - self._begun) * 1000
+            event = replace(event, queue_ms=queue_ms, wall_ms=(time.perf_counter() - self._begun) * 1000)
+        self._tell(event)
+        self.is_over = True
+
+    def _tell(self, event: Event) -> None:
+        if not self.is_over:
+            loop().soon(self._sink, event)
+
+
+class Remote:
+    """The way to one server. name: of the backend, for errors. connect: makes the client; called again after a fork."""
+
+    def __init__(self, name: str, connect: Callable[[], Client], max_connections: int, retry: Retry) -> None:
+        self.name = name
+        self.max_connections = max_connections
+        self.retry = retry
+        self.client = connect()
+        self._connect = connect
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[Call] = deque()
+        self._running: dict[asyncio.Task[Done], Call] = {}
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def send(self, work: Callable[[Call], Awaitable[Done]], sink: Sink) -> Call:
+        """Run `work` when its turn comes; what it raises other than Trouble is not tried again. Thread-safe."""
+        home = loop().asyncio
+        call = Call(work, sink, home)
+        home.call_soon_threadsafe(self._take, call)
+        return call
+
+    def close(self) -> None:
+        """End everything: requests fail, connections close. Thread-safe."""
+        loop().asyncio.call_soon_threadsafe(self._close)
+
+    def _take(self, call: Call) -> None:
+        self._settle()
+        if self._closed:
+            call.end(Failed(self._closed_error()))
+            return
+        self._waiting.append(call)
+        self._fill()
+
+    def _settle(self) -> None:
+        """A forked child has the parent's connections and queue, but nobody who serves them."""
+        here = asyncio.get_running_loop()
+        if self._home is not here:
+            if self._home is not None:
+                self.client = self._connect()
+                self._waiting.clear()
+                self._running.clear()
+            self._home = here
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < self.max_connections:
+            call = self._waiting.popleft()
+            if not call.is_over:
+                task = asyncio.get_running_loop().create_task(self._serve(call))
+                call.start(task)
+                self._running[task] = call
+                task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Done]) -> None:
+        call = self._running.pop(task)
+        if task.cancelled():
+            call.end(Done("", (), "cancelled"))
+        elif (error := task.exception()) is not None:
+            call.end(Failed(error))
+        else:
+            call.end(task.result())
+        self._fill()
+
+    async def _serve(self, call: Call) -> Done:
+        """Try until it succeeds, fails for good, or has been tried often enough. Raises ServerError."""
+        tries = 1
+        while True:
+            try:
+                return await call.work(call)
+            except Trouble as trouble:
+                if not self._may_retry(trouble, call, tries):
+                    raise self._error(trouble, call, tries) from trouble.__cause__
+                pause = self.retry.pause(tries, trouble.retry_after)
+            await asyncio.sleep(pause)
+            tries += 1
+
+    def _may_retry(self, trouble: Trouble, call: Call, tries: int) -> bool:
+        return (
+            trouble.passing
+            and not call.handed_on
+            and tries <= self.retry.retries
+            and trouble.retry_after <= self.retry.longest
+        )
+
+    def _error(self, trouble: Trouble, call: Call, tries: int) -> ServerError:
+        message, help = f"{self.name}: {trouble.message}", None
+        if tries > 1:
+            message += f" (tried {tries} times)"
+        if trouble.retry_after > self.retry.longest:
+            help = f"the server asks to wait {trouble.retry_after:.0f} s; run it again then, or give Retry(longest=...)"
+        elif trouble.passing and call.handed_on:
+            help = "part of the text was streamed already, so it was not asked for again; run it again"
+        return ServerError(message, status=trouble.status, help=help)
+
+    def _closed_error(self) -> BackendError:
+        return BackendError(f"the backend {self.name!r} is closed")
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._settle()
+        self._closed = True
+        for call in (*self._running.values(), *self._waiting):
+            call.end(Failed(self._closed_error()))
+        self._waiting.clear()
+        for task in self._running:
+            task.cancel()
+        self._closing = asyncio.get_running_loop().create_task(self._disconnect(list(self._running)))
+
+    async def _disconnect(self, tasks: list[asyncio.Task[Done]]) -> None:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.client.close()
+
+
+def decode(data: bytes | str, kind: type[T], *, whole: bool) -> T:
+    """A JSON answer as a record. Raises Trouble; `whole` says that broken JSON may be a passing fault of transport."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise Trouble(f"the server's answer is not what was expected: {error}: {_beginning(data)}") from error
+    except msgspec.DecodeError as error:
+        raise Trouble(f"the server's answer is not JSON ({error}): {_beginning(data)}", passing=whole) from error
+
+
+def _beginning(data: bytes | str) -> str:
+    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+    return repr(text if len(text) <= 200 else text[:200] + "...")
+
+
+async def server_sent(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of the events of a stream of server-sent events, up to `[DONE]`.
+
+    Lines end in LF or CRLF only: other characters that could end a line may stand within JSON.
+    """
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            name, _, value = line.rstrip(b"\r").partition(b":")
+            if name != b"data":
+                continue
+            if (value := value.removeprefix(b" ")) == b"[DONE]":
+                await _drain(chunks)
+                return
+            yield value
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """Read the end of a body, so that its connection can be used again; the answer is complete without it."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in chunks:
+                pass

@@ -1,0 +1,159 @@
+"""The answers of OpenAI-compatible servers: chat or text, whole or in pieces, all in one record.
+
+Only what is used is read; fields that some servers add (the stop that matched) are optional.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..runtime.request import Done, FinishReason, TokenLogprob
+from .remote import Trouble
+
+_REASONS: dict[str, FinishReason] = {"stop": "stop", "eos": "stop", "eos_token": "stop", "length": "length"}
+
+
+class TopLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class ChatLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob] = []
+
+    def of_token(self) -> TokenLogprob:
+        """As ramify's record."""
+        return _token(self.token, self.logprob, [(top.token, top.logprob) for top in self.top_logprobs])
+
+
+class Logprobs(msgspec.Struct):
+    """Of a chat answer in `content`; of a text answer in the three lists, where a prompt's first token has none."""
+
+    content: list[ChatLogprob] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+    def of_tokens(self) -> list[TokenLogprob]:
+        """One entry a token, without ids, which these servers do not tell."""
+        if self.content is not None:
+            return [
+                _token(each.token, each.logprob, [(t.token, t.logprob) for t in each.top_logprobs])
+                for each in self.content
+            ]
+        tokens, values = self.tokens or [], self.token_logprobs or []
+        tops = self.top_logprobs or [None] * len(tokens)
+        return [
+            _token(token, value, list((top or {}).items()))
+            for token, value, top in zip(tokens, values, tops, strict=False)
+            if value is not None
+        ]
+
+
+def _token(text: str, logprob: float, top: list[tuple[str, float]]) -> TokenLogprob:
+    return TokenLogprob(-1, logprob, text=text, top_texts=tuple(top))
+
+
+class Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class Choice(msgspec.Struct):
+    index: int = 0
+    message: Message | None = None
+    delta: Message | None = None
+    text: str | None = None
+    logprobs: Logprobs | None = None
+    finish_reason: str | None = None
+    stop_reason: Any = None
+    matched_stop: Any = None
+
+    @property
+    def matched(self) -> str | int | None:
+        """The stop string or token id that ended it, where the server tells."""
+        found = self.stop_reason if self.stop_reason is not None else self.matched_stop
+        return found if isinstance(found, str | int) else None
+
+    def piece(self) -> str:
+        """The text of this answer or piece. Raises Trouble when the model refused to give one."""
+        message = self.message or self.delta
+        if message is None:
+            return self.text or ""
+        if message.refusal:
+            raise Trouble(f"the model refused to answer: {message.refusal}")
+        return message.content or ""
+
+
+class CachedTokens(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: CachedTokens | None = None
+
+
+class Answer(msgspec.Struct):
+    """A whole answer, or one piece of a stream; then the last pieces may hold no choice but the usage."""
+
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    error: Any = None
+
+    def check(self) -> None:
+        """Raises Trouble if the server reports an error in place of an answer."""
+        if self.error is None:
+            return
+        details = self.error if isinstance(self.error, dict) else {"message": str(self.error)}
+        code = details.get("code")
+        status = code if isinstance(code, int) and 400 <= code < 600 else 500
+        raise Trouble.of_status(status, f"the server failed: {details.get('message', self.error)}", {})
+
+
+class Collector:
+    """Puts an answer together from its pieces."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.finish: str | None = None
+        self.matched: str | int | None = None
+        self.usage = Usage()
+
+    def take(self, answer: Answer) -> tuple[str, tuple[TokenLogprob, ...]]:
+        """Add a piece; gives its text and log-probabilities. Raises Trouble."""
+        answer.check()
+        self.usage = answer.usage or self.usage
+        text, logprobs = "", []
+        for choice in answer.choices[:1]:
+            text = choice.piece()
+            logprobs = choice.logprobs.of_tokens() if choice.logprobs is not None else []
+            self.finish = choice.finish_reason or self.finish
+            self.matched = choice.matched if self.matched is None else self.matched
+        self.pieces.append(text)
+        self.logprobs += logprobs
+        return text, tuple(logprobs)
+
+    def done(self) -> Done:
+        """The answer. Raises Trouble if it did not end as one should."""
+        if self.finish is None:
+            raise Trouble("the server's answer broke off before its end", passing=True)
+        if self.finish not in _REASONS:
+            raise Trouble(f"the server ended the answer because of {self.finish!r}")
+        text = "".join(self.pieces)
+        details = self.usage.prompt_tokens_details
+        return Done(
+            text,
+            (),
+            _REASONS[self.finish],
+            tail=text,
+            matched=self.matched,
+            logprobs=tuple(self.logprobs),
+            prompt_tokens=self.usage.prompt_tokens or 0,
+            cached_tokens=(details.cached_tokens if details is not None else None) or 0,
+            generated_tokens=self.usage.completion_tokens or 0,
+        )

@@ -1,0 +1,543 @@
+"""The OpenAI backend against a loopback server: what is sent, what comes back, what is refused, and every fault."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ramify as rf
+from ramify.backends import open_backend
+from ramify.backends.openai import OpenAI
+from ramify.backends.remote import Retry
+from ramify.ir.errors import BackendError, Cancelled, ServerError, Unsupported, UsageError
+from ramify.runtime.generation import StreamEvent
+
+from .stub import RESET, STALL, Asked, Reply, StubServer, error_reply, json_reply
+from .stub_openai import expected, openai_app
+
+EAGER = pytest.mark.parametrize("eager", [True, False])
+FAST = Retry(retries=4, first=0.0)
+CHAT = "<system>Be brief.<user>What?"
+
+
+@rf.program
+def ask(s: rf.State, question: str = "What?", **params: Any) -> Any:
+    s += rf.system("Be brief.") + rf.user(question)
+    s += rf.assistant(rf.gen("x", **params))
+    return s["x"]
+
+
+@rf.program
+def complete(s: rf.State, start: str = "Once upon a", **params: Any) -> Any:
+    s += start
+    s += rf.gen("x", **params)
+    return s["x"]
+
+
+@pytest.fixture
+def server() -> Iterator[StubServer]:
+    with StubServer(openai_app) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def connect(server: StubServer) -> Iterator[Any]:
+    """Makes backends for the server, and closes them."""
+    made: list[OpenAI] = []
+
+    def connect(model: str = "m", **options: Any) -> OpenAI:
+        options = {"base_url": f"{server.url}/v1", "retry": FAST, "timeout": 20.0} | options
+        made.append(OpenAI(model, **options))
+        return made[-1]
+
+    yield connect
+    for backend in made:
+        backend.close()
+
+
+# What is sent, and what comes back.
+
+
+@EAGER
+def test_a_chat_model_gets_messages(server: StubServer, connect: Any, eager: bool) -> None:
+    run = ask.run(backend=connect(), eager=eager, max_tokens=4)
+    assert run.value == expected(CHAT, 4)[0]
+    assert server.requests[0].body == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}],
+        "max_tokens": 4,
+        "temperature": 0.0,
+        "top_p": 1.0,
+    }
+    assert run.messages[-1] == {"role": "assistant", "content": run.value}
+    assert run.text == f"SYSTEM: Be brief.\nUSER: What?\nASSISTANT: {run.value}\n"
+
+
+@EAGER
+def test_a_text_model_gets_text(server: StubServer, connect: Any, eager: bool) -> None:
+    run = complete.run(backend=connect(is_chat_model=False), eager=eager, max_tokens=3)
+    assert run.value == expected("Once upon a", 3)[0]
+    assert server.requests[0].path == "/v1/completions"
+    assert server.requests[0].body["prompt"] == "Once upon a"
+
+
+def test_a_text_model_gets_marks_of_the_template_that_the_user_gives(server: StubServer, connect: Any) -> None:
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}[/]{% endfor %}" + (
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    ask.run(backend=connect(is_chat_model=False, chat_template=template))
+    ask.run(backend=connect(is_chat_model=False))
+    assert [asked.body["prompt"] for asked in server.requests] == [
+        "[system]Be brief.[/][user]What?[/][assistant]",
+        "SYSTEM: Be brief.\nUSER: What?\nASSISTANT:",
+    ]
+
+
+def test_kinds_of_models_are_told_by_their_names() -> None:
+    kinds = {
+        name: OpenAI(name, api_key="k").is_chat_model for name in ("gpt-4o", "davinci-002", "gpt-3.5-turbo-instruct")
+    }
+    assert kinds == {"gpt-4o": True, "davinci-002": False, "gpt-3.5-turbo-instruct": False}
+
+
+@EAGER
+def test_usage_and_trace_hold_the_servers_numbers(connect: Any, eager: bool) -> None:
+    run = ask.run(backend=connect(), eager=eager, stop=[" "], max_tokens=9, logprobs=1)
+    (record,) = run.trace
+    assert (run.usage.prompt_tokens, run.usage.cached_tokens) == (2, 1)
+    assert run.usage.generated_tokens == record.generated_tokens == 0
+    info = run.get_meta_info("x")
+    assert (info["finish_reason"], info["matched"]) == ("stop", " ")
+    assert record.wall_ms >= record.queue_ms >= 0 and record.wall_ms > 0
+    assert record.span is not None and "rf.gen" in record.span.source_line()
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+def test_logprobs(connect: Any, chat: bool, stream: bool) -> None:
+    events: list[StreamEvent] = []
+    program, backend = (ask, connect()) if chat else (complete, connect(is_chat_model=False))
+    run = program.run(backend=backend, logprobs=1, max_tokens=2, stream=events.append if stream else None)
+    logprobs = run.get_meta_info("x")["logprobs"]
+    assert "".join(each.text for each in logprobs) == run.value
+    assert {(each.token_id, each.logprob, each.top_texts) for each in logprobs} == {(-1, -0.5, (("other", -2.5),))}
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_stream_gives_the_pieces_as_they_come(server: StubServer, connect: Any, chat: bool) -> None:
+    program, backend = (ask, connect()) if chat else (complete, connect(is_chat_model=False))
+    events: list[StreamEvent] = []
+    run = program.run(backend=backend, stream=events.append, max_tokens=3)
+    pieces = [event.text for event in events if event.kind == "gen"]
+    assert len(pieces) == 3 and "".join(pieces) == run.value == program.run(backend=backend, max_tokens=3).value
+    assert server.requests[0].body["stream_options"] == {"include_usage": True}
+    assert run.usage.generated_tokens == 3
+    assert server.num_connections == 1, "a finished stream leaves its connection usable"
+
+
+def test_characters_that_end_lines_elsewhere_do_not_end_a_streams_line(connect: Any, server: StubServer) -> None:
+    text = "one\u2028two\x85three\u2029"
+    server.app = lambda asked: Reply(events=[piece(text, "stop"), b"[DONE]"])
+    assert ask.run(backend=connect(), stream=lambda event: None).value == text
+
+
+def test_what_openai_does_by_itself_is_not_sent(server: StubServer, connect: Any) -> None:
+    backend = connect(flavour="openai")
+    ask.run(backend=backend, temperature=1.0)
+    ask.run(backend=backend, temperature=0.5, top_p=0.9, presence_penalty=1.0, seed=7, stop="x")
+    first, second = (asked.body for asked in server.requests)
+    assert first.keys() == {"model", "messages", "max_completion_tokens"}
+    assert second.items() >= {"temperature": 0.5, "top_p": 0.9, "presence_penalty": 1.0, "seed": 7}.items()
+    assert second["stop"] == ["x"]
+
+
+def test_open_servers_get_everything_so_that_a_models_own_defaults_do_not_apply(
+    server: StubServer, connect: Any
+) -> None:
+    ask.run(backend=connect(flavour="vllm"))
+    ask.run(backend=connect(flavour="vllm"), top_k=5, min_tokens=2, stop_token_ids=[1, 2], ignore_eos=True)
+    ask.run(backend=connect(flavour="llama.cpp"), repetition_penalty=1.5)
+    first, second, third = (asked.body for asked in server.requests)
+    assert (first["top_k"], first["min_p"], first["repetition_penalty"], first["top_p"]) == (-1, 0.0, 1.0, 1.0)
+    assert second.items() >= {"top_k": 5, "min_tokens": 2, "stop_token_ids": [1, 2], "ignore_eos": True}.items()
+    assert third["repeat_penalty"] == 1.5
+
+
+def test_no_tokens_are_generated_without_asking_the_server(server: StubServer, connect: Any) -> None:
+    run = ask.run(backend=connect(), max_tokens=0)
+    assert run.value == "" and server.requests == []
+
+
+def test_the_key_is_sent(server: StubServer, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask.run(backend=connect())
+    ask.run(backend=connect(api_key="secret"))
+    monkeypatch.setenv("OPENAI_API_KEY", "of the environment")
+    ask.run(backend=connect())
+    assert [asked.headers["authorization"] for asked in server.requests] == [
+        "Bearer none",
+        "Bearer secret",
+        "Bearer of the environment",
+    ]
+
+
+def test_open_backend_knows_it_by_name(server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = open_backend(f"openai:m@{server.url}/v1")
+    assert open_backend(f"openai:m@{server.url}/v1") is backend
+    assert ask.run(backend=backend).value == expected(CHAT)[0]
+    backend.close()
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+    backend = open_backend("openai:org/model")
+    assert ask.run(backend=backend).ok and server.requests[-1].body["model"] == "org/model"
+    backend.close()
+
+
+# What is refused before anything is sent.
+
+
+@rf.program
+def text_outside(s: rf.State) -> Any:
+    s += "Listen. " + rf.user("What?")
+    s += rf.assistant(rf.gen("x"))
+
+
+@rf.program
+def text_between(s: rf.State) -> Any:
+    s += rf.user("What?") + "\n"
+    s += rf.assistant(rf.gen("x"))
+
+
+@rf.program
+def gen_outside(s: rf.State) -> Any:
+    s += rf.user("What?")
+    s += rf.gen("x")
+
+
+@rf.program
+def gen_of_user(s: rf.State) -> Any:
+    s += rf.user("I ask: " + rf.gen("x"))
+
+
+@rf.program
+def begun(s: rf.State) -> Any:
+    s += rf.user("What?")
+    s += rf.assistant("It is " + rf.gen("x"))
+
+
+@rf.program
+def two_gens(s: rf.State) -> Any:
+    s += rf.user("What?")
+    s += rf.assistant(rf.gen("a") + rf.gen("x"))
+
+
+@rf.program
+def nobody_spoke(s: rf.State) -> Any:
+    s += rf.assistant(rf.gen("x"))
+
+
+@EAGER
+@pytest.mark.parametrize(
+    ("program", "message", "num_sent"),
+    [
+        (text_outside, "this text stands outside of them: 'Listen. '", 0),
+        (text_between, r"this text stands outside of them: '\\n'", 0),
+        (gen_outside, "this generation stands outside of the messages", 0),
+        (gen_of_user, "this generation stands inside a message of user", 0),
+        (begun, "cannot continue an assistant message that the program began: 'It is '", 0),
+        (two_gens, "cannot continue an assistant message that the program began", 1),
+        (nobody_spoke, "needs a message before the assistant's", 0),
+    ],
+)
+def test_what_a_chat_request_would_mangle_is_refused_with_the_line(
+    server: StubServer, connect: Any, program: Any, message: str, num_sent: int, eager: bool
+) -> None:
+    with pytest.raises(Unsupported, match=message) as caught:
+        program.run(backend=connect(), eager=eager)
+    assert caught.value.span is not None and 'rf.gen("x")' in caught.value.span.source_line()
+    assert caught.value.help
+    assert len(server.requests) == num_sent
+
+
+def test_text_after_the_last_generation_may_stand_anywhere(connect: Any) -> None:
+    @rf.program
+    def program(s: rf.State) -> Any:
+        s += rf.user("What?") + rf.assistant(rf.gen("x"))
+        s += f"\nverdict: {s['x']}"
+
+    assert program.run(backend=connect()).text.endswith(f"\nverdict: {expected('<user>What?')[0]}")
+
+
+@EAGER
+@pytest.mark.parametrize(
+    ("flavour", "extra"),
+    [
+        ("vllm", {"continue_final_message": True, "add_generation_prompt": False}),
+        ("sglang", {"continue_final_message": True}),
+        ("llama.cpp", {}),
+    ],
+)
+def test_servers_that_can_continue_a_message_do_when_told_so(
+    server: StubServer, connect: Any, flavour: str, extra: dict[str, Any], eager: bool
+) -> None:
+    run = begun.run(backend=connect(flavour=flavour, continue_final_message=True), eager=eager)
+    body = server.requests[0].body
+    assert body["messages"][-1] == {"role": "assistant", "content": "It is "}
+    assert body.items() >= extra.items()
+    assert run["x"] == expected("<user>What?<assistant>It is ")[0]
+    assert run.messages[-1]["content"] == "It is " + run["x"]
+
+
+@EAGER
+def test_parameters_that_the_flavour_lacks_are_refused(server: StubServer, connect: Any, eager: bool) -> None:
+    with pytest.raises(Unsupported, match="cannot take top_k"):
+        ask.run(backend=connect(flavour="openai"), top_k=3, eager=eager)
+    with pytest.raises(Unsupported, match="at most 4 stop strings, not 5"):
+        ask.run(backend=connect(flavour="openai"), stop=list("abcde"), eager=eager)
+    assert server.requests == []
+
+
+def test_options_that_cannot_work() -> None:
+    with pytest.raises(UsageError, match="unknown flavour 'x'"):
+        OpenAI("m", api_key="k", flavour="x")
+    with pytest.raises(UsageError, match="'openai' cannot continue an assistant message"):
+        OpenAI("m", api_key="k", continue_final_message=True)
+    with pytest.raises(UsageError, match="own chat template"):
+        OpenAI("m", api_key="k", chat_template="{{ messages }}")
+    with pytest.raises(UsageError, match="there is no chat template 'no/such/file'"):
+        OpenAI("m", api_key="k", is_chat_model=False, chat_template="no/such/file")
+    with pytest.raises(UsageError, match="api_key"):
+        OpenAI("m")
+
+
+# Faults.
+
+
+def once(*numbers: int, reply: Reply) -> Any:
+    return lambda number, asked: reply if number in numbers else None
+
+
+@EAGER
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error_reply(429, retry_after="0"),
+        error_reply(429, retry_after="Thu, 01 Jan 1970 00:00:00 GMT"),
+        error_reply(500),
+        error_reply(503, retry_after="nonsense"),
+        RESET,
+        Reply(b'{"choices": [{', end="close"),
+        Reply(end="close", status=0),
+    ],
+    ids=["429", "429 with a date", "500", "503", "reset", "broken JSON", "closed"],
+)
+def test_passing_faults_are_tried_again(server: StubServer, connect: Any, reply: Reply, eager: bool) -> None:
+    server.fault = once(0, 1, reply=reply)
+    run = ask.run(backend=connect(), eager=eager)
+    assert run.value == expected(CHAT)[0]
+    assert len(server.requests) == 3 and len(run.trace) == 1
+
+
+@EAGER
+def test_the_last_error_is_raised_with_status_cause_and_line(server: StubServer, connect: Any, eager: bool) -> None:
+    server.fault = lambda number, asked: error_reply(500, f"broken {number}")
+    with pytest.raises(ServerError) as caught:
+        ask.run(backend=connect(), eager=eager)
+    error = caught.value
+    assert isinstance(error, BackendError)
+    assert error.message == "openai:m: the server answered 500: broken 4 (tried 5 times)"
+    assert error.status == 500 and type(error.__cause__).__name__ == "InternalServerError"
+    assert error.span is not None and 'rf.gen("x", **params)' in error.span.source_line()
+    assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 501])
+def test_other_refusals_are_raised_at_once(server: StubServer, connect: Any, status: int) -> None:
+    server.fault = lambda number, asked: error_reply(status, "no such thing")
+    with pytest.raises(ServerError, match=f"answered {status}: no such thing$") as caught:
+        ask.run(backend=connect())
+    assert caught.value.status == status and len(server.requests) == 1
+
+
+def test_an_empty_account_is_not_waited_for(server: StubServer, connect: Any) -> None:
+    reply = json_reply({"error": {"message": "no money", "code": "insufficient_quota", "type": "x"}}, 429)
+    server.fault = lambda number, asked: reply
+    with pytest.raises(ServerError, match="no money"):
+        ask.run(backend=connect())
+    assert len(server.requests) == 1
+
+
+def test_a_wait_that_is_too_long_is_not_waited_for(server: StubServer, connect: Any) -> None:
+    server.fault = lambda number, asked: error_reply(429, "slow down", retry_after="3600")
+    with pytest.raises(ServerError, match="asks to wait 3600 s"):
+        ask.run(backend=connect())
+    assert len(server.requests) == 1
+
+
+def test_retry_after_is_waited_for() -> None:
+    retry = Retry(first=1.0, longest=8.0)
+    assert 0.5 <= retry.pause(1, 0.0) <= 1.0
+    assert 4.0 <= retry.pause(9, 0.0) <= 8.0
+    assert 20.5 <= retry.pause(1, 20.0) <= 21.0
+
+
+@EAGER
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply(b"<html>", content_type="text/html"), "not JSON .*'<html>'"),
+        (Reply(b"[1]"), "not what was expected: Expected `object`, got `array`"),
+        (json_reply({"choices": [{"message": {"content": 5}}]}), r"Expected `str \| null`, got `int`"),
+        (json_reply({"choices": [{"message": {"refusal": "I will not."}}]}), "refused to answer: I will not."),
+        (
+            json_reply({"choices": [{"finish_reason": "content_filter"}]}),
+            "ended the answer because of 'content_filter'",
+        ),
+        (json_reply({"error": {"message": "out of memory", "code": 400}}), "the server failed: out of memory"),
+    ],
+)
+def test_answers_that_are_none(server: StubServer, connect: Any, reply: Reply, message: str, eager: bool) -> None:
+    server.fault = lambda number, asked: reply
+    with pytest.raises(ServerError, match=message) as caught:
+        ask.run(backend=connect(), eager=eager)
+    assert len(server.requests) == 1
+    assert caught.value.span is not None
+
+
+def test_garbage_that_calls_itself_json_is_tried_again_and_then_shown(server: StubServer, connect: Any) -> None:
+    server.fault = lambda number, asked: Reply(b"garbage")
+    with pytest.raises(ServerError, match=r"not JSON .*'garbage' \(tried 5 times"):
+        ask.run(backend=connect())
+
+
+def piece(text: str, finish: str | None = None) -> bytes:
+    reason = "null" if finish is None else f'"{finish}"'
+    return b'{"choices": [{"index": 0, "delta": {"content": "%s"}, "finish_reason": %s}]}' % (
+        text.encode(),
+        reason.encode(),
+    )
+
+
+@EAGER
+@pytest.mark.parametrize("end", ["reset", "close", "keep"])
+def test_a_stream_that_breaks_off_is_an_error_once_text_was_handed_on(
+    server: StubServer, connect: Any, end: Any, eager: bool
+) -> None:
+    server.fault = lambda number, asked: Reply(events=[piece("one"), piece(" two")], end=end)
+    events: list[StreamEvent] = []
+    with pytest.raises(ServerError, match=r"broke off before its end|connection failed") as caught:
+        ask.run(backend=connect(), stream=events.append, eager=eager)
+    assert len(server.requests) == 1
+    assert caught.value.help is not None and "streamed already" in caught.value.help
+    assert [event.text for event in events if event.kind == "gen"] in ([], ["one"], ["one", " two"])
+
+
+@EAGER
+@pytest.mark.parametrize("end", ["reset", "close", "keep"])
+def test_a_stream_that_breaks_off_before_any_text_is_tried_again(
+    server: StubServer, connect: Any, end: Any, eager: bool
+) -> None:
+    server.fault = once(0, reply=Reply(events=[piece("")], end=end))
+    events: list[StreamEvent] = []
+    run = ask.run(backend=connect(), stream=events.append, eager=eager)
+    pieces = "".join(event.text for event in events if event.kind == "gen")
+    assert pieces == run.value == expected(CHAT)[0]
+    assert len(server.requests) == 2
+
+
+def test_an_error_within_a_stream(server: StubServer, connect: Any) -> None:
+    server.fault = lambda number, asked: Reply(events=[b'{"error": {"message": "gone", "code": 400}}'])
+    with pytest.raises(ServerError, match="the server failed: gone") as caught:
+        ask.run(backend=connect(), stream=lambda event: None)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_server_that_falls_silent_is_given_up(server: StubServer, connect: Any, stream: bool) -> None:
+    events = [piece("one")] if stream else None
+    server.fault = lambda number, asked: Reply(events=events, end="stall") if stream else STALL
+    backend = connect(timeout=0.2, retry=Retry(retries=1, first=0.0))
+    with pytest.raises(ServerError, match=r"did not answer in time \(ReadTimeout"):
+        ask.run(backend=backend, stream=(lambda event: None) if stream else None)
+    assert len(server.requests) == (1 if stream else 2)
+
+
+def test_no_server(connect: Any) -> None:
+    with pytest.raises(ServerError, match=r"the connection failed: .*tried 5 times") as caught:
+        ask.run(backend=connect(base_url="http://127.0.0.1:1/v1"))
+    assert caught.value.status is None
+
+
+@EAGER
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_cancelled_run_hangs_up(server: StubServer, connect: Any, stream: bool, eager: bool) -> None:
+    events = [piece("one")] if stream else None
+    server.fault = lambda number, asked: Reply(events=events, end="stall") if stream else STALL
+    with pytest.raises(Cancelled, match="longer than its timeout"):
+        ask.run(backend=connect(), timeout=0.3, eager=eager, stream=(lambda event: None) if stream else None)
+    assert server.somebody_hung_up.wait(10)
+
+
+def test_closing_ends_what_runs_and_what_waits(server: StubServer, connect: Any) -> None:
+    server.fault = lambda number, asked: STALL
+    backend = connect(max_connections=2)
+    threading.Thread(target=lambda: (server.arrived.wait(10), backend.close())).start()
+    runs = ask.run_batch([{} for _ in range(5)], backend=backend)
+    assert [str(run.error).count("the backend 'openai:m' is closed") for run in runs] == [1] * 5
+    assert server.somebody_hung_up.wait(10)
+    with pytest.raises(BackendError, match="closed"):
+        ask.run(backend=backend)
+    backend.close()
+
+
+# Many.
+
+
+@EAGER
+def test_500_rows_at_once_over_few_connections_and_through_faults(
+    server: StubServer, connect: Any, eager: bool
+) -> None:
+    replies = [error_reply(429, retry_after="0"), error_reply(500), RESET, Reply(b"{", end="close")]
+    seen: dict[str, int] = {}
+
+    def fault(number: int, asked: Asked) -> Reply | None:
+        question = asked.body["messages"][-1]["content"]
+        seen[question] = seen.get(question, 0) + 1
+        kind = int(question.split()[-1]) % 7
+        return replies[kind] if kind < len(replies) and seen[question] == 1 else None
+
+    server.fault = fault
+    rows = [{"question": f"question {number}"} for number in range(500)]
+    runs = ask.run_batch(rows, backend=connect(max_connections=16), eager=eager)
+    assert [run.error for run in runs if run.error] == []
+    assert [run.value for run in runs] == [expected(f"<system>Be brief.<user>{row['question']}")[0] for row in rows]
+    assert all(len(run.trace) == 1 for run in runs)
+    assert seen == {row["question"]: 2 if n % 7 < 4 else 1 for n, row in enumerate(rows)}
+    assert server.max_active <= 16
+
+
+def test_connections_are_used_again(server: StubServer, connect: Any) -> None:
+    ask.run_batch([{"question": str(n)} for n in range(200)], backend=connect(max_connections=8))
+    assert server.num_connections <= 8
+
+
+@EAGER
+def test_branches_run_at_the_same_time(server: StubServer, connect: Any, eager: bool) -> None:
+    @rf.program
+    def program(s: rf.State) -> Any:
+        s += rf.user("Shared.")
+        forks = s.fork(6)
+        for number, branch in enumerate(forks):
+            branch += rf.user(f"Branch {number}.") + rf.assistant(rf.gen("x", max_tokens=2))
+        return [branch["x"] for branch in forks]
+
+    server.together = 6
+    run = program.run(backend=connect(), eager=eager)
+    assert run.value == [expected(f"<user>Shared.<user>Branch {n}.", 2)[0] for n in range(6)]
+    assert server.max_active == 6
