@@ -30,7 +30,9 @@ def open_backend(spec: str | Path | Backend) -> Backend:
     """
     if not isinstance(spec, str | Path):
         if not hasattr(spec, "generate"):
-            raise UsageError(f"a backend is no {type(spec).__name__}: {spec!r}", help=_WAYS)
+            raise UsageError(
+                f"a backend is a name, a directory or a Backend, not {type(spec).__name__}: {spec!r}", help=_WAYS
+            )
         return spec
     name, _, rest = str(spec).partition(":")
     if name == SCRIPTED:

@@ -53,7 +53,8 @@ class Logprobs(msgspec.Struct):
 
 
 def _token(text: str, logprob: float, top: list[tuple[str, float]]) -> TokenLogprob:
-    return TokenLogprob(-1, logprob, text=text, top_texts=tuple(top))
+    alternatives = tuple((-1, value) for _, value in top)
+    return TokenLogprob(-1, logprob, alternatives, text, tuple(alternative for alternative, _ in top))
 
 
 class Message(msgspec.Struct):

@@ -94,14 +94,15 @@ def _check_tuple(name: str, values: Any, kind: type) -> None:
 class TokenLogprob:
     """One token's log-probability (natural logarithm, after temperature 1) and the most likely alternatives.
 
-    A server that names tokens by their text gives `text` and `top_texts`, and token_id -1.
+    text, top_texts: the text of the token and of each alternative, where a server tells them; an id of -1 says that it
+    tells no ids.
     """
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
     text: str | None = None
-    top_texts: tuple[tuple[str, float], ...] = ()
+    top_texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
