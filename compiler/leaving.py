@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A loop around: the names of the variables that it carries."""
+    """A loop around: the names of the variables that it carries; `finished` is the one that a break makes False."""
 
     names: Sequence[str]
+    finished: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,17 @@ def leave(low: Lowering, kind: str, value: Value | None = None) -> None:
         if isinstance(around, Ending):
             around.end()
         elif kind != "return":
+            if kind == "break" and around.finished is not None:
+                low.env[around.finished] = low.builder.value("py.const", value=False)
             return end_region(low, f"flow.{kind}", around.names)
     assert value is not None
     low.builder.op("flow.return", [value])
     return None
+
+
+def unreachable(low: Lowering) -> None:
+    """End a region whose end is never reached."""
+    low.builder.op("flow.return", [low.builder.value("py.const", value=None)])
 
 
 def end_region(low: Lowering, terminator: str, names: Sequence[str]) -> None:

@@ -42,9 +42,9 @@ class Lowering:
     num_temporaries: int = 0
 
     @contextmanager
-    def at(self, node: ast.AST) -> Iterator[None]:
-        """Ops built inside carry the node's span."""
-        outer, self.builder.span = self.builder.span, self.source.span(node)
+    def at(self, *nodes: ast.AST) -> Iterator[None]:
+        """Ops built inside carry the span of the node, or of several that follow each other."""
+        outer, self.builder.span = self.builder.span, self.source.group_span(nodes)
         try:
             yield
         finally:
@@ -167,9 +167,8 @@ class Lowering:
         """Turn the host statements held back into one py.block."""
         if self.pending:
             statements, self.pending = self.pending, []
-            outer, self.builder.span = self.builder.span, self.source.group_span(statements)
-            self.block_op(self.source.segment(statements), statements, {})
-            self.builder.span = outer
+            with self.at(*statements):
+                self.block_op(self.source.segment(statements), statements, {})
 
 
 def lower_body(lowering: Lowering, body: list[ast.stmt], parameters: dict[str, Value]) -> None:
@@ -218,12 +217,15 @@ def _surely_assigned(nodes: Sequence[ast.AST]) -> frozenset[str]:
 
 
 def _deleted(nodes: Sequence[ast.AST]) -> set[str]:
-    return {
-        n.id
-        for root in nodes
-        for n in [root, *own_nodes(root)]
-        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)
-    }
+    """Names that a `del` or the end of an `except ... as` takes away."""
+    return {name for root in nodes for node in [root, *own_nodes(root)] if (name := _deleted_by(node)) is not None}
+
+
+def _deleted_by(node: ast.AST) -> str | None:
+    match node:
+        case ast.Name(id=name, ctx=ast.Del()) | ast.ExceptHandler(name=str(name)):
+            return name
+    return None
 
 
 def _unpacked(target: ast.expr) -> Iterator[ast.expr]:

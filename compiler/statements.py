@@ -10,9 +10,11 @@ from typing import Any
 from ..ir.core import Region, Value
 from ..ir.types import OBJ
 from .appends import lower_append
+from .branching import choose
 from .expressions import bind_target, is_lazy, lift, lower_expression, state_cell
 from .leaving import Loop, end_region, leave
 from .lowering import Lowering
+from .matches import lower_match
 from .source import own_nodes
 from .withs import can_lower, lower_with
 
@@ -160,21 +162,16 @@ def _continue(low: Lowering, node: ast.stmt) -> None:
 
 def _if(low: Lowering, node: ast.If) -> None:
     condition = lower_expression(low, node.test)
+
+    def otherwise() -> None:
+        if _is_elif(node):
+            with low.at(node.orelse[0]):
+                _if(low, node.orelse[0])  # type: ignore[arg-type]
+        else:
+            lower_block(low, node.orelse)
+
     names = low.assigned([*node.body, *node.orelse])
-    branches = [_Branch(low, node.body), _Branch(low, node.orelse, is_elif=_is_elif(node))]
-    open_ends = [branch for branch in branches if not branch.terminated]
-    for branch in open_ends:
-        branch.close(names)
-    results = [OBJ] * len(names) if open_ends else []
-    hints = names if open_ends else []
-    regions = [branch.region for branch in branches]
-    made = low.builder.op("flow.if", [condition], results=results, hints=hints, regions=regions)
-    low.env.update(zip(hints, made.results, strict=True))
-    for index, value in enumerate(made.results):
-        if any(branch.region.ops[-1].operands[index] in low.unsure for branch in open_ends):
-            low.unsure.add(value)
-    if not open_ends:  # nothing below is reached; the region still needs its end
-        low.builder.op("flow.return", [low.builder.value("py.const", value=None)])
+    choose(low, condition, lambda: lower_block(low, node.body), otherwise, names)
 
 
 def _is_elif(node: ast.If) -> bool:
@@ -185,81 +182,75 @@ def _is_elif(node: ast.If) -> bool:
     return False
 
 
-class _Branch:
-    """One side of an `if`, lowered into a region of its own."""
-
-    def __init__(self, low: Lowering, body: list[ast.stmt], *, is_elif: bool = False) -> None:
-        self.low = low
-        self.region = Region()
-        with low.region(self.region):
-            if is_elif:
-                with low.at(body[0]):
-                    _if(low, body[0])  # type: ignore[arg-type]
-            else:
-                lower_block(low, body)
-            self.env = low.env
-            self.terminated = low.builder.terminated
-
-    def close(self, names: list[str]) -> None:
-        """End the region by yielding the variables' values."""
-        with self.low.region(self.region):
-            self.low.env = self.env
-            end_region(self.low, "flow.yield", names)
-
-
 def _for(low: Lowering, node: ast.For) -> None:
-    if node.orelse:
-        return _eagerly(low, node, "`for ... else` around a state")
     iterable = lower_expression(low, node.iter)
-    names = low.assigned([node.target, *node.body])
-    initial = [low.lookup(name) for name in names]
+    loop = _carry(low, node, [node.target, *node.body])
+    initial = [low.lookup(name) for name in loop.names]
     item = Value(OBJ, "item")
-    region = Region([item, *(Value(OBJ, name) for name in names)])
-    with _loop(low, region, names, region.args[1:]):
+    region = Region([item, *(Value(OBJ, name) for name in loop.names)])
+    with _loop(low, region, loop, region.args[1:]):
         bind_target(low, node.target, item)
         lower_block(low, node.body)
         if not low.builder.terminated:
-            end_region(low, "flow.yield", names)
-    return _close_loop(low, "flow.for", [iterable, *initial], names, [region])
+            end_region(low, "flow.yield", loop.names)
+    _close_loop(low, "flow.for", [iterable, *initial], loop, [region])
+    _after_loop(low, loop, node.orelse)
 
 
 def _while(low: Lowering, node: ast.While) -> None:
-    if node.orelse:
-        return _eagerly(low, node, "`while ... else` around a state")
-    names = low.assigned([node.test, *node.body])
-    initial = [low.lookup(name) for name in names]
-    test = Region([Value(OBJ, name) for name in names])
-    body = Region([Value(OBJ, name) for name in names])
-    with _loop(low, test, names, test.args):
+    loop = _carry(low, node, [node.test, *node.body])
+    initial = [low.lookup(name) for name in loop.names]
+    test = Region([Value(OBJ, name) for name in loop.names])
+    body = Region([Value(OBJ, name) for name in loop.names])
+    with _loop(low, test, loop, test.args):
         condition = lower_expression(low, node.test)
-        low.builder.op("flow.condition", [condition, *(low.lookup(name) for name in names)])
-    with _loop(low, body, names, body.args):
+        low.builder.op("flow.condition", [condition, *(low.lookup(name) for name in loop.names)])
+    with _loop(low, body, loop, body.args):
         lower_block(low, node.body)
         if not low.builder.terminated:
-            end_region(low, "flow.yield", names)
-    return _close_loop(low, "flow.while", initial, names, [test, body])
+            end_region(low, "flow.yield", loop.names)
+    _close_loop(low, "flow.while", initial, loop, [test, body])
+    _after_loop(low, loop, node.orelse)
+
+
+def _carry(low: Lowering, node: ast.For | ast.While, nodes: Sequence[ast.AST]) -> Loop:
+    """The variables that a loop carries: those assigned in `nodes` and, if its `else` may be skipped, one for that."""
+    names = low.assigned(nodes)
+    if not node.orelse or not any("break" in _loop_exits(statement) for statement in node.body):
+        return Loop(names)
+    finished = low.temporary()
+    low.env[finished] = low.builder.value("py.const", value=True)
+    return Loop([*names, finished], finished)
+
+
+def _after_loop(low: Lowering, loop: Loop, orelse: list[ast.stmt]) -> None:
+    """The `else` of a loop, which a break skips."""
+    if loop.finished is None:
+        return lower_block(low, orelse)
+    return choose(low, low.env.pop(loop.finished), lambda: lower_block(low, orelse), lambda: None, low.assigned(orelse))
 
 
 class _loop:
     """Builds into a region of a loop, with the carried variables bound to the region's arguments."""
 
-    def __init__(self, low: Lowering, region: Region, names: list[str], args: list[Value]) -> None:
-        self.low, self.names, self.args = low, names, args
+    def __init__(self, low: Lowering, region: Region, loop: Loop, args: list[Value]) -> None:
+        self.low, self.loop, self.args = low, loop, args
         self.inside = low.region(region)
 
     def __enter__(self) -> None:
-        unsure = [name for name in self.names if not self.low.is_sure(name)]
+        unsure = [name for name in self.loop.names if not self.low.is_sure(name)]
         self.inside.__enter__()
-        self.low.env.update(zip(self.names, self.args, strict=True))
+        self.low.env.update(zip(self.loop.names, self.args, strict=True))
         self.low.unsure.update(self.low.env[name] for name in unsure)
-        self.low.around.append(Loop(self.names))
+        self.low.around.append(self.loop)
 
     def __exit__(self, *error: Any) -> None:
         self.low.around.pop()
         self.inside.__exit__(*error)
 
 
-def _close_loop(low: Lowering, op: str, operands: list[Value], names: list[str], regions: list[Region]) -> None:
+def _close_loop(low: Lowering, op: str, operands: list[Value], loop: Loop, regions: list[Region]) -> None:
+    names = loop.names
     made = low.builder.op(op, operands, results=[OBJ] * len(names), hints=names, regions=regions)
     low.unsure.update(value for name, value in zip(names, made.results, strict=True) if not low.is_sure(name))
     low.env.update(zip(names, made.results, strict=True))
@@ -271,12 +262,16 @@ def _with(low: Lowering, node: ast.With) -> None:
     return lower_with(low, node.items, lambda: lower_block(low, node.body))
 
 
+def _match(low: Lowering, node: ast.Match) -> None:
+    lower_match(low, node, lambda body: lower_block(low, body))
+
+
 # What stays Python.
 
 
 def _other(low: Lowering, node: ast.stmt) -> None:
     """A simple statement as host code, with the reads of states lifted out; a compound one runs eagerly."""
-    if isinstance(node, ast.Match) or hasattr(node, "body"):
+    if hasattr(node, "body"):
         return _eagerly(low, node, f"`{_keyword(node)}` around a state")
     temporaries: dict[str, Value] = {}
     lifted = copy.copy(node)
@@ -336,4 +331,5 @@ _LOWER: dict[type[ast.stmt], Callable[[Lowering, Any], None]] = {
     ast.For: _for,
     ast.While: _while,
     ast.With: _with,
+    ast.Match: _match,
 }

@@ -24,7 +24,7 @@ _METHODS = {
     name for kind in (str, bytes, list, tuple, dict, set, frozenset, int, float) for name in dir(kind) if name[0] != "_"
 }
 _SLOW_NODES = (
-    ast.For, ast.While, ast.With, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Match, ast.Await,
+    ast.For, ast.While, ast.With, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Await,
     ast.Yield, ast.YieldFrom, ast.AsyncFor, ast.AsyncWith, ast.AsyncFunctionDef, ast.Global, ast.Nonlocal,
 )  # fmt: skip
 _SCALARS = {str, int, float, bool, type(None), bytes}
@@ -98,6 +98,8 @@ def _bound_names(body: list[ast.stmt]) -> set[str]:
     for node in (node for statement in body for node in ast.walk(statement)):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                names.add(name)
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
                 names.add(name)
     return names
 

@@ -71,6 +71,26 @@ def scopes(s, role, words):
         return t.text()
 
 
+def loop_else(s, words):
+    for word in words:
+        s += word
+        if word == "stop":
+            break
+    else:
+        s += "all"
+    return s.text()
+
+
+def matches(s, point):
+    match point:
+        case (0, y) if y > 1:
+            s += f"on the axis at {y}"
+        case (x, y) if s["far"]:
+            s += f"{x} {y}"
+        case other:
+            s += f"{other}"
+
+
 def eager_statement(s):
     for _ in range(2):
         try:
@@ -88,7 +108,7 @@ def eager_whole(s):
     s += "text"
 
 
-GOLDEN = (appends, branches, loops, forks, helpers, closures, scopes, eager_statement, eager_whole)
+GOLDEN = (appends, branches, loops, forks, helpers, closures, scopes, loop_else, matches, eager_statement, eager_whole)
 
 
 # What the front end refuses.
