@@ -16,6 +16,7 @@ from typing import Any
 from ..ir.core import Region, Value
 from ..ir.types import OBJ
 from .lowering import Lowering
+from .resolve import Callee
 from .scope import stored_names
 
 _Lift = Callable[[Lowering, Any], Value]
@@ -105,34 +106,41 @@ _STATE_METHODS: dict[str, tuple[_Lift, int]] = {
 }
 
 
-def _helper_call(low: Lowering, node: ast.Call) -> tuple[Any, frozenset[str]] | None:
+def _helper_call(low: Lowering, node: ast.Call) -> tuple[Callee, frozenset[str]] | None:
     """The helper or program that a call with states runs, and which of its parameters are states."""
     arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
     if not any(_is_state(low, argument) for argument in arguments):
         return None
     if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
         return None
-    helper = low.resolver.helper(node)
-    if helper is None:
+    callee = low.resolver.helper(node)
+    if callee is None:
         return None
-    parameters = inspect.signature(helper).parameters
+    parameters = inspect.signature(callee.function).parameters
     positional = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(node.args) > len(positional) or any(
-        k.arg not in inspect.signature(helper).parameters for k in node.keywords
-    ):
+    given = _positional(callee, node)
+    if len(given) > len(positional) or any(k.arg not in parameters for k in node.keywords):
         return None  # *args, **kwargs, or a call that Python itself will refuse
-    named = dict(zip(positional, node.args, strict=False))
+    named = dict(zip(positional, given, strict=False))
     named |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg is not None}
-    return helper, frozenset(name for name, value in named.items() if _is_state(low, value))
+    return callee, frozenset(name for name, value in named.items() if _is_state(low, value))
+
+
+def _positional(callee: Callee, node: ast.Call) -> list[ast.expr]:
+    """The positional arguments of a call: of a method, what it is called on comes first."""
+    return list(node.args) if callee.method is None else [node.func.value, *node.args]  # type: ignore[attr-defined]
 
 
 def _call(low: Lowering, node: ast.Call) -> Value:
     found = _helper_call(low, node)
     assert found is not None
-    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+    callee, states = found
+    arguments = [*_positional(callee, node), *(keyword.value for keyword in node.keywords)]
     operands = [state_cell(low, a) if _is_state(low, a) else lower_expression(low, a) for a in arguments]
     keywords = [keyword.arg for keyword in node.keywords]
-    return low.builder.value("flow.call", *operands, callee=low.request(*found), keywords=keywords or None)
+    return low.builder.value(
+        "flow.call", *operands, callee=low.request(callee, states), keywords=keywords or None, method=callee.method
+    )
 
 
 def _can_loop(node: ast.ListComp) -> bool:

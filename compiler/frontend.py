@@ -18,9 +18,9 @@ from ..ir.errors import CompileError
 from ..ir.span import Span
 from ..ir.types import CELL, OBJ
 from .lowering import Lowering, lower_body
-from .resolve import Binding, Resolver, shadowed
-from .scope import LOOKED_INTO, analyse
-from .source import Source, function_source, own_nodes
+from .resolve import Binding, Callee, Resolver, shadowed
+from .scope import LOOKED_INTO, analyse, stored_names
+from .source import NoSource, Source, definition_span, function_source, own_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,74 +49,90 @@ class Lowered:
         return all(binding.holds() for binding in self.bindings)
 
 
-def compile_function(function: FunctionType) -> Lowered:
-    """Compile a program, whose first parameter is the state, and every helper it calls with a state.
+def compile_function(function: FunctionType, *, position: int = 0, receiver: type | None = None) -> Lowered:
+    """Compile a program and every helper that it calls with a state.
 
+    position: which parameter is the state (that of a method is the second). receiver: the class of a method's first
+    argument, in which the methods that are called on it are looked up; for instances of other classes the module is
+    right, too, but such calls run as Python.
     Raises CompileError, with the user's line, for what can be neither compiled nor run eagerly.
     """
     parameters = list(inspect.signature(function).parameters)
-    if not parameters:
+    if len(parameters) <= position:
         raise CompileError(
             f"program {function.__name__} has no parameters",
-            span=_signature_span(function),
+            span=definition_span(function),
             help="its first parameter is the state, under any name: def program(s, ...)",
         )
     work = _Work()
-    entry = work.request(function, frozenset(parameters[:1]))
+    entry = work.request(Callee(function, receiver), frozenset([parameters[position]]))
     while work.queue:
         work.compile_next()
     return Lowered(Module(work.functions, entry), work.python, work.notes, work.bindings)
-
-
-def _signature_span(function: FunctionType) -> Span:
-    source = function_source(function)
-    span = source.span(source.tree)
-    return Span(span.file, span.line, span.column, span.line, span.column + len(f"def {function.__name__}"))
 
 
 class _Work:
     """The functions still to compile; each is compiled once for each set of parameters that are states."""
 
     def __init__(self) -> None:
-        self.queue: list[tuple[FunctionType, frozenset[str], str]] = []
-        self.names: dict[tuple[int, frozenset[str]], str] = {}
+        self.queue: list[tuple[Callee, frozenset[str], str]] = []
+        self.names: dict[tuple[int, type | None, frozenset[str]], str] = {}
         self.functions: dict[str, Function] = {}
         self.python: dict[str, FunctionType] = {}
         self.notes: list[EagerNote] = []
         self.bindings: list[Binding] = []
 
-    def request(self, function: FunctionType, states: frozenset[str]) -> str:
+    def request(self, callee: Callee, states: frozenset[str]) -> str:
         """The module's name for a function; it is queued when it is new."""
-        key = (id(function), states)
+        function = callee.function
+        key = (id(function), callee.receiver, states)
         if key not in self.names:
-            base, number = function.__name__, 2
+            base, number = function.__name__ if function.__name__.isidentifier() else "function", 2
             name = base
             while name in self.python:
                 name, number = f"{base}_{number}", number + 1
             self.names[key] = name
             self.python[name] = function
-            self.queue.append((function, states, name))
+            self.queue.append((callee, states, name))
         return self.names[key]
 
     def compile_next(self) -> None:
-        function, states, name = self.queue.pop(0)
-        source = function_source(function)
-        reason = _why_eager(source)
-        if reason is not None:
-            self.notes.append(EagerNote(source.span(reason[0]), reason[1]))
-            self.functions[name] = _eager_function(name, function, states, source)
-        else:
-            self.functions[name] = self._compile(name, function, states, source)
+        callee, states, name = self.queue.pop(0)
+        function = callee.function
+        if hasattr(function, "__wrapped__"):
+            reason = f"{function.__qualname__} is wrapped by a decorator, which runs as Python"
+            return self._run_as_python(name, callee, states, definition_span(inspect.unwrap(function)), reason)
+        try:
+            source = function_source(function)
+        except NoSource as missing:
+            return self._run_as_python(name, callee, states, definition_span(function), str(missing))
+        if (found := _why_eager(source)) is not None:
+            return self._run_as_python(name, callee, states, source.span(found[0]), found[1])
+        self.functions[name] = self._compile(name, callee, states, source)
+        return None
 
-    def _compile(self, name: str, function: FunctionType, states: frozenset[str], source: Source) -> Function:
+    def _run_as_python(self, name: str, callee: Callee, states: frozenset[str], span: Span, reason: str) -> None:
+        self.notes.append(EagerNote(span, reason))
+        self.functions[name] = _eager_function(name, callee.function, states, span)
+
+    def _compile(self, name: str, callee: Callee, states: frozenset[str], source: Source) -> Function:
+        function = callee.function
         looked_into = sorted({n.id for n in ast.walk(source.tree) if isinstance(n, ast.Name)} & LOOKED_INTO)
         scope = analyse(source, set(states), shadowed(function, looked_into, self.bindings))
-        resolver = Resolver(function, scope, self.bindings)
+        resolver = Resolver(function, scope, self.bindings, _receiver(callee, source))
         body, parameters = _open(function, states)
         lowering = Lowering(source, scope, resolver, Builder(body), self.request)
         lowering.on_eager = lambda node, reason: self.notes.append(EagerNote(source.span(node), reason))
         lower_body(lowering, source.tree.body, dict(zip(parameters, body.args, strict=True)))
         return Function(name, body, parameters, source.span(source.tree))
+
+
+def _receiver(callee: Callee, source: Source) -> tuple[str, type] | None:
+    """The name and the class of a method's first parameter, if the name keeps its value."""
+    if callee.receiver is None:
+        return None
+    name = next(iter(inspect.signature(callee.function).parameters))
+    return None if name in stored_names(*source.tree.body) else (name, callee.receiver)
 
 
 def _open(function: FunctionType, states: frozenset[str]) -> tuple[Region, list[str]]:
@@ -125,9 +141,9 @@ def _open(function: FunctionType, states: frozenset[str]) -> tuple[Region, list[
     return Region([Value(CELL if name in states else OBJ, name) for name in parameters]), parameters
 
 
-def _eager_function(name: str, function: FunctionType, states: frozenset[str], source: Source) -> Function:
+def _eager_function(name: str, function: FunctionType, states: frozenset[str], span: Span) -> Function:
     body, parameters = _open(function, states)
-    builder = Builder(body, source.span(source.tree))
+    builder = Builder(body, span)
     builder.op("flow.return", [builder.value("py.call", *body.args, callee=name)])
     return Function(name, body, parameters, builder.span)
 

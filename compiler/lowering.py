@@ -11,13 +11,12 @@ import ast
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FunctionType
 
 from ..ir.builder import Builder
 from ..ir.core import Op, Region, Value
 from ..ir.types import CELL, OBJ
 from .leaving import Around
-from .resolve import Resolver
+from .resolve import Callee, Resolver
 from .scope import Scope, stored_names
 from .source import Source, own_nodes
 
@@ -32,7 +31,7 @@ class Lowering:
     scope: Scope
     resolver: Resolver
     builder: Builder
-    request: Callable[[FunctionType, frozenset[str]], str]
+    request: Callable[[Callee, frozenset[str]], str]
     on_eager: Callable[[ast.AST, str], None] = lambda node, reason: None
     env: dict[str, Value] = field(default_factory=dict)
     boxes: dict[str, Value] = field(default_factory=dict)

@@ -119,8 +119,20 @@ def _is_literal(value: Any) -> bool:
 
 
 def _source(function: FunctionType) -> str:
-    lines = textwrap.dedent(inspect.getsource(function)).splitlines(keepends=True)
-    first = next(i for i, line in enumerate(lines) if line.startswith(("def ", "async def ")))
+    """The text of a function's `def`. Raises CompileError if it does not say all that the function is."""
+    if hasattr(function, "__wrapped__") or "__class__" in function.__code__.co_freevars:
+        what = "is wrapped by a decorator" if hasattr(function, "__wrapped__") else "uses super() or __class__"
+        raise CompileError(f"{function.__qualname__} {what}, which cannot be saved with the program")
+    try:
+        lines = textwrap.dedent(inspect.getsource(function.__code__)).splitlines(keepends=True)
+    except OSError:
+        lines = []
+    first = next((i for i, line in enumerate(lines) if line.startswith(("def ", "async def "))), None)
+    if first is None:
+        raise CompileError(
+            f"{function.__qualname__} has no `def` in a file, so it cannot be saved with the program",
+            help="define it with `def`, in a file",
+        )
     return "".join(lines[first:])  # decorators are not needed: the function itself is what runs
 
 

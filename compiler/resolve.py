@@ -1,7 +1,8 @@
 """What a name in the user's code refers to when the function is compiled: primitives, programs, helper functions.
 
-Only names that are not local variables are looked up (closure, globals, builtins, attributes of modules). Each lookup
-is recorded as a `Binding`, so that a compiled program can tell later that a global was rebound and compile again.
+Only names that are not local variables are looked up (closure, globals, builtins, attributes of modules and classes),
+and methods of the receiver, whose class is given. Each lookup is recorded as a `Binding`, so that a compiled program
+can tell later that a global was rebound and compile again.
 """
 
 from __future__ import annotations
@@ -21,15 +22,29 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A name that was looked up in `function`'s surroundings, and what it meant then."""
+    """A name that was looked up in `function`'s surroundings, or in a class, and what it meant then."""
 
-    function: FunctionType
+    where: FunctionType | type
     path: tuple[str, ...]
     found: Any
 
     def holds(self) -> bool:
         """Whether the name still means the same object."""
-        return _look_up(self.function, self.path) is self.found
+        if isinstance(self.where, type):
+            return _attribute(self.where, self.path[0]) is self.found
+        return _look_up(self.where, self.path) is self.found
+
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """What a call runs: a Python function; of a method, also the class of its first argument, if it is known.
+
+    method: the name under which the function was found in the class of the object that the call names.
+    """
+
+    function: FunctionType
+    receiver: type | None = None
+    method: str | None = None
 
 
 def shadowed(function: FunctionType, names: Collection[str], bindings: list[Binding]) -> set[str]:
@@ -41,11 +56,14 @@ def shadowed(function: FunctionType, names: Collection[str], bindings: list[Bind
 
 @dataclass(slots=True)
 class Resolver:
-    """Looks names up for one function and remembers what it found."""
+    """Looks names up for one function and remembers what it found. receiver: the name of a method's first parameter,
+    and its class.
+    """
 
     function: FunctionType
     scope: Scope
     bindings: list[Binding] = field(default_factory=list)
+    receiver: tuple[str, type] | None = None
 
     def find(self, node: ast.expr) -> Any:
         """The object that a name or dotted name refers to; None when it is local, dynamic or unknown."""
@@ -69,14 +87,32 @@ class Resolver:
         mark = getattr(self.find(node.func), "__ramify__", None)
         return mark if isinstance(mark, str) and mark != "program" else None
 
-    def helper(self, node: ast.Call) -> FunctionType | None:
-        """The plain Python function that a call runs: that of a program, or a helper with source of its own."""
-        found = self.find(node.func)
-        if getattr(found, "__ramify__", None) == "program":
-            found = found.fn
-        if not isinstance(found, FunctionType) or inspect.iscoroutinefunction(found):
+    def helper(self, node: ast.Call) -> Callee | None:
+        """What a call runs: the function of a program, or a helper with source of its own; or a method of either."""
+        match node.func:
+            case ast.Attribute(value=ast.Name(id=name), attr=method) if self.receiver and name == self.receiver[0]:
+                return self._method(self.receiver[1], method)
+        function = _plain_function(self.find(node.func))
+        return None if function is None else Callee(function)
+
+    def _method(self, receiver: type, name: str) -> Callee | None:
+        found = _attribute(receiver, name)
+        function = _plain_function(found, on_instance=True)
+        if function is None:
             return None
-        return None if inspect.isgeneratorfunction(found) or hasattr(found, "__wrapped__") else found
+        self.bindings.append(Binding(receiver, (name,), found))
+        return Callee(function, receiver, name)
+
+
+def _plain_function(found: Any, *, on_instance: bool = False) -> FunctionType | None:
+    """The Python function behind what was found, if it can be compiled. on_instance: whether it is called on one."""
+    if _is_program(found):
+        if on_instance and found.binds != "instance":
+            return None  # the call passes something else on
+        found = found.fn
+    if not isinstance(found, FunctionType) or inspect.iscoroutinefunction(found):
+        return None
+    return None if inspect.isgeneratorfunction(found) or hasattr(found, "__wrapped__") else found
 
 
 def _path(node: ast.expr) -> tuple[str, ...] | None:
@@ -90,10 +126,38 @@ def _path(node: ast.expr) -> tuple[str, ...] | None:
 def _look_up(function: FunctionType, path: tuple[str, ...]) -> Any:
     found = _look_up_name(function, path[0])
     for attribute in path[1:]:
-        if not isinstance(found, ModuleType):  # attributes of other objects may change at any time
+        if isinstance(found, ModuleType):
+            found = getattr(found, attribute, _MISSING)
+        elif isinstance(found, type):
+            found = _class_attribute(found, attribute)
+        else:  # attributes of other objects may change at any time
             return _MISSING
-        found = getattr(found, attribute, _MISSING)
     return found
+
+
+def _class_attribute(owner: type, name: str) -> Any:
+    """What `owner.name` gives, where that runs no code of the user's and is the same each time."""
+    kind = type(owner)
+    if kind.__getattribute__ is not type.__getattribute__ or _attribute(kind, name) is not _MISSING:
+        return _MISSING
+    found = _attribute(owner, name)
+    if isinstance(found, staticmethod):
+        return found.__func__
+    if _is_program(found):
+        return _MISSING if found.binds == "class" else found
+    return found if isinstance(found, FunctionType) or not hasattr(type(found), "__get__") else _MISSING
+
+
+def _attribute(owner: type, name: str) -> Any:
+    """What the class holds under a name, as it stands in the body; runs no code of the user's."""
+    for each in owner.__mro__:
+        if name in each.__dict__:
+            return each.__dict__[name]
+    return _MISSING
+
+
+def _is_program(found: object) -> bool:
+    return getattr(found, "__ramify__", None) == "program"
 
 
 def _look_up_name(function: FunctionType, name: str) -> Any:

@@ -57,25 +57,53 @@ class Source:
         return self.span(nodes[0]).merge(self.span(nodes[-1]))
 
 
+class NoSource(Exception):
+    """A function cannot be compiled, since its own text is not to be had."""
+
+
+def definition_span(function: FunctionType) -> Span:
+    """The line that a function's definition begins with."""
+    file, number = function.__code__.co_filename, function.__code__.co_firstlineno
+    line = linecache.getline(file, number).rstrip()
+    return Span(file, number, len(line) - len(line.lstrip()), number, len(line))
+
+
 def function_source(function: FunctionType) -> Source:
-    """Parse the source of a function. Raises CompileError when it is not to be had or is a lambda."""
+    """Parse the source of a function. Raises NoSource, and CompileError for what cannot be a program at all."""
     code = function.__code__
-    file = inspect.getsourcefile(function) or code.co_filename
+    name = function.__qualname__
     try:
-        lines, first = inspect.getsourcelines(function)
-    except (OSError, TypeError) as error:
-        raise CompileError(
-            f"the source of {function.__qualname__} cannot be found ({error})",
-            help="define it in a file, in `ramify repl` or in a notebook; functions made by exec() have no source",
-        ) from None
+        file = inspect.getsourcefile(code) or code.co_filename
+        lines, first = inspect.getsourcelines(code)
+    except (OSError, TypeError):
+        hint = "define it in a file, in `ramify repl` or in a notebook"
+        raise NoSource(f"the source of {name} cannot be found; {hint}") from None
     indented = lines[0][:1].isspace()
     text = "if True:\n" + "".join(lines) if indented else "".join(lines)
-    tree = ast.parse(text, filename=file)
+    try:
+        tree = ast.parse(text, filename=file)
+    except SyntaxError:  # a lambda may begin in the middle of a statement
+        raise NoSource(_not_a_def(name)) from None
     ast.increment_lineno(tree, first - (2 if indented else 1))
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function.__name__:
-            return _plain(Source(file, node))  # type: ignore[arg-type]
-    raise CompileError(f"{function.__qualname__} is not a def statement", help="a program is written with `def`")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == code.co_name:
+            return _plain(Source(file, _checked(node, function)))
+    raise NoSource(_not_a_def(name))
+
+
+def _not_a_def(name: str) -> str:
+    return f"{name} is not written with `def`"
+
+
+def _checked(node: ast.FunctionDef | ast.AsyncFunctionDef, function: FunctionType) -> ast.FunctionDef:
+    """The node; raises NoSource if it is not that of the function any more."""
+    code = function.__code__
+    arguments = node.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    names = tuple(argument.arg for argument in named if argument is not None)
+    if names != code.co_varnames[: len(names)]:
+        raise NoSource(f"the source of {function.__qualname__} has changed since it was defined")
+    return node  # type: ignore[return-value]
 
 
 def _plain(source: Source) -> Source:

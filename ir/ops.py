@@ -161,8 +161,10 @@ _DECLARED = (
         "flow.call",
         "obj...",
         "obj",
-        "Call a function of this module; `keywords` names the last operands.",
-        {"callee": "str", "keywords": "strs?"},
+        "Call a function of this module; `keywords` names the last operands. With `method`, "
+        "the first operand is an object that was expected to have the function under this name; if it has not, what it "
+        "has is called as Python.",
+        {"callee": "str", "keywords": "strs?", "method": "str?"},
         rule="call",
     ),
     OpDef("flow.yield", "obj...", "", "End a region of flow.if, or a loop body, with its values.", terminator=True),

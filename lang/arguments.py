@@ -12,38 +12,64 @@ from ..ir.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """A program's arguments after the state: as a call takes them, and one value for each parameter, in order."""
+    """The arguments of one call: what stands before the state (a method's receiver), and what follows it.
 
+    args and kwargs are as a call takes them; values has one value for each parameter after the state, in order.
+    """
+
+    before: tuple[Any, ...]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     values: tuple[Any, ...]
 
+    def call(self, function: Callable[..., Any], state: Any) -> Any:
+        """Call the Python function itself."""
+        return function(*self.before, state, *self.args, **self.kwargs)
+
+    def with_state(self, state: Any) -> tuple[Any, ...]:
+        """One value for each parameter of the function, in order."""
+        return (*self.before, state, *self.values)
+
 
 class Signature:
-    """The parameters of a program after its state."""
+    """The parameters that a caller gives: all but the state, and but the receiver once a method is bound to one.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    is_method: whether the state is the second parameter. receiver: empty, or the object that the method is bound to.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *, is_method: bool = False, receiver: tuple[Any, ...] = ()
+    ) -> None:
         self.name = function.__name__
         whole = inspect.signature(function)
-        first, *rest = whole.parameters.values() if whole.parameters else (None,)
-        if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
-            raise UsageError(
-                f"program {self.name} takes no state", help="its first parameter is the state: def program(s, ...)"
-            )
-        self.parameters = {parameter.name: parameter for parameter in rest}
-        self._signature = whole.replace(parameters=rest, return_annotation=whole.empty)
-        self._plain = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in rest)
+        parameters = list(whole.parameters.values())
+        position = 1 if is_method else 0
+        first = parameters[: position + 1]
+        if len(first) <= position or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first):
+            raise UsageError(f"program {self.name} takes no state", help=_HELP[is_method])
+        self.state_name = parameters.pop(position).name
+        self._receiver = receiver
+        self._num_before = position - len(receiver)
+        kept = parameters[len(receiver) :]
+        self.parameters = {parameter.name: parameter for parameter in kept}
+        self._signature = whole.replace(parameters=kept, return_annotation=whole.empty)
+        self._plain = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in kept)
 
     def __str__(self) -> str:
         return f"{self.name}{self._signature}"
 
+    def is_given_state(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: type) -> bool:
+        """Whether a call gives an object of a kind for the state."""
+        if len(args) > self._num_before:
+            return isinstance(args[self._num_before], kind)
+        return isinstance(kwargs.get(self.state_name), kind)
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], row: int | None = None) -> Arguments:
         """Match arguments to parameters. Raises UsageError that names the wrong ones, and the row if there is one."""
         if self._plain and not kwargs and len(args) == len(self.parameters):
-            return Arguments(args, {}, args)
+            return self._all_given(args)
         if self._plain and not args and kwargs.keys() == self.parameters.keys():
-            values = tuple(kwargs[name] for name in self.parameters)
-            return Arguments(values, {}, values)
+            return self._all_given(tuple(kwargs[name] for name in self.parameters))
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -52,7 +78,13 @@ class Signature:
             raise UsageError(f"{self.name}: {problem}{where}", help=f"its arguments are {self}") from None
         given_args, given_kwargs = bound.args, bound.kwargs
         bound.apply_defaults()
-        return Arguments(given_args, given_kwargs, tuple(bound.arguments.values()))
+        skip = self._num_before
+        before, values = (*self._receiver, *given_args[:skip]), tuple(bound.arguments.values())
+        return Arguments(before, given_args[skip:], given_kwargs, values[skip:])
+
+    def _all_given(self, values: tuple[Any, ...]) -> Arguments:
+        skip = self._num_before
+        return Arguments((*self._receiver, *values[:skip]), values[skip:], {}, values[skip:])
 
     def _problem(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """All that is wrong in one line; empty when only Python's own words say it."""
@@ -71,6 +103,12 @@ class Signature:
         if len(args) > len(positional) and kinds.VAR_POSITIONAL not in collecting:
             problems.append(f"{len(args)} positional arguments given, at most {len(positional)} taken")
         return "; ".join(problems)
+
+
+_HELP = {
+    False: "its first parameter is the state: def program(s, ...)",
+    True: "the second parameter of a method is the state: def program(self, s, ...)",
+}
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

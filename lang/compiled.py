@@ -25,9 +25,19 @@ class Compiled:
         self.interpreter = Interpreter(module, lowered.python, State, ForkGroup)
 
     @classmethod
-    def of(cls, function: FunctionType, *, disable: Sequence[str] = ()) -> Compiled:
-        """Compile a function, without the passes in `disable`. Raises CompileError, with the user's line."""
-        lowered = compile_function(function)
+    def of(
+        cls,
+        function: FunctionType,
+        *,
+        position: int = 0,
+        receiver: type | None = None,
+        disable: Sequence[str] = (),
+    ) -> Compiled:
+        """Compile a function, without the passes in `disable`. Raises CompileError, with the user's line.
+
+        position and receiver: see compile_function.
+        """
+        lowered = compile_function(function, position=position, receiver=receiver)
         return cls(lowered, run_pipeline(lowered.module, disable=disable))
 
     @classmethod

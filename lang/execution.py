@@ -73,12 +73,11 @@ class Execution:
 
     def _body(self) -> Any:
         if self._compiled is not None:
-            return self._compiled.interpreter.run(self.context, (self.state, *self._arguments.values))
+            return self._compiled.interpreter.run(self.context, self._arguments.with_state(self.state))
         return _awaited(host_pool().submit(self._call))
 
     def _call(self) -> Any:
-        run = self.context.host_context.run
-        return run(self._function, self.state, *self._arguments.args, **self._arguments.kwargs)
+        return self.context.host_context.run(self._arguments.call, self._function, self.state)
 
     async def _conclude(self, value: Any, error: BaseException | None) -> Run:
         if isinstance(error, Escaped):
@@ -93,7 +92,7 @@ class Execution:
         """Run the body eagerly on this very thread, and wait for what it leaves unfinished."""
         value, error = None, None
         try:
-            value = self._function(self.state, *self._arguments.args, **self._arguments.kwargs)
+            value = self._call()
         except BaseException as raised:
             error = raised
         return spawn(self._conclude(value, error)).wait()

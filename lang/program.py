@@ -1,16 +1,23 @@
-"""`@program` turns a Python function into a Program, which is run, run over rows, compiled, or called with a state."""
+"""`@program` turns a Python function into a Program, which is run, run over rows, compiled, or called with a state.
+
+A program that is defined in the body of a class is a method: its state is the second parameter.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
+import pickle
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, update_wrapper
 from os import PathLike
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..ir.errors import UsageError
+from ..ir.types import CELL
 from ..runtime.generation import StreamEvent
 from ..runtime.loop import loop
 from ..runtime.pending import Pending
@@ -33,23 +40,34 @@ class Program:
     """A program: a Python function whose first parameter is the state. `fn` is the function, `name` its name.
 
     Given to another program's state, `program(s, ...)` runs as a part of that; without a state, calling is `run`.
+    Defined in the body of a class, it is a method, and `instance.program` is the program bound to the instance.
     """
 
     __ramify__ = "program"
 
-    def __init__(self, function: Callable[..., Any], options: Options, cache: _Cache | None = None) -> None:
-        if not isinstance(function, FunctionType):
-            raise UsageError(f"@program takes a function, not {type(function).__name__}")
-        self.fn = function
-        self.name = function.__name__
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: Options,
+        cache: _Cache | None = None,
+        receiver: tuple[Any, ...] = (),
+    ) -> None:
+        self._cache = _Cache.of(function) if cache is None else cache
+        self.fn = self._cache.function
+        self.name = self.fn.__name__
         self._options = options
-        self._cache = cache or _Cache(function)
-        update_wrapper(self, function)
+        self._receiver = receiver
+        self._signature: Signature | None = None
+        update_wrapper(self, self.fn)
 
     @property
     def signature(self) -> Signature:
-        """The parameters after the state."""
-        return self._cache.signature
+        """The parameters after the state; of an unbound method, the receiver too."""
+        if not self._receiver:
+            return self._cache.signature
+        if self._signature is None:
+            self._signature = Signature(self.fn, is_method=True, receiver=self._receiver)
+        return self._signature
 
     @property
     def run_options(self) -> Options:
@@ -61,7 +79,7 @@ class Program:
 
         Raises UsageError for names that are none.
         """
-        return Program(self.fn, self._options.updated(given), self._cache)
+        return Program(self.fn, self._options.updated(given), self._cache, self._receiver)
 
     def run(self, *args: Any, **kwargs: Any) -> Run:
         """Run on a new state and wait for everything in it. Raises what the program raised.
@@ -146,20 +164,58 @@ class Program:
         )
 
     def compile(self) -> Compiled:
-        """The program's compiled form; made again when a name that it uses has been rebound since."""
-        return self._cache.compiled()
+        """The program's compiled form; made again when a name that it uses has been rebound since.
+
+        That of a method holds for instances of the class that it is bound to, or was defined in.
+        """
+        cache = self._cache
+        return cache.compiled(type(self._receiver[0]) if self._receiver and not cache.is_of_class else cache.owner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if args and isinstance(args[0], State):
-            return self.fn(*args, **kwargs)
+        if self.signature.is_given_state(args, kwargs, State):
+            return self.fn(*self._receiver, *args, **kwargs)
         return self.run(*args, **kwargs)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """Programs are no methods: a class may hold one, and it stays what it is."""
-        return self
+    @property
+    def binds(self) -> Literal["nothing", "instance", "class"]:
+        """What a class's attribute that holds this program passes on, as its first argument."""
+        if self._receiver or not self._cache.is_method:
+            return "nothing"
+        return "class" if self._cache.is_of_class else "instance"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._cache.place_in(owner)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Program:
+        """A method bound to its instance, or class. A program from elsewhere that a class holds stays what it is."""
+        cache = self._cache
+        if isinstance(instance, type) and instance is owner:  # what `@classmethod` above `@program` asks for
+            cache.is_of_class = cache.is_method = any(map(cache.is_defined_in, instance.__mro__))
+        if self.binds == "nothing":
+            return self
+        receiver = (owner or type(instance)) if cache.is_of_class else instance
+        return self if receiver is None else Program(self.fn, self._options, cache, (receiver,))
 
     def __repr__(self) -> str:
         return f"<program {self.signature}>"
+
+    def __copy__(self) -> Program:
+        return self
+
+    def __deepcopy__(self, _: object) -> Program:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Program], tuple[Any, ...]]:
+        """Pickled by reference, as functions are. Raises PicklingError if the name does not lead here."""
+        home, name = self.fn.__module__, self.fn.__qualname__
+        found = _find(home, name)
+        if found is None or found._cache is not self._cache:
+            raise pickle.PicklingError(
+                f"program {name} cannot be pickled: it is not what {home}.{name} names; only programs at the top "
+                "level of a module that can be imported, and methods of classes there, are pickled (by name)"
+            )
+        options = None if self._options is found._options else self._options
+        return _restored, (home, name, options, self._receiver)
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arguments, Options]:
         """Tell the program's arguments from the run's options."""
@@ -181,22 +237,99 @@ class Program:
         return Execution(self.fn, compiled, arguments, options, emit)
 
 
-class _Cache:
-    """What copies of a program with other options share."""
+_MOST_CLASSES = 64
 
-    def __init__(self, function: FunctionType, compiled: Compiled | None = None) -> None:
-        self.signature = Signature(function)
-        self._function = function
-        self._compiled = compiled
+
+class _Cache:
+    """What copies of a program share, bound or with other options: its function, what it is, its compiled forms.
+
+    is_method: the state is the second parameter. is_of_class: what stands before it is the class. owner: the class in
+    whose body a method was defined.
+    """
+
+    def __init__(self, function: FunctionType, *, is_of_class: bool = False, is_static: bool = False) -> None:
+        self.function = function
+        self.is_method = self.is_of_class = is_of_class
+        self.owner: type | None = None
+        self._is_static = is_static
+        self._signatures = {self.is_method: Signature(function, is_method=self.is_method)}
+        self._compiled: dict[type | None, Compiled] = {}
         self._compiling = threading.Lock()
 
-    def compiled(self) -> Compiled:
+    @classmethod
+    def of(cls, function: object) -> _Cache:
+        """What `@program` makes of a function. Raises UsageError if it is none, or takes no state."""
+        is_of_class, is_static = isinstance(function, classmethod), isinstance(function, staticmethod)
+        if isinstance(function, classmethod | staticmethod):
+            function = function.__func__
+        if not isinstance(function, FunctionType):
+            raise UsageError(f"@program takes a function, not {type(function).__name__}")
+        return cls(function, is_of_class=is_of_class, is_static=is_static)
+
+    @classmethod
+    def loaded(cls, compiled: Compiled) -> _Cache:
+        """That of a program that was read from a file."""
+        entry = compiled.module.functions[compiled.module.entry]
+        cache = cls(compiled.lowered.python[entry.name])
+        cache.is_method = entry.body.args[0].type != CELL
+        cache._compiled[None] = compiled
+        return cache
+
+    def place_in(self, owner: type) -> None:
+        """The program is assigned in the body of a class; a function that was defined there is a method."""
+        if self.is_defined_in(owner) and not self._is_static:
+            self.is_method = True
+            self.owner = None if self.is_of_class else owner
+
+    def is_defined_in(self, owner: type) -> bool:
+        """Whether the function was defined in the body of a class."""
+        function = self.function
+        name = f"{owner.__qualname__}.{function.__name__}"
+        return (function.__module__, function.__qualname__) == (owner.__module__, name)
+
+    @property
+    def signature(self) -> Signature:
+        """The parameters without the state. Raises UsageError for a method that takes none."""
+        if self.is_method not in self._signatures:
+            self._signatures[self.is_method] = Signature(self.function, is_method=self.is_method)
+        return self._signatures[self.is_method]
+
+    def compiled(self, receiver: type | None) -> Compiled:
+        """The form for receivers of a class."""
         with self._compiling:
-            if self._compiled is None or not self._compiled.current():
+            known = self._compiled.get(receiver)
+            if known is None or not known.current():
                 from .compiled import Compiled
 
-                self._compiled = Compiled.of(self._function)
-            return self._compiled
+                position = int(self.is_method)
+                known = self._compiled[receiver] = Compiled.of(self.function, position=position, receiver=receiver)
+                if len(self._compiled) > _MOST_CLASSES:
+                    del self._compiled[next(iter(self._compiled))]
+            return known
+
+
+def _find(home: str, name: str) -> Program | None:
+    """The program that a module knows under a (dotted) name."""
+    try:
+        found: Any = importlib.import_module(home)
+    except ImportError:
+        return None
+    for part in name.split("."):
+        found = inspect.getattr_static(found, part, None)
+    if isinstance(found, classmethod | staticmethod):
+        found = found.__func__
+    found = getattr(found, "program", found)  # one that is wrapped in another interface
+    return found if isinstance(found, Program) else None
+
+
+def _restored(home: str, name: str, options: Options | None, receiver: tuple[Any, ...]) -> Program:
+    """The program that was pickled. Raises UnpicklingError if it is not to be had here."""
+    program = _find(home, name)
+    if program is None:
+        raise pickle.UnpicklingError(f"there is no program {name} in the module {home}")
+    if options is None and not receiver:
+        return program
+    return Program(program.fn, options or program._options, program._cache, receiver)
 
 
 class _Relay:
@@ -255,9 +388,8 @@ def load(path: str | PathLike[str], *, trust: bool = False) -> Program:
     """
     from .compiled import Compiled
 
-    compiled = Compiled.load(path, trust=trust)
-    function = compiled.lowered.python[compiled.module.entry]
-    return Program(function, Options(), _Cache(function, compiled))
+    cache = _Cache.loaded(Compiled.load(path, trust=trust))
+    return Program(cache.function, Options(), cache)
 
 
 @overload

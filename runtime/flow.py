@@ -12,7 +12,8 @@ from ..ir.core import Op
 from .context import Context
 from .host import Unbound
 from .linker import BREAK, RETURN, YIELD, Frame, LinkedFunction, Linker, Outcome, Step, execute, waiting
-from .pending import Pending
+from .methods import runs
+from .pending import Pending, gather
 from .reading import Branches
 from .routine import Call, breath
 from .steps import in_pool
@@ -154,7 +155,7 @@ async def invoke(function: LinkedFunction, context: Context, arguments: list[Any
 
 def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -> Step:
     operands, result = linker.slots(op.operands), linker.slot(op.result)
-    callee, keywords = op.attrs["callee"], op.attrs.get("keywords") or ()
+    callee, method, keywords = op.attrs["callee"], op.attrs.get("method"), op.attrs.get("keywords") or ()
     num_positional = len(operands) - len(keywords)
 
     async def step(frame: Frame) -> None:
@@ -163,7 +164,20 @@ def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -
             if isinstance(value, Unbound):
                 raise value.error()
         function = functions[callee]
-        arguments = function.bind(values[:num_positional], dict(zip(keywords, values[num_positional:], strict=True)))
+        named = dict(zip(keywords, values[num_positional:], strict=True))
+        if method is not None and not runs(values[0], method, function.python):
+            frame.values[result] = await _call_as_python(frame, method, values[:num_positional], named)
+            return
+        arguments = function.bind(values[:num_positional], named)
         frame.values[result] = await Call(invoke(function, frame.context, arguments, frame.depth + 1))
 
     return step
+
+
+async def _call_as_python(frame: Frame, method: str, values: list[Any], named: dict[str, Any]) -> Any:
+    """Call whatever an object of an unexpected class has under the name, once all arguments have arrived."""
+    receiver, *args = await gather(values)
+    names, arrived = list(named), await gather(list(named.values()))
+    frame.context.check_reads()
+    kwargs = dict(zip(names, arrived, strict=True))
+    return await in_pool(frame, lambda: getattr(receiver, method)(*args, **kwargs))

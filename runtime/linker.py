@@ -54,10 +54,11 @@ class LinkedRegion:
 class LinkedFunction:
     """A function's body, and the values that its slots hold at the start."""
 
-    __slots__ = ("_simple", "body", "name", "python_name", "signature", "template")
+    __slots__ = ("_simple", "body", "name", "python", "python_name", "signature", "template")
 
     def __init__(self, name: str, python: FunctionType, body: LinkedRegion, template: list[Any]) -> None:
         self.name = name
+        self.python = python
         self.python_name = python.__name__
         self.body = body
         self.template = template
@@ -72,9 +73,30 @@ class LinkedFunction:
         try:
             bound = self.signature.bind(*positional, **keywords)
         except TypeError as error:
+            _parameters_of(self.python)(*positional, **keywords)  # Python says it in its own words
             raise TypeError(f"{self.name}() {error}") from None
         bound.apply_defaults()
         return list(bound.arguments.values())
+
+
+def _parameters_of(function: FunctionType) -> FunctionType:
+    """A function that takes what `function` takes, and does nothing."""
+    code, takes_more = function.__code__, inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+    num_names = code.co_argcount + code.co_kwonlyargcount + (code.co_flags & takes_more).bit_count()
+    nothing = (lambda: None).__code__
+    code = nothing.replace(
+        co_argcount=code.co_argcount,
+        co_posonlyargcount=code.co_posonlyargcount,
+        co_kwonlyargcount=code.co_kwonlyargcount,
+        co_varnames=code.co_varnames[:num_names],
+        co_nlocals=num_names,
+        co_flags=nothing.co_flags | code.co_flags & takes_more,
+        co_name=code.co_name,
+        co_qualname=code.co_qualname,
+    )
+    made = FunctionType(code, {}, function.__name__, function.__defaults__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 async def execute(region: LinkedRegion, frame: Frame) -> Outcome:

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ...ir.errors import UsageError
 from ..arguments import Arguments
@@ -100,9 +100,20 @@ class SglFunction:
         return self.program.compile()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if args and isinstance(args[0], State):
-            return self.fn(*args, **(self.bind_arguments | kwargs))
+        if self.program.signature.is_given_state(args, kwargs, State):
+            return self.program(*args, **(self.bind_arguments | kwargs))
         return self.run(*args, **kwargs)
+
+    @property
+    def binds(self) -> Literal["nothing", "instance", "class"]:
+        """See Program."""
+        return self.program.binds
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.program.__set_name__(owner, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SglFunction, (self.program, self.bind_arguments)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         bound = self.program.__get__(instance, owner)

@@ -1,5 +1,7 @@
 """Plain functions that the front end's golden tests compile; each shows one construct."""
 
+import functools
+
 import ramify as rf
 
 
@@ -109,6 +111,19 @@ def eager_whole(s):
 
 
 GOLDEN = (appends, branches, loops, forks, helpers, closures, scopes, loop_else, matches, eager_statement, eager_whole)
+
+
+def programs_decorator(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+@programs_decorator
+def wrapped(s):
+    s += "inside"
 
 
 # What the front end refuses.

@@ -56,16 +56,31 @@ def test_a_program_needs_a_state() -> None:
     assert "program no_parameters has no parameters" in refusal(programs.no_parameters)
 
 
-def test_lambda_is_refused() -> None:
-    with pytest.raises(CompileError, match="is not a def statement"):
-        compile_function(lambda s: s)
-
-
-def test_source_that_is_gone() -> None:
+def test_what_has_no_source_of_its_own_runs_eagerly() -> None:
     space: dict[str, FunctionType] = {}
     exec("def f(s):\n    s += 'x'\n", space)
-    with pytest.raises(CompileError, match="the source of f cannot be found"):
-        compile_function(space["f"])
+    for function, why in (
+        (lambda s: s, "test_what_has_no_source_of_its_own_runs_eagerly.<locals>.<lambda> is not written with `def`"),
+        (space["f"], "the source of f cannot be found; define it in a file, in `ramify repl` or in a notebook"),
+        (programs.wrapped, "wrapped is wrapped by a decorator, which runs as Python"),
+    ):
+        lowered = compile_function(function)  # type: ignore[arg-type]
+        verify(lowered.module)
+        (note,) = lowered.eager
+        assert note.reason == why
+        assert "py.call" in print_module(lowered.module)
+    assert (note.span.file, note.span.line) == (programs.__file__, line_of("@programs_decorator"))
+
+
+def test_a_source_that_has_changed_since() -> None:
+    file = "<changed>"
+    for text in ("def f(s, a):\n    s += a\n", "def f(s, b):\n    s += b\n"):
+        linecache.cache[file] = (len(text), None, text.splitlines(True), file)
+        if "s, a" in text:
+            space: dict[str, FunctionType] = {}
+            exec(compile(text, file, "exec"), space)
+    (note,) = compile_function(space["f"]).eager
+    assert note.reason == "the source of f has changed since it was defined"
 
 
 def test_source_typed_into_a_repl() -> None:
