@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .lang.primitives import gen as gen
     from .lang.primitives import gen_int as gen_int
     from .lang.primitives import gen_string as gen_string
+    from .lang.primitives import score as score
     from .lang.primitives import select as select
     from .lang.primitives import system as system
     from .lang.primitives import system_begin as system_begin
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from .lang.sglang.program_state import ProgramState as ProgramState
     from .lang.state import ForkGroup as ForkGroup
     from .lang.state import State as State
+    from .runtime.choices import greedy_token_selection as greedy_token_selection
+    from .runtime.choices import token_length_normalized as token_length_normalized
+    from .runtime.choices import unconditional_likelihood_normalized as unconditional_likelihood_normalized
     from .runtime.request import SamplingParams as SamplingParams
 
 __version__ = "0.1.0"
@@ -53,7 +57,7 @@ _HOMES = {
     "ir.errors": ("RamifyError",),
     "lang.options": ("set_default_backend",),
     "lang.primitives": (
-        "gen", "gen_int", "gen_string", "select", "system", "user", "assistant",
+        "gen", "gen_int", "gen_string", "score", "select", "system", "user", "assistant",
         "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
     ),
     "lang.program": ("Program", "load", "program"),
@@ -61,6 +65,9 @@ _HOMES = {
     "lang.sglang.function": ("SglFunction", "function"),
     "lang.sglang.program_state": ("ProgramState",),
     "lang.state": ("ForkGroup", "State"),
+    "runtime.choices": (
+        "greedy_token_selection", "token_length_normalized", "unconditional_likelihood_normalized",
+    ),
     "runtime.request": ("SamplingParams",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..ir.errors import UsageError
+from ..ir.errors import RequestError, UsageError
 from ..runtime.backend import Chat, Sink
 from ..runtime.chat import DEFAULT_CHAT
 from ..runtime.engine import Engine, EngineStats
@@ -23,12 +23,14 @@ from ..runtime.loop import loop, post
 from ..runtime.models import load_model
 from ..runtime.pending import Pending
 from ..runtime.prompt import Prompt
-from ..runtime.prompt_tokens import PromptTokens
-from ..runtime.request import Delta, Done, EngineRequest, Event, Failed, SamplingParams, TokenLogprob
-from ..runtime.tokens import TextRun, Tokenizer
+from ..runtime.prompt_tokens import PromptTokens, Tokenization
+from ..runtime.request import Delta, Done, EngineRequest, Event, Failed, SamplingParams, Scored, TokenLogprob
+from ..runtime.tokens import Tokenizer
 
 # Texts longer than this many characters are tokenized on a host thread.
 _LONG = 4_000
+# For requests that generate nothing.
+_NOTHING = SamplingParams(max_tokens=0)
 
 
 class LocalBackend:
@@ -38,7 +40,7 @@ class LocalBackend:
     verify the engine's accounting whenever it is idle. Raises ModelError for a directory that cannot be loaded.
     """
 
-    features = SAMPLING | {"select"}
+    features = SAMPLING | {"select", "score"}
 
     def __init__(
         self,
@@ -79,11 +81,11 @@ class LocalBackend:
         self._tokenize(prompt, generation)
         return generation
 
-    def select(self, prompt: Prompt, choices: Sequence[str], method: str, sink: Sink) -> _Selection:
-        """See Backend. Done.logprobs has one entry per choice: its index and the mean log-probability of its tokens."""
-        selection = _Selection(self.engine, self.tokens, prompt, choices, sink)
-        self._tokenize(prompt, selection)
-        return selection
+    def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> _Scoring:
+        """See Scorer. What is scored of a text are the tokens that differ from the prompt's own."""
+        scoring = _Scoring(self.engine, texts, unconditional, sink)
+        self._tokenize(prompt, scoring)
+        return scoring
 
     def stats(self) -> EngineStats:
         """What the engine is doing and has done."""
@@ -97,16 +99,21 @@ class LocalBackend:
         """See Backend."""
         self.engine.close()
 
-    def _tokenize(self, prompt: Prompt, request: _Generation | _Selection) -> None:
+    def _tokenize(self, prompt: Prompt, request: _Request) -> None:
         work = self.tokens.prepare(prompt)
-        if work.num_characters <= _LONG:
-            request.begin(work.run())
+        if work.num_characters + request.num_characters <= _LONG:
+            request.begin(request.encode(work))
         else:
-            host_pool().submit(work.run).add_callback(request.tokenized)
+            host_pool().submit(partial(request.encode, work)).add_callback(request.encoded)
 
 
 class _Request(ABC):
-    """A request on its way: tokenized, then in the engine; `cancel` is good at any time."""
+    """A request on its way: tokenized, then in the engine; `cancel` is good at any time.
+
+    num_characters: of text of its own that is to be tokenized.
+    """
+
+    num_characters = 0
 
     def __init__(self, engine: Engine, sink: Sink) -> None:
         self.engine = engine
@@ -114,18 +121,23 @@ class _Request(ABC):
         self.is_over = False
         self.sent: list[EngineRequest] = []
 
-    def tokenized(self, pending: Pending[list[int]]) -> None:
-        """The prompt's tokens have come from a host thread."""
+    @abstractmethod
+    def encode(self, work: Tokenization) -> list[EngineRequest]:
+        """What to ask the engine for. On any thread."""
+
+    def encoded(self, requests: Pending[list[EngineRequest]]) -> None:
+        """The requests have come from a host thread."""
         if self.is_over:
             return
-        if pending.error is not None:
-            self.end(Failed(pending.error))
+        if requests.error is not None:
+            self.end(Failed(requests.error))
         else:
-            self.begin(pending.result())
+            self.begin(requests.result())
 
-    @abstractmethod
-    def begin(self, token_ids: list[int]) -> None:
-        """Go on with the prompt's tokens."""
+    def begin(self, requests: list[EngineRequest]) -> None:
+        """Go on with the engine."""
+        for request in requests:
+            self.submit(request)
 
     def submit(self, request: EngineRequest) -> None:
         self.sent.append(request)
@@ -156,8 +168,8 @@ class _Generation(_Request):
         self._params = params
         self._wants_deltas = sink.wants_deltas
 
-    def begin(self, token_ids: list[int]) -> None:
-        self.submit(EngineRequest(token_ids, self._params, self._on_engine))
+    def encode(self, work: Tokenization) -> list[EngineRequest]:
+        return [EngineRequest(work.run().token_ids, self._params, self._on_engine)]
 
     def _on_engine(self, event: Event) -> None:
         """Take an event on the engine's thread."""
@@ -172,37 +184,52 @@ class _Generation(_Request):
             self.end(event)
 
 
-class _Selection(_Request):
-    """One score request per choice, of the tokens that differ from the prompt's own."""
+class _Scoring(_Request):
+    """Score requests: one for each text after the prompt, and one for each without it, if that was asked for."""
 
-    def __init__(
-        self, engine: Engine, tokens: PromptTokens, prompt: Prompt, choices: Sequence[str], sink: Sink
-    ) -> None:
+    def __init__(self, engine: Engine, texts: Sequence[str], unconditional: bool, sink: Sink) -> None:
         super().__init__(engine, sink)
-        self._tokens = tokens
-        self._prompt = prompt
-        self._choices = choices
-        self._scored: dict[int, Done] = {}
+        self.num_characters = sum(map(len, texts))
+        self._texts = texts
+        self._unconditional = unconditional
+        self._places: list[tuple[int, bool]] = []
+        self._answers: dict[tuple[int, bool], Done] = {}
 
-    def begin(self, token_ids: list[int]) -> None:
-        known = self._prompt.tokens
-        for index, choice in enumerate(self._choices):
-            run: TextRun = self._tokens.tokenizer.extend(known.run, choice)
-            whole = [*known.ids, *run.ids]
-            first = max(1, _common_length(token_ids, whole))
-            if first == len(whole):  # a lone first token: nothing before it to judge it by
-                self._take(index, Done("", (), "stop"))
-                continue
-            self.submit(
-                EngineRequest(whole, SamplingParams(max_tokens=0), partial(self._on_engine, index), score_from=first)
-            )
+    def encode(self, work: Tokenization) -> list[EngineRequest]:
+        known = work.run()
+        prompt_ids, first_ids = known.token_ids, known.owner.first_ids
+        requests: list[EngineRequest] = []
+        for index, text in enumerate(self._texts):
+            whole = known.with_text(text)
+            start = _common_length(prompt_ids, whole)
+            if start == len(whole):
+                continue  # nothing to judge
+            if start == 0:
+                raise RequestError(
+                    f"{text!r} cannot be scored: nothing stands before it, not even a beginning-of-text token",
+                    help="append some text first",
+                )
+            requests.append(self._request((index, False), whole, start))
+            alone = [*first_ids, *whole[start:]]
+            if self._unconditional and len(alone) > 1:
+                requests.append(self._request((index, True), alone, 1))
+        return requests
 
-    def _on_engine(self, index: int, event: Event) -> None:
+    def _request(self, place: tuple[int, bool], token_ids: list[int], score_from: int) -> EngineRequest:
+        self._places.append(place)
+        return EngineRequest(token_ids, _NOTHING, partial(self._on_engine, place), score_from=score_from)
+
+    def begin(self, requests: list[EngineRequest]) -> None:
+        super().begin(requests)
+        if not requests:
+            self.end(self._done())
+
+    def _on_engine(self, place: tuple[int, bool], event: Event) -> None:
         """Take an event on the engine's thread."""
         if not isinstance(event, Delta):
-            loop().soon(self._take, index, event)
+            loop().soon(self._take, place, event)
 
-    def _take(self, index: int, event: Done | Failed) -> None:
+    def _take(self, place: tuple[int, bool], event: Done | Failed) -> None:
         if self.is_over:
             return
         if isinstance(event, Failed):
@@ -210,31 +237,35 @@ class _Selection(_Request):
             for request in self.sent:
                 self.engine.cancel(request)
             return
-        self._scored[index] = event
-        if len(self._scored) == len(self._choices):
-            self.end(self._chosen([self._scored[number] for number in range(len(self._choices))]))
+        self._answers[place] = event
+        if len(self._answers) == len(self._places):
+            self.end(self._done())
 
-    def _chosen(self, scored: list[Done]) -> Done:
-        if any(done.finish_reason == "cancelled" for done in scored):
+    def _done(self) -> Done:
+        answers = self._answers.values()
+        if any(done.finish_reason == "cancelled" for done in answers):
             return Done("", (), "cancelled")
-        scores = [_mean_logprob(done) for done in scored]
-        best = max(range(len(scores)), key=scores.__getitem__)
         return Done(
-            self._choices[best],
+            "",
             (),
             "stop",
-            logprobs=tuple(TokenLogprob(index, score) for index, score in enumerate(scores)),
-            prompt_tokens=sum(done.prompt_tokens for done in scored),
-            cached_tokens=sum(done.cached_tokens for done in scored),
-            queue_ms=max(done.queue_ms for done in scored),
-            wall_ms=max(done.wall_ms for done in scored),
+            scores=tuple(self._scored(index, text) for index, text in enumerate(self._texts)),
+            prompt_tokens=sum(done.prompt_tokens for done in answers),
+            cached_tokens=sum(done.cached_tokens for done in answers),
+            queue_ms=max((done.queue_ms for done in answers), default=0.0),
+            wall_ms=max((done.wall_ms for done in answers), default=0.0),
         )
 
+    def _scored(self, index: int, text: str) -> Scored:
+        tokens = self._logprobs(index, False)
+        if not self._unconditional:
+            return Scored(text, tokens)
+        alone = tuple(token.logprob for token in self._logprobs(index, True))
+        return Scored(text, tokens, (0.0,) * (len(tokens) - len(alone)) + alone)
 
-def _mean_logprob(done: Done) -> float:
-    if not done.logprobs:
-        return float("-inf")
-    return sum(each.logprob for each in done.logprobs) / len(done.logprobs)
+    def _logprobs(self, index: int, unconditional: bool) -> tuple[TokenLogprob, ...]:
+        done = self._answers.get((index, unconditional))
+        return () if done is None else done.logprobs
 
 
 def _common_length(left: Sequence[int], right: Sequence[int]) -> int:

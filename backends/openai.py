@@ -7,7 +7,6 @@ refused before anything is sent (backends/flavours.py says which kind takes what
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -112,10 +111,6 @@ class OpenAI:
         if sink.wants_deltas:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return self._remote.send(partial(self._ask, body), sink)
-
-    def select(self, prompt: Prompt, choices: Sequence[str], method: str, sink: Sink) -> Call:
-        """See Backend."""
-        raise Unsupported("this backend cannot choose yet")
 
     def close(self) -> None:
         """See Backend."""

@@ -9,6 +9,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 from ..ir.errors import BackendError
@@ -17,10 +18,10 @@ from ..runtime.chat import ChatFormat
 from ..runtime.features import SAMPLING
 from ..runtime.loop import loop, post
 from ..runtime.prompt import Prompt
-from ..runtime.request import Delta, Done, Failed, FinishReason, SamplingParams, TokenLogprob
+from ..runtime.request import Delta, Done, Failed, FinishReason, SamplingParams, Scored, TokenLogprob
 
 Reply = Callable[[str, SamplingParams], str | BaseException]
-Score = Callable[[str, str], float]
+Score = Callable[[str, str], float | Sequence[float]]
 
 MARKS = ChatFormat.from_marks({role: (f"<{role}>", f"</{role}>\n") for role in ("system", "user", "assistant", "tool")})
 _WORDS = (
@@ -47,9 +48,18 @@ def hash_reply(text: str, params: SamplingParams) -> str:
     return "".join(f" {_WORDS[byte % len(_WORDS)]}" for byte in digest[: 3 + digest[7] % 5])
 
 
-def hash_score(text: str, choice: str) -> float:
-    """A log-probability that depends on the prompt and the choice."""
-    return -1.0 - zlib.crc32(f"{text}|{choice}".encode()) / 2**32
+def hash_score(text: str, continuation: str) -> list[float]:
+    """Log-probabilities of the words of a continuation; each depends on what stands before it."""
+    logprobs = []
+    for word in words(continuation):
+        logprobs.append(hash_logprob(text, word))
+        text += word
+    return logprobs
+
+
+def hash_logprob(text: str, word: str) -> float:
+    """A log-probability that depends on a word and on the text before it."""
+    return -1.0 - zlib.crc32(f"{text}|{word}".encode()) / 2**32
 
 
 def words(text: str) -> list[str]:
@@ -60,9 +70,9 @@ def words(text: str) -> list[str]:
 class ScriptedBackend:
     """Answers with `reply(prompt text, params)`, after `delay` seconds; an exception it returns or raises fails.
 
-    select takes the choice with the highest `score(prompt text, choice)`. Both functions are called on the loop thread
-    and must not block. features: what it claims to do; what is missing is refused. requests: the prompt texts of all
-    requests so far, in the order they came.
+    `score(prompt text, continuation)` gives the log-probabilities of the continuation's words, or one number for each
+    of them; choices are made by it. Both functions are called on the loop thread and must not block. features: what it
+    claims to do; what is missing is refused. requests: the prompt texts of all requests so far, in the order they came.
     """
 
     name = "scripted"
@@ -74,12 +84,12 @@ class ScriptedBackend:
         score: Score = hash_score,
         delay: float = 0.0,
         chat: Chat = MARKS,
-        features: Iterable[str] = SAMPLING | {"select"},
+        features: Iterable[str] = SAMPLING | {"select", "score"},
     ) -> None:
         self.chat = chat
         self.features = frozenset(features)
         self.reply = reply
-        self.score = score
+        self._score_words = score
         self.delay = delay
         self.requests: list[str] = []
         self._closed = False
@@ -88,9 +98,9 @@ class ScriptedBackend:
         """See Backend."""
         return self._begin(prompt, sink, sink.wants_deltas, lambda text: _cut(self._answer(text, params), params))
 
-    def select(self, prompt: Prompt, choices: Sequence[str], method: str, sink: Sink) -> _Script:
-        """See Backend."""
-        return self._begin(prompt, sink, False, lambda text: self._choose(text, choices))
+    def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> _Script:
+        """See Scorer."""
+        return self._begin(prompt, sink, False, lambda text: self._score(text, texts, unconditional))
 
     def close(self) -> None:
         """Refuse what comes from now on."""
@@ -120,11 +130,17 @@ class ScriptedBackend:
             raise TypeError(f"the reply function returned {type(answer).__name__}, not a text")
         return answer
 
-    def _choose(self, text: str, choices: Sequence[str]) -> Done:
-        scores = [self.score(text, choice) for choice in choices]
-        best = max(range(len(choices)), key=scores.__getitem__)
-        logprobs = tuple(TokenLogprob(index, score) for index, score in enumerate(scores))
-        return Done(choices[best], _ids(choices[best]), "stop", logprobs=logprobs)
+    def _score(self, prompt: str, texts: Sequence[str], unconditional: bool) -> Done:
+        scores = []
+        for text in texts:
+            pairs = zip(_ids(text), self._logprobs(prompt, text), strict=True)
+            tokens = tuple(TokenLogprob(token_id, logprob) for token_id, logprob in pairs)
+            scores.append(Scored(text, tokens, tuple(self._logprobs("", text)) if unconditional else None))
+        return Done("", (), "stop", scores=tuple(scores))
+
+    def _logprobs(self, prompt: str, text: str) -> Sequence[float]:
+        answer = self._score_words(prompt, text)
+        return [answer] * len(words(text)) if isinstance(answer, int | float) else answer
 
 
 class _Script:
@@ -167,18 +183,9 @@ class _Script:
             self._sink(Delta(piece, _ids(piece)))
 
     def _finish(self, done: Done, prompt_tokens: int) -> None:
-        self._end(
-            Done(
-                done.text,
-                done.token_ids,
-                done.finish_reason,
-                matched=done.matched,
-                logprobs=done.logprobs,
-                prompt_tokens=prompt_tokens,
-                generated_tokens=len(done.token_ids),
-                wall_ms=(perf_counter() - self._begun) * 1000,
-            )
-        )
+        wall_ms = (perf_counter() - self._begun) * 1000
+        generated_tokens = len(done.token_ids)
+        self._end(replace(done, prompt_tokens=prompt_tokens, generated_tokens=generated_tokens, wall_ms=wall_ms))
 
     def _end(self, event: Done | Failed) -> None:
         if not self._over:

@@ -6,6 +6,7 @@ All parts are evaluated before the first is appended, as Python does: `+` builds
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from .lowering import Lowering
 
 _DTYPES = {"gen_int": "int", "gen_string": "str"}
 _ROLES = ("system", "user", "assistant")
+_OPS = {"gen": "lm.gen", "gen_int": "lm.gen", "gen_string": "lm.gen", "select": "lm.select", "score": "lm.score"}
+# The argument that is an operand of its own.
+_TEXTS = {"lm.select": "choices", "lm.score": "texts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,8 @@ def _actions(low: Lowering, node: ast.expr) -> Iterator[_Action]:
         case ast.Call(args=[], keywords=[]) if kind and kind.removesuffix("_begin").removesuffix("_end") != kind:
             role, _, mark = kind.rpartition("_")
             yield _role(node, role, mark)
-        case ast.Call() if kind in ("gen", "gen_int", "gen_string", "select") and _plain_call(node, kind):
-            yield _model_op(low, node, kind)
+        case ast.Call() if kind in _OPS and (arguments := _arguments(low, node)) is not None:
+            yield _model_op(low, kind, node, arguments)
         case _:
             yield _Action("prompt.append", node, [lower_expression(low, node)], {})
 
@@ -68,27 +72,34 @@ def _role(node: ast.expr, role: str | None, mark: str) -> _Action:
     return _Action("prompt.role", node, [], {"role": role, "mark": mark})
 
 
-def _plain_call(node: ast.Call, kind: str) -> bool:
-    """Whether the call's arguments can be read off: a name, then keywords (a select may have its choices second)."""
-    limit = 2 if kind == "select" else 1
-    return (
-        len(node.args) <= limit
-        and not any(isinstance(a, ast.Starred) for a in node.args)
-        and all(k.arg is not None for k in node.keywords)
-    )
+def _arguments(low: Lowering, node: ast.Call) -> dict[str, ast.expr] | None:
+    """A primitive's arguments by the names of its parameters; None when they cannot be read off, or do not fit."""
+    keywords = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg is not None}
+    if len(keywords) < len(node.keywords) or any(isinstance(argument, ast.Starred) for argument in node.args):
+        return None
+    signature = inspect.signature(low.resolver.find(node.func))
+    try:
+        bound = signature.bind(*node.args, **keywords).arguments
+    except TypeError:  # the call itself will say what is wrong
+        return None
+    for name in [p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]:
+        bound |= bound.pop(name, {})
+    names = {value: name for name, value in bound.items()}
+    return {names[value]: value for value in (*node.args, *keywords.values())}  # in the order of evaluation
 
 
-def _model_op(low: Lowering, node: ast.Call, kind: str) -> _Action:
-    given = dict(zip(("name", "choices"), node.args, strict=False))
-    given |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg is not None}
+def _model_op(low: Lowering, kind: str, node: ast.Call, arguments: dict[str, ast.expr]) -> _Action:
+    op = "lm.select" if kind == "gen" and isinstance(arguments.get("choices"), ast.List | ast.Tuple) else _OPS[kind]
+    if op in _TEXTS and _TEXTS[op] not in arguments:  # the primitive itself says what is missing
+        return _Action("prompt.append", node, [lower_expression(low, node)], {})
     params: dict[str, Any] = {"dtype": _DTYPES[kind]} if kind in _DTYPES else {}
     operands: list[Value] = []
     dynamic: list[str] = []
-    choices: list[Value] = []
-    for key, value in given.items():
+    texts: list[Value] = []
+    for key, value in arguments.items():
         constant, known = _constant(low, key, value)
-        if key == "choices":
-            choices.append(lower_expression(low, value))
+        if key == _TEXTS.get(op):
+            texts.append(lower_expression(low, value))
         elif known:
             params[key] = constant
         else:
@@ -96,14 +107,15 @@ def _model_op(low: Lowering, node: ast.Call, kind: str) -> _Action:
             operands.append(lower_expression(low, value))
     name = params.pop("name", None)
     attrs = {"name": name, "params": params or None, "dynamic": dynamic or None}
-    if kind == "select" and not choices:  # the primitive itself says what is missing
-        return _Action("prompt.append", node, [lower_expression(low, node)], {})
-    return _Action("lm.select" if choices else "lm.gen", node, [*choices, *operands], attrs)
+    return _Action(op, node, [*texts, *operands], attrs)
 
 
 def _constant(low: Lowering, key: str, node: ast.expr) -> tuple[Any, bool]:
     """The JSON-like constant that an argument is, and whether it is one."""
-    if key == "dtype" and isinstance(node, ast.Name) and low.resolver.find(node) in (int, float, bool, str):
+    found = low.resolver.find(node)
+    if isinstance(constant := getattr(found, "__ramify_constant__", None), str):
+        return constant, True
+    if key == "dtype" and isinstance(node, ast.Name) and found in (int, float, bool, str):
         return node.id, True
     try:
         value = ast.literal_eval(node)

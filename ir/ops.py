@@ -90,6 +90,14 @@ _DECLARED = (
         {"name": "str?", "params": "dict?", "dynamic": "strs?"},
         rule="dynamic",
     ),
+    OpDef(
+        "lm.score",
+        "prompt, obj, obj...",
+        "prompt",
+        "Bind the log-probability of a text after the prompt, or those of a list of texts; append nothing.",
+        {"name": "str?", "params": "dict?", "dynamic": "strs?"},
+        rule="dynamic",
+    ),
     # Cells: the user's State objects.
     OpDef("cell.new", "prompt", "cell", "A new cell that holds the prompt."),
     OpDef("cell.load", "cell", "prompt", "The prompt a cell holds now.", silent=True),

@@ -1,4 +1,4 @@
-"""The functions that programs build prompts from: gen, select and the chat roles.
+"""The functions that programs build prompts from: gen, select, score and the chat roles.
 
 They return inert expressions (runtime/expression.py). The front end knows them by their `__ramify__` mark and compiles
 calls of them into ops with the same meaning.
@@ -11,7 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import Any, TypeVar
 
-from ..runtime.expression import Gen, RoleMark, Select, Sequence, Spot, build_gen, build_select, role_message
+from ..runtime.choices import ChoiceMethod, token_length_normalized
+from ..runtime.expression import (
+    Gen,
+    RoleMark,
+    Score,
+    Select,
+    Sequence,
+    Spot,
+    build_gen,
+    build_score,
+    build_select,
+    role_message,
+)
 from ..runtime.request import Processor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,6 +59,7 @@ def gen(
     logprobs: int | None = None,
     dtype: type | str | None = None,
     choices: Iterable[str] | None = None,
+    choices_method: ChoiceMethod | str | None = None,
     regex: str | None = None,
     json_schema: Mapping[str, Any] | str | None = None,
     grammar: str | PathLike[str] | None = None,
@@ -75,6 +88,7 @@ def gen(
         logprobs=logprobs,
         dtype=dtype,
         choices=choices,
+        choices_method=choices_method,
         regex=regex,
         json_schema=json_schema,
         grammar=grammar,
@@ -99,11 +113,24 @@ def gen_string(name: str | None = None, **params: Any) -> Gen | Select:
 def select(
     name: str | None = None,
     choices: Iterable[str] | None = None,
-    *,
-    choices_method: str = "token_length_normalized",
+    temperature: float = 0.0,
+    choices_method: ChoiceMethod | str = token_length_normalized,
 ) -> Select:
-    """The choice that the model finds most likely, by the mean log-probability of its tokens."""
+    """The choice that the model finds most likely, by the mean log-probability of its tokens.
+
+    choices_method: another way to choose, see runtime/choices.py. temperature: taken for SGLang's sake, and changes
+    nothing, because log-probabilities are those at temperature 1.
+    """
     return build_select(name, choices, choices_method, _caller())
+
+
+@primitive("score")
+def score(name: str, texts: str | Iterable[str]) -> Score:
+    """The log-probability of a text after the prompt (a list of them for a list of texts) as the variable `name`.
+
+    Appends nothing. The log-probability is the sum over the text's tokens; `get_meta_info(name)` has each of them.
+    """
+    return build_score(name, texts, _caller())
 
 
 @primitive("system")

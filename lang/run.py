@@ -70,7 +70,7 @@ class Run:
 
     @property
     def trace(self) -> list[GenRecord]:
-        """A record of each generation and choice, in program order."""
+        """A record of each generation, choice and score, in program order."""
         return self._context.trace()
 
     def get_meta_info(self, name: str) -> dict[str, Any]:

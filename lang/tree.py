@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..runtime.generation import GenRecord
-from ..runtime.prompt import Prompt
+from ..runtime.prompt import CALLS, Prompt
 from .run import Run
 from .transcript import branch_label
 
@@ -83,7 +83,7 @@ def _children(run: Run) -> dict[Prompt | None, list[Prompt]]:
                 return
             seen.add(node)
             children.setdefault(node.parent, []).append(node)
-            if node.kind in ("gen", "select") and node.value.prompt is node.parent:
+            if node.kind in CALLS and node.value.prompt is node.parent:
                 generated.add(node.value)
 
     collect(run.state.prompt)
@@ -91,8 +91,7 @@ def _children(run: Run) -> dict[Prompt | None, list[Prompt]]:
         collect(call.prompt)
     for call in context.calls:
         if call not in generated:  # nothing was generated after it: only the call itself knows what came of it
-            kind = "gen" if call.params is not None else "select"
-            children.setdefault(call.prompt, []).append(Prompt(context, call.prompt, kind, call))  # type: ignore[arg-type]
+            children.setdefault(call.prompt, []).append(Prompt(context, call.prompt, call.expression.kind, call))
     for nodes in children.values():
         nodes.sort(key=lambda node: node.branch)
     return children
@@ -106,7 +105,7 @@ def _add(node: Prompt, stretch: Stretch) -> None:
             stretch.begin_message(node.value.role)
         else:
             stretch.end_line()
-    elif node.kind in ("gen", "select"):
+    elif node.kind in CALLS:
         stretch.add_call(_call_line(node.value.record()))
 
 
@@ -121,7 +120,12 @@ def _call_line(record: GenRecord) -> str:
     tokens = f"prompt {record.prompt_tokens} tokens, {record.cached_tokens} cached"
     if record.kind == "gen":
         tokens += f", generated {record.generated_tokens}"
-    return f"{name} = {_head(record.text)!r}  ({tokens})"
+    result = repr(_head(record.text)) if record.kind != "score" else _totals(record)
+    return f"{name} = {result}  ({tokens})"
+
+
+def _totals(record: GenRecord) -> str:
+    return _head(", ".join(f"{scored.text!r} {scored.total:.2f}" for scored in record.scores))
 
 
 def _head(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the runtime asks of a backend: generate after a prompt, choose among texts, say how chat messages are marked.
+"""What the runtime asks of a backend: generate after a prompt, score texts, say how chat messages are marked.
 
 A backend gets whole prompts (runtime/prompt.py) and turns them into what it needs: token ids, text or messages. All
 values a prompt waits for have arrived by then.
@@ -43,7 +43,10 @@ class Handle(Protocol):
 
 
 class Backend(Protocol):
-    """A place where programs are executed. All methods are thread-safe and return at once."""
+    """A place where programs are executed. All methods are thread-safe and return at once.
+
+    One with the feature "score" is a Scorer, one with "select" and without "score" is a Selector.
+    """
 
     @property
     def name(self) -> str: ...
@@ -56,8 +59,23 @@ class Backend(Protocol):
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Handle:
         """Generate text after the prompt; `sink` gets Deltas and at last Done or Failed."""
 
-    def select(self, prompt: Prompt, choices: Sequence[str], method: str, sink: Sink) -> Handle:
-        """Choose one of the texts as a continuation; `sink` gets a Done whose text is the choice, or Failed."""
-
     def close(self) -> None:
         """Release what the backend holds; requests in flight fail."""
+
+
+class Scorer(Protocol):
+    """A backend that knows log-probabilities; choices are made from them (runtime/choices.py)."""
+
+    def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> Handle:
+        """Score each text as a continuation; `sink` gets a Done with `scores`, one for each text in order, or Failed.
+
+        unconditional: also score each text's tokens after no more than the beginning-of-text token. A model without one
+        has nothing to judge a first token by: its unconditional log-probability is 0.
+        """
+
+
+class Selector(Protocol):
+    """A backend that can only choose, in a way of its own."""
+
+    def select(self, prompt: Prompt, choices: Sequence[str], sink: Sink) -> Handle:
+        """Choose one of the texts as a continuation; `sink` gets a Done whose text is the choice, or Failed."""

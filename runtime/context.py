@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ..ir.errors import Cancelled, RamifyError
 from ..ir.span import Span
 from .backend import Backend
-from .expression import Gen, Select, Where, sampling, span_of
+from .expression import Call, Gen, Where, sampling, span_of
 from .features import require
 from .generation import Generation, GenRecord, StreamEvent
 from .loop import loop, post
@@ -32,7 +32,7 @@ _branch_numbers = threading.Lock()
 
 @dataclass(slots=True)
 class Usage:
-    """What a run has used. wall_ms runs from its start to its end; calls counts generations and choices."""
+    """What a run has used. wall_ms runs from its start to its end; calls counts generations, choices and scores."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -101,8 +101,8 @@ class Context:
         """A new empty prompt of this run."""
         return Prompt(self, None, "root")
 
-    def request(self, prompt: Prompt, expression: Gen | Select, where: Where) -> Prompt:
-        """The prompt after a generation or choice, which starts as soon as the prompt before it is complete.
+    def request(self, prompt: Prompt, expression: Call, where: Where) -> Prompt:
+        """The prompt after a generation, choice or score, which starts as soon as the prompt before it is complete.
 
         Thread-safe. Raises RequestError for sampling parameters out of range, Unsupported for what the backend lacks.
         """
@@ -111,8 +111,8 @@ class Context:
         generation = Generation(self, prompt, expression, params, where)
         self.calls.append(generation)
         before = prompt.arrived()
-        kind = "gen" if params is not None else "select"
-        node = Prompt(self, prompt, kind, generation, expression.name, generation.pending)  # type: ignore[arg-type]
+        added = None if expression.kind == "score" else generation.pending  # a score adds nothing to wait for
+        node = Prompt(self, prompt, expression.kind, generation, expression.name, added)
         if before is None:
             post(generation.start)
         else:
@@ -242,7 +242,7 @@ class Context:
             await self._released
 
     def trace(self) -> list[GenRecord]:
-        """A record of each generation and choice, in program order."""
+        """A record of each generation, choice and score, in program order."""
         return [generation.record() for generation in self.calls]
 
 

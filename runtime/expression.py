@@ -11,16 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from types import CodeType
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from ..ir.errors import RamifyError
 from ..ir.span import Span
+from .choices import CHOICE_METHODS, ChoiceMethod, token_length_normalized
 from .constraint import Constraint, take_constraint
 from .request import SamplingParams
 
 # What a gen says of its sampling by name; its constraint is built from other arguments.
 SAMPLING_NAMES = frozenset(f.name for f in fields(SamplingParams)) - {"constraint"}
-CHOICE_METHODS = ("token_length_normalized",)
 _DTYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 _EXCLUSIVE = ("choices", "dtype", "regex", "json_schema", "grammar")
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
@@ -70,6 +70,7 @@ class Expression:
 class Gen(Expression):
     """A generation. `params` holds the sampling parameters that were given; the others come from the run."""
 
+    kind: ClassVar[Literal["gen"]] = "gen"
     name: str | None
     params: tuple[tuple[str, Any], ...] = ()
     dtype: type | None = None
@@ -80,10 +81,26 @@ class Gen(Expression):
 class Select(Expression):
     """A choice among texts."""
 
+    kind: ClassVar[Literal["select"]] = "select"
     name: str | None
     choices: tuple[str, ...]
-    method: str = "token_length_normalized"
+    method: ChoiceMethod = token_length_normalized
     where: Where = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Score(Expression):
+    """The log-probabilities of texts, which are not appended. `single`: one text was given, not a list of one."""
+
+    kind: ClassVar[Literal["score"]] = "score"
+    name: str
+    texts: tuple[str, ...]
+    single: bool = False
+    where: Where = field(default=None, compare=False, repr=False)
+
+
+# What becomes a request to the backend.
+Call = Gen | Select | Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +125,7 @@ def role_message(role: str, body: object = None) -> Sequence:
 
 
 def flatten(expression: Expression) -> list[str | Expression]:
-    """The texts, gens, selects and marks of an expression, in order."""
+    """The texts, calls and marks of an expression, in order."""
     flat: list[str | Expression] = []
     todo: list[str | Expression] = [expression]
     while todo:
@@ -157,12 +174,14 @@ def build_gen(name: object = None, params: Mapping[str, Any] | None = None, wher
     """
     given = {key: value for key, value in (params or {}).items() if value is not None}
     _check_exclusive(given)
-    dtype, choices = given.pop("dtype", None), given.pop("choices", None)
+    dtype, choices, method = (given.pop(key, None) for key in ("dtype", "choices", "choices_method"))
     constraint = _constraint(given, where)
     if unknown := [key for key in given if key not in SAMPLING_NAMES]:
         raise TypeError(f"gen() got an unexpected keyword argument {unknown[0]!r}")
     if choices is not None:
-        return build_select(name, choices, where=where)
+        return build_select(name, choices, method, where)
+    if method is not None:
+        raise TypeError("gen() takes a choices_method only together with choices")
     if "stop" in given:
         given["stop"] = _strings("stop", given["stop"])
     if "stop_token_ids" in given:
@@ -190,18 +209,35 @@ def _check_exclusive(given: Mapping[str, Any]) -> None:
 
 
 def build_select(
-    name: object = None, choices: Iterable[str] | None = None, method: str | None = None, where: Where = None
+    name: object = None, choices: Iterable[str] | None = None, method: object = None, where: Where = None
 ) -> Select:
-    """The expression of `select(name, choices)`. Raises TypeError or ValueError for choices that cannot be."""
+    """The expression of `select(name, choices)`. Raises TypeError or ValueError for what cannot be."""
     if choices is None or isinstance(choices, str):
         raise TypeError("select() needs `choices`, a list of texts")
     texts = _strings("choices", choices)
     if not texts or not all(texts):
         raise ValueError("select() needs at least one choice, and no empty ones")
-    method = method or CHOICE_METHODS[0]
-    if method not in CHOICE_METHODS:
-        raise ValueError(f"unknown choices_method {method!r}; known: {', '.join(CHOICE_METHODS)}")
-    return Select(_name("select", name), texts, method, where)
+    return Select(_name("select", name), texts, _method(method), where)
+
+
+def _method(method: object) -> ChoiceMethod:
+    if method is None:
+        return token_length_normalized
+    if callable(method):
+        return method
+    if not isinstance(method, str) or method not in CHOICE_METHODS:
+        known = ", ".join(CHOICE_METHODS)
+        raise ValueError(f"unknown choices_method {method!r}; known: {known}, and any function of the scored choices")
+    return CHOICE_METHODS[method]
+
+
+def build_score(name: object = None, texts: object = None, where: Where = None) -> Score:
+    """The expression of `score(name, texts)`. Raises TypeError for what cannot be."""
+    if not isinstance(name, str):
+        raise TypeError(f"score() takes a variable name (str) first, not {describe(name)}")
+    if texts is None:
+        raise TypeError("score() needs `texts`, a text or a list of texts")
+    return Score(name, _strings("texts", texts), isinstance(texts, str), where)
 
 
 def _name(function: str, name: object) -> str | None:

@@ -11,13 +11,14 @@ from typing import Any
 
 from ..ir.errors import Unsupported
 from .backend import Backend
-from .expression import Gen, Select, Where, span_of
+from .choices import token_length_normalized
+from .expression import Call, Select, Where, span_of
 from .request import SamplingParams
 
 # Every feature, and what asks for it. Generating text with max_tokens, temperature, top_p and stop needs none.
 FEATURES = {
     "select": "select()",
-    "score": "score()",
+    "score": "score() and choice methods",
     "images": "images",
     "videos": "videos",
     "logprobs": "logprobs",
@@ -50,7 +51,7 @@ _BY_PARAMETER = {f.name: f.name for f in fields(SamplingParams) if f.name in FEA
 _DEFAULTS = SamplingParams()
 
 
-def require(backend: Backend, expression: Gen | Select, params: SamplingParams | None, where: Where) -> None:
+def require(backend: Backend, expression: Call, params: SamplingParams | None, where: Where) -> None:
     """Raises Unsupported, which points at `where`, unless the backend can serve an expression."""
     for feature in _needs(expression, params):
         require_feature(backend, feature, where)
@@ -67,9 +68,11 @@ def require_feature(backend: Backend, feature: str, where: Where) -> None:
     )
 
 
-def _needs(expression: Gen | Select, params: SamplingParams | None) -> Iterator[str]:
+def _needs(expression: Call, params: SamplingParams | None) -> Iterator[str]:
     if params is None:
-        yield "select"
+        yield expression.kind
+        if isinstance(expression, Select) and expression.method is not token_length_normalized:
+            yield "score"
         return
     for parameter, feature in _BY_PARAMETER.items():
         if _differs(getattr(params, parameter), getattr(_DEFAULTS, parameter)):

@@ -1,16 +1,19 @@
-"""One generation or choice of a run: from the prompt that asks for it to its last event."""
+"""One generation, choice or score of a run: from the prompt that asks for it to its last event."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..ir.errors import RamifyError
 from ..ir.span import Span
-from .backend import Handle
-from .expression import Gen, Select, Where, convert, span_of
+from .backend import Handle, Scorer, Selector
+from .choices import NamedMethod, choose, needs_unconditional
+from .expression import Call, Gen, Score, Select, Where, convert, span_of
+from .hostpool import host_pool
 from .pending import Pending, PendingText
-from .request import Delta, Done, Event, Failed, SamplingParams, TokenLogprob
+from .request import Delta, Done, Event, Failed, SamplingParams, Scored, TokenLogprob
 
 if TYPE_CHECKING:
     from .context import Context
@@ -35,9 +38,12 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class GenRecord:
-    """One generation or choice of a run, for the trace. Times in milliseconds; error is set if it failed."""
+    """One generation, choice or score of a run, for the trace. Times in milliseconds; error is set if it failed.
 
-    kind: Literal["gen", "select"]
+    logprobs: of the generated tokens, where they were asked for. scores: of the texts of a choice or score.
+    """
+
+    kind: Literal["gen", "select", "score"]
     name: str | None
     branch: tuple[int, ...]
     span: Span | None
@@ -49,6 +55,7 @@ class GenRecord:
     queue_ms: float
     wall_ms: float
     logprobs: tuple[TokenLogprob, ...]
+    scores: tuple[Scored, ...]
     error: BaseException | None
 
 
@@ -64,7 +71,7 @@ class Generation:
     )  # fmt: skip
 
     def __init__(
-        self, context: Context, prompt: Prompt, expression: Gen | Select, params: SamplingParams | None, where: Where
+        self, context: Context, prompt: Prompt, expression: Call, params: SamplingParams | None, where: Where
     ) -> None:
         self.context = context
         self.prompt = prompt
@@ -113,8 +120,13 @@ class Generation:
 
     def _send(self) -> Handle:
         backend, expression = self.context.backend, self.expression
+        if isinstance(expression, Score):
+            return cast(Scorer, backend).score(self.prompt, expression.texts, self)
         if isinstance(expression, Select):
-            return backend.select(self.prompt, expression.choices, expression.method, self)
+            if "score" not in backend.features:
+                return cast(Selector, backend).select(self.prompt, expression.choices, self)
+            unconditional = needs_unconditional(expression.method)
+            return cast(Scorer, backend).score(self.prompt, expression.choices, self, unconditional=unconditional)
         assert self.params is not None
         return backend.generate(self.prompt, self.params, self)
 
@@ -141,22 +153,47 @@ class Generation:
             handle.cancel()
 
     def _tell(self, text: str) -> None:
-        kind: Literal["gen", "select"] = "select" if isinstance(self.expression, Select) else "gen"
-        if text:
-            self.context.emit(StreamEvent(self.prompt.branch, self.expression.name, text, kind, text))
+        expression = self.expression
+        if text and not isinstance(expression, Score):
+            self.context.emit(StreamEvent(self.prompt.branch, expression.name, text, expression.kind, text))
 
     def _complete(self, done: Done) -> None:
         self.context.count(done)
         if self.pending.done:
             return
-        self.done = done
         expression = self.expression
-        if isinstance(expression, Select):
+        if isinstance(expression, Select) and done.scores:
+            self._choose(done, expression)
+        else:
+            self._arrive(done)
+
+    def _choose(self, done: Done, expression: Select) -> None:
+        """Apply the choice method: on a host thread, if it is the user's."""
+        method = expression.method
+        if isinstance(method, NamedMethod):
+            self._arrive(_chosen(done, choose(method, done.scores)))
+            return
+        run = self.context.host_context.copy().run
+        host_pool().submit(partial(run, choose, method, done.scores)).add_callback(partial(self._take_choice, done))
+
+    def _take_choice(self, done: Done, index: Pending[int]) -> None:
+        if index.error is not None:
+            self._fail(index.error)
+        else:
+            self._arrive(_chosen(done, index.result()))
+
+    def _arrive(self, done: Done) -> None:
+        expression = self.expression
+        self.done = done
+        if isinstance(expression, Gen):
+            self._convert(done.text, expression)
+        elif isinstance(expression, Select):
             self._value = done.text
             if self.context.streams:
                 self._tell(done.text)
         else:
-            self._convert(done.text, expression)
+            totals = [scored.total for scored in done.scores]
+            self._value = totals[0] if expression.single else totals
         self.pending.set_result(done)
 
     def _convert(self, text: str, expression: Gen) -> None:
@@ -184,7 +221,7 @@ class Generation:
         if self.done is not None and self._value_error is None:
             return self._value
         expression = self.expression
-        is_text = isinstance(expression, Select) or expression.dtype in (None, str)
+        is_text = isinstance(expression, Select) or (isinstance(expression, Gen) and expression.dtype in (None, str))
         return self.pending.then(self._arrived_value, PendingText() if is_text else None)
 
     def _arrived_value(self, _: Done) -> Any:
@@ -206,16 +243,15 @@ class Generation:
             "queue_ms": done.queue_ms,
             "wall_ms": done.wall_ms,
         }
-        if isinstance(self.expression, Select):
-            choices = zip(self.expression.choices, done.logprobs, strict=False)
-            return info | {"scores": {choice: logprob.logprob for choice, logprob in choices}}
-        return info | {"logprobs": list(done.logprobs)}
+        if isinstance(self.expression, Gen):
+            return info | {"logprobs": list(done.logprobs)}
+        return info | _score_info(done.scores)
 
     def record(self) -> GenRecord:
         """Its line in the trace."""
         done = self.done or Done("", (), "cancelled")
         return GenRecord(
-            "select" if isinstance(self.expression, Select) else "gen",
+            self.expression.kind,
             self.expression.name,
             self.prompt.branch,
             span_of(self.where),
@@ -227,5 +263,29 @@ class Generation:
             done.queue_ms,
             done.wall_ms,
             done.logprobs,
+            done.scores,
             self.error,
         )
+
+
+def _chosen(done: Done, index: int) -> Done:
+    return replace(done, text=done.scores[index].text)
+
+
+def _score_info(scores: tuple[Scored, ...]) -> dict[str, Any]:
+    """What is told of scored texts: per text the means by the text itself, and in order what SGLang tells."""
+    info: dict[str, Any] = {
+        "scores": {scored.text: scored.mean for scored in scores},
+        "token_counts": [len(scored.tokens) for scored in scores],
+        "normalized_prompt_logprobs": [scored.mean for scored in scores],
+        "input_token_logprobs": [[as_tuple(token) for token in scored.tokens] for scored in scores],
+    }
+    if any(scored.unconditional is not None for scored in scores):
+        info["unconditional_logprobs"] = [list(scored.unconditional or ()) for scored in scores]
+        info["normalized_unconditional_prompt_logprobs"] = [scored.mean_gain for scored in scores]
+    return info
+
+
+def as_tuple(token: TokenLogprob) -> tuple[float, int, str | None]:
+    """A token's log-probability as SGLang tells it."""
+    return token.logprob, token.token_id, token.text

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..ir.errors import RamifyError, UsageError
-from .expression import Expression, Gen, RoleMark, Select, Where, describe, flatten, not_content
+from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content
 from .pending import Pending, PendingText, gather
 from .reading import Reading
 
 if TYPE_CHECKING:
     from .context import Context
 
-Kind = Literal["root", "text", "role", "gen", "select", "image", "bind", "fork"]
+Kind = Literal["root", "text", "role", "gen", "select", "score", "image", "bind", "fork"]
+# The kinds of nodes whose value is a Generation.
+CALLS = ("gen", "select", "score")
 
 
 class UnknownVariable(RamifyError, KeyError):
@@ -102,7 +104,7 @@ class Prompt(Reading):
         return prompt
 
     def _append_part(self, part: Expression, where: Where) -> Prompt:
-        if isinstance(part, Gen | Select):
+        if isinstance(part, Call):
             return self.context.request(self, part, where or part.where)
         if isinstance(part, RoleMark):
             return self.role(part.role, part.mark)
@@ -242,7 +244,7 @@ class Prompt(Reading):
 
     def bound_value(self) -> Any:
         """The value that this node binds, or a Pending of it."""
-        if self.kind in ("gen", "select"):
+        if self.kind in CALLS:
             return self.value.value()
         value = self.value
         arrived = isinstance(value, Pending) and value.done and value.error is None

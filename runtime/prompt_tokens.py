@@ -22,12 +22,21 @@ _MEMO_CHARACTERS = 4_000_000
 _Key = tuple[tuple[str, bool], str]
 
 
-class _Known(NamedTuple):
+class KnownTokens(NamedTuple):
     """The tokens up to a node: ids before the current text run, and the run."""
 
     owner: PromptTokens
     ids: tuple[int, ...]
     run: TextRun | None
+
+    @property
+    def token_ids(self) -> list[int]:
+        """All of them."""
+        return [*self.ids, *(self.run.ids if self.run is not None else ())]
+
+    def with_text(self, text: str) -> list[int]:
+        """All of them if this text followed; the last ones may be others than without it."""
+        return self._replace(run=self.owner.tokenizer.extend(self.run, text)).token_ids if text else self.token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +44,13 @@ class Tokenization:
     """The tokenizing of one prompt that is still to do. num_characters: of text not looked at before."""
 
     tokens: PromptTokens
-    start: _Known
+    start: KnownTokens
     nodes: list[Prompt]
     num_characters: int
 
-    def run(self) -> list[int]:
+    def run(self) -> KnownTokens:
         """Do it. Thread-safe."""
-        known = self.tokens.advance(self.start, self.nodes)
-        return [*known.ids, *(known.run.ids if known.run is not None else ())]
+        return self.tokens.advance(self.start, self.nodes)
 
 
 class PromptTokens:
@@ -50,6 +58,8 @@ class PromptTokens:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        bos = tokenizer.bos_id
+        self.first_ids: tuple[int, ...] = () if bos is None else (bos,)
         self._memo: OrderedDict[_Key, TextRun] = OrderedDict()
         self._memo_characters = 0
         self._lock = threading.Lock()
@@ -57,20 +67,21 @@ class PromptTokens:
     def prepare(self, prompt: Prompt) -> Tokenization:
         """Find out what is known of a prompt and what is to do; all its values must have arrived."""
         nodes: list[Prompt] = []
-        node: Prompt | None = prompt
-        while node is not None and not (node.tokens is not None and node.tokens.owner is self):
+        start = KnownTokens(self, self.first_ids, None)
+        for node in prompt.upwards():
+            known: KnownTokens | None = node.tokens  # read once: another backend may put its own there at any time
+            if known is not None and known.owner is self:
+                start = known
+                break
             nodes.append(node)
-            node = node.parent
         nodes.reverse()
-        bos = self.tokenizer.bos_id
-        start = node.tokens if node is not None else _Known(self, () if bos is None else (bos,), None)
         return Tokenization(self, start, nodes, sum(len(node.plain_text()) for node in nodes))
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """The token ids of a prompt. Raises Unsupported when it holds images."""
-        return self.prepare(prompt).run()
+        return self.prepare(prompt).run().token_ids
 
-    def advance(self, known: _Known, nodes: list[Prompt]) -> _Known:
+    def advance(self, known: KnownTokens, nodes: list[Prompt]) -> KnownTokens:
         """The tokens after `nodes`, remembered at the last of them and where prompts part."""
         ids, run = known.ids, known.run
         short: list[str] = []
@@ -90,8 +101,8 @@ class PromptTokens:
             if node.children > 1 or index == len(nodes) - 1:
                 run = self._extend(run, "".join(short))
                 short = []
-                node.tokens = _Known(self, ids, run)
-        return _Known(self, ids, run) if nodes else known
+                node.tokens = KnownTokens(self, ids, run)
+        return KnownTokens(self, ids, run) if nodes else known
 
     def _extend(self, run: TextRun | None, text: str) -> TextRun | None:
         if not text:

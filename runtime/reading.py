@@ -74,7 +74,7 @@ class Reading:
         """What is known of a variable's generation (tokens, finish reason, logprobs, times); waits for it."""
         prompt = self.prompt
         node = prompt.find(name)
-        if node.kind not in ("gen", "select"):
+        if node.kind not in ("gen", "select", "score"):
             raise UsageError(f"variable {name!r} was assigned, not generated, so there is nothing to tell of it")
         _wait(prompt, lambda: node.value.pending)
         return node.value.meta_info()  # type: ignore[no-any-return]

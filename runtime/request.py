@@ -92,10 +92,10 @@ def _check_tuple(name: str, values: Any, kind: type) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token's log-probability (natural logarithm, after temperature 1) and the most likely alternatives.
+    """One token's log-probability (natural logarithm, at temperature 1) and the most likely alternatives.
 
-    text, top_texts: the text of the token and of each alternative, where a server tells them; an id of -1 says that it
-    tells no ids.
+    text, top_texts: the text of the token and of each alternative, where they were asked for or a server tells them; an
+    id of -1 says that it tells no ids.
     """
 
     token_id: int
@@ -103,6 +103,40 @@ class TokenLogprob:
     top: tuple[tuple[int, float], ...] = ()
     text: str | None = None
     top_texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How likely a text is after a prompt: the log-probability of each of its tokens, given all tokens before it.
+
+    unconditional: the log-probabilities of the same tokens without the prompt, where they were asked for.
+    """
+
+    text: str
+    tokens: tuple[TokenLogprob, ...]
+    unconditional: tuple[float, ...] | None = None
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The tokens' ids."""
+        return tuple(token.token_id for token in self.tokens)
+
+    @property
+    def total(self) -> float:
+        """The text's log-probability; 0 for no tokens."""
+        return math.fsum(token.logprob for token in self.tokens)
+
+    @property
+    def mean(self) -> float:
+        """The mean over the tokens; -inf for no tokens."""
+        return self.total / len(self.tokens) if self.tokens else -math.inf
+
+    @property
+    def mean_gain(self) -> float:
+        """The mean of what the prompt adds to each token's log-probability; -inf for no tokens."""
+        assert self.unconditional is not None, "scored without the unconditional log-probabilities"
+        gain = self.total - math.fsum(self.unconditional)
+        return gain / len(self.tokens) if self.tokens else -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +154,8 @@ class Done:
 
     text and token_ids are the whole generation without the stop: token_ids are the generated tokens whose text lies
     wholly before the stop, `tail` is the text after them: what was before a stop string that began inside a token, or
-    all of it, where a server tells no token ids.
-    matched: the stop string or stop token id that ended it. Times in milliseconds.
+    all of it, where a server tells no token ids. matched: the stop string or stop token id that ended it. scores: where
+    scores were asked for, one for each text. Times in milliseconds.
     """
 
     text: str
@@ -130,6 +164,7 @@ class Done:
     tail: str = ""
     matched: str | int | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    scores: tuple[Scored, ...] = ()
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0

@@ -16,7 +16,7 @@ from typing import Any
 from ..ir.core import Op
 from ..ir.errors import RamifyError
 from .context import Read
-from .expression import Expression, Where, build_gen, build_select
+from .expression import Expression, Where, build_gen, build_score, build_select
 from .host import Escaped, HostOp, Unbound
 from .hostpool import host_pool
 from .linker import Frame, Linker, Outcome, Step, Waiting, waiting
@@ -180,13 +180,17 @@ def prompt_fork(linker: Linker, op: Op, new_cell: Callable[[Prompt], Any], new_g
     return waiting((count,), step)
 
 
+# What the first operand after the prompt is called.
+_LISTS = {"lm.select": "choices", "lm.score": "texts"}
+
+
 def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]) -> Step:
     """An lm op: `build` makes the expression from the arguments, once if they are all constant."""
     (before, *operands), result, span = linker.slots(op.operands), linker.slot(op.result), op.span
     fixed = {"name": op.attrs.get("name"), **(op.attrs.get("params") or {})}
     names: Sequence[str] = op.attrs.get("dynamic") or ()
-    if op.name == "lm.select":
-        names = ("choices", *names)
+    if op.name in _LISTS:
+        names = (_LISTS[op.name], *names)
     ready = None if names else _try(build, fixed)
 
     def step(frame: Frame) -> Waiting:
@@ -213,11 +217,14 @@ def _gen(given: Mapping[str, Any], where: Where = None) -> Expression:
     return build_gen(given.get("name"), {key: value for key, value in given.items() if key != "name"}, where)
 
 
-def _select(given: Mapping[str, Any]) -> Expression:
-    rest = {key: value for key, value in given.items() if key not in ("name", "choices", "choices_method")}
-    if rest:
-        raise TypeError(f"select() got an unexpected keyword argument {next(iter(rest))!r}")
-    return build_select(given.get("name"), given.get("choices"), given.get("choices_method"))
+def _select(given: Mapping[str, Any], where: Where = None) -> Expression:
+    if given.get("choices") is None:
+        return build_select(given.get("name"), where=where)  # says that it needs them
+    return _gen(given, where)
+
+
+def _score(given: Mapping[str, Any], where: Where = None) -> Expression:
+    return build_score(given.get("name"), given.get("texts"), where)
 
 
 def prompt_branch(linker: Linker, op: Op) -> Step:
@@ -236,6 +243,10 @@ def lm_gen(linker: Linker, op: Op) -> Step:
 
 def lm_select(linker: Linker, op: Op) -> Step:
     return _lm(linker, op, _select)
+
+
+def lm_score(linker: Linker, op: Op) -> Step:
+    return _lm(linker, op, _score)
 
 
 def cell_new(linker: Linker, op: Op, new_cell: Callable[[Prompt], Any]) -> Step:
@@ -474,6 +485,7 @@ MAKERS: dict[str, Maker] = {
     "prompt.messages": prompt_messages,
     "lm.gen": lm_gen,
     "lm.select": lm_select,
+    "lm.score": lm_score,
     "cell.load": cell_load,
     "cell.store": cell_store,
     "cell.of": cell_of,

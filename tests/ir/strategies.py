@@ -215,6 +215,9 @@ class _Grower:
     def select(self) -> None:
         self.model("lm.select", [self.pick("prompt"), self.pick("strings")], {}, "note")
 
+    def score(self) -> None:
+        self.model("lm.score", [self.pick("prompt"), self.pick("strings")], {}, "note")
+
     def model(self, op: str, operands: list[Value], params: dict[str, Any], dynamic: str) -> None:
         attrs: dict[str, Any] = {"params": params} if params or self.draw(st.booleans()) else {}
         if self.draw(st.booleans()):
@@ -364,6 +367,7 @@ _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.messages,
     _Grower.generate,
     _Grower.select,
+    _Grower.score,
     _Grower.load,
     _Grower.store,
     _Grower.cell_of,

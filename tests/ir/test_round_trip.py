@@ -35,7 +35,7 @@ def test_generated_modules_are_valid_and_round_trip(module: Module) -> None:
 def test_the_strategy_reaches_every_op() -> None:
     reached: set[str] = set()
 
-    @settings(_SETTINGS, max_examples=150, derandomize=True, database=None, phases=[Phase.generate])
+    @settings(_SETTINGS, max_examples=300, derandomize=True, database=None, phases=[Phase.generate])
     @given(modules())
     def collect(module: Module) -> None:
         reached.update(op.name for op in module.walk())

@@ -127,6 +127,10 @@ _INVALID = {
         f"%p = cell.load %s : prompt %q = prompt.bind %p, %x : prompt {_RETURN}",
         "prompt.bind needs its name once, as an attribute or as a dynamic operand",
     ),
+    "score without texts": (
+        f"%p = cell.load %s : prompt %q = lm.score %p : prompt {_RETURN}",
+        "lm.score takes at least 2 operands (prompt, obj, obj...), not 1",
+    ),
     "dynamic operand without a name": (
         f"%p = cell.load %s : prompt %q = lm.select %p, %x, %x : prompt {_RETURN}",
         "lm.select names 0 dynamic operands but has 1",

@@ -796,3 +796,58 @@ def nothing_is_appended_after_a_failed_read(s):
 @rf.program
 def a_number_in_an_append(s):
     s += "a" + rf.gen("x", max_tokens=1) + 5
+
+
+# Scores and choice methods.
+
+
+def shortest(choices: Any) -> int:
+    return min(range(len(choices)), key=lambda i: (len(choices[i].text), i))
+
+
+@case(options=[" a red", " a", " blue"])
+@rf.program
+def scores(s, options):
+    s += "The sky is" + rf.score("all", options) + rf.score("one", " blue")
+    likeliest = max(range(len(options)), key=lambda i: s["all"][i])
+    s += options[likeliest] + rf.gen("x", max_tokens=1)
+    return s["all"], s["one"] < 0, likeliest, s.text()
+
+
+@case(options=["tea", "tea with milk", "coffee"])
+@rf.program
+def choice_methods(s, options):
+    s += "Drink: "
+    a, b, c, d, e = s.fork(5)
+    a += rf.select("x", options, choices_method="greedy_token_selection")
+    b += rf.select("x", options, 0.0, rf.unconditional_likelihood_normalized)
+    c += rf.gen("x", choices=["milk", "water"], choices_method=rf.greedy_token_selection, max_tokens=3)
+    d += rf.gen("x", choices=options, choices_method=shortest)
+    e += rf.select("x", options, choices_method=lambda choices: len(choices) - 1)
+    return [branch["x"] for branch in (a, b, c, d, e)], a.get_meta_info("x")["token_counts"]
+
+
+@case(raises=ValueError)
+@rf.program
+def a_choice_method_that_fails(s):
+    s += "Drink: " + rf.select("x", ["tea", "milk"], choices_method=lambda choices: 7)
+    return s["x"]
+
+
+@case(raises=TypeError)
+@rf.program
+def a_score_without_texts(s):
+    s += "Drink: " + rf.score("x")
+
+
+@case(raises=TypeError)
+@rf.program
+def a_select_with_another_argument(s):
+    s += "Drink: " + rf.select("x", ["a"], seed=3)
+
+
+@case(raises=rf.RamifyError)
+@rf.program
+def a_score_of_the_first_word(s):
+    s += rf.score("x", "one two", **{})
+    s += rf.gen("y", stop="")
