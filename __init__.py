@@ -46,10 +46,16 @@ if TYPE_CHECKING:
     from .lang.sglang.program_state import ProgramState as ProgramState
     from .lang.state import ForkGroup as ForkGroup
     from .lang.state import State as State
+    from .lang.toolcalls import ToolResult as ToolResult
+    from .lang.toolcalls import call_tools as call_tools
+    from .lang.toolcalls import tool_message as tool_message
+    from .lang.tools import Tool as Tool
+    from .lang.tools import tool as tool
     from .runtime.choices import greedy_token_selection as greedy_token_selection
     from .runtime.choices import token_length_normalized as token_length_normalized
     from .runtime.choices import unconditional_likelihood_normalized as unconditional_likelihood_normalized
     from .runtime.request import SamplingParams as SamplingParams
+    from .runtime.toolcall import ToolError as ToolError
 
 __version__ = "0.1.0"
 
@@ -68,7 +74,10 @@ _HOMES = {
     "runtime.choices": (
         "greedy_token_selection", "token_length_normalized", "unconditional_likelihood_normalized",
     ),
+    "lang.toolcalls": ("ToolResult", "call_tools", "tool_message"),
+    "lang.tools": ("Tool", "tool"),
     "runtime.request": ("SamplingParams",),
+    "runtime.toolcall": ("ToolError",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

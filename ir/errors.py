@@ -13,6 +13,7 @@
     │   └── Unsupported         this backend cannot do what was asked
     ├── BackendError            the backend failed while it served a request
     │   └── ServerError         a server answered with an error, wrongly or not at all (its HTTP status)
+    ├── ToolError               a tool call failed (runtime/toolcall.py); also a value that programs and models see
     ├── Cancelled               the run was cancelled
     └── UsageError              the command line, the REPL or an API was called wrongly
 

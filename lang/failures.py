@@ -29,7 +29,7 @@ def describe(error: BaseException, *, debug: bool = False) -> str:
 
 
 def _ramify_error(error: RamifyError) -> str:
-    text = str(error)
+    text = RamifyError.__str__(error)  # some errors are shown to models, too, and say less of themselves there
     if error.span is None or not text.startswith(str(error.span)):
         text = f"error: {text}"
     return "\n".join([text, *(f"  {note}" for note in getattr(error, "__notes__", ()))])

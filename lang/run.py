@@ -9,6 +9,7 @@ from typing import Any
 from ..runtime.context import Context, Usage
 from ..runtime.generation import GenRecord
 from ..runtime.prompt import Prompt
+from ..runtime.toolcall import ToolRecord
 from .state import State
 
 
@@ -69,8 +70,8 @@ class Run:
         return self._context.usage
 
     @property
-    def trace(self) -> list[GenRecord]:
-        """A record of each generation, choice and score, in program order."""
+    def trace(self) -> list[GenRecord | ToolRecord]:
+        """A record of each generation, choice, score and tool call (`kind` says which), in program order."""
         return self._context.trace()
 
     def get_meta_info(self, name: str) -> dict[str, Any]:

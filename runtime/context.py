@@ -24,10 +24,13 @@ from .pending import Pending, Settled
 from .prompt import Prompt
 from .request import Done, SamplingParams
 from .seeds import gen_seed
+from .toolcall import ToolCall, ToolRecord
 from .trail import mark
 
 _RELEASE_SECONDS = 5.0
 _branch_numbers = threading.Lock()
+running: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ramify_running", default=None)
+"""The run whose host code this is; None outside of programs."""
 
 
 @dataclass(slots=True)
@@ -64,11 +67,13 @@ class Context:
     cancelled, if it was. state: the cell that the run began with, if it has one. reads: values that the program has
     read before they arrived (compiled runs only). marked: the last error that was given its place in the program.
     unread: whether the error that it ended with is of a generation that the program had not looked at.
+    tool_calls: each with how many generations and choices were asked for before it.
     """
 
     __slots__ = (
         "_branches", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
-        "host_context", "in_flight", "marked", "on_cancel", "reads", "state", "stream", "streams", "unread", "usage",
+        "host_context", "in_flight", "marked", "on_cancel", "reads", "state", "stream", "streams", "tool_calls",
+        "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +89,7 @@ class Context:
         self.cancelled: BaseException | None = None
         self.usage = Usage()
         self.calls: list[Generation] = []
+        self.tool_calls: list[tuple[int, ToolCall]] = []
         self.reads: list[Read] = []
         self.state: Any = None
         self.in_flight = 0
@@ -92,6 +98,7 @@ class Context:
         self.marked: BaseException | None = None
         self.on_cancel: Callable[[BaseException], None] | None = None
         self.host_context = contextvars.copy_context()
+        self.host_context.run(running.set, self)
         self._branches: dict[tuple[int, ...], int] | None = None
         self._told: list[BaseException] | None = None
         self._released: Pending[None] | None = None
@@ -137,6 +144,12 @@ class Context:
             first = self._branches.get(path, 0)
             self._branches[path] = first + count
             return first
+
+    def add_tool(self, call: ToolCall) -> None:
+        """A tool call of this run is about to start. Thread-safe. Raises why the run was cancelled, if it was."""
+        if self.cancelled is not None:
+            raise self.cancelled
+        self.tool_calls.append((len(self.calls), call))
 
     def emit(self, event: StreamEvent) -> None:
         """Hand an event to the stream."""
@@ -184,6 +197,8 @@ class Context:
         for generation in list(self.calls):
             if not generation.pending.done:
                 generation.cancel(error)
+        for _, call in list(self.tool_calls):
+            call.give_up(error)
 
     async def conclude(self, error: BaseException | None) -> BaseException | None:
         """End the run after its body, which raised `error` or returned; gives the error that the run ends with.
@@ -241,9 +256,12 @@ class Context:
             loop().later(_RELEASE_SECONDS, self._released.set_result, None)
             await self._released
 
-    def trace(self) -> list[GenRecord]:
-        """A record of each generation, choice and score, in program order."""
-        return [generation.record() for generation in self.calls]
+    def trace(self) -> list[GenRecord | ToolRecord]:
+        """A record of each generation, choice, score and tool call, in program order."""
+        records: list[GenRecord | ToolRecord] = [generation.record() for generation in self.calls]
+        for position, call in reversed(self.tool_calls):
+            records.insert(position, call.record())
+        return records
 
 
 _DEFAULTS = SamplingParams()

@@ -1,0 +1,200 @@
+"""`@tool` makes a function a tool: something that a program or a model calls by name with checked arguments.
+
+A tool is its function with a schema. Inside a program it runs off the interpreter's loop and off the host pool
+(runtime/toolcall.py), with a timeout, and each call has a record in the run's trace.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial, update_wrapper
+from types import FunctionType, MethodType
+from typing import Any, Literal, overload
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from ..ir.errors import UsageError
+from ..runtime.context import running
+from ..runtime.expression import Spot
+from ..runtime.toolcall import ToolCall, ToolError
+from .docstrings import parse_docstring
+from .tool_parameters import Parameters, function_span
+
+Errors = Literal["raise", "value"]
+_registry: WeakValueDictionary[str, Tool] = WeakValueDictionary()
+
+
+class Tool:
+    """A function that programs and models call. `fn` is the function, which may be async; `name` the tool's name.
+
+    description: what the docstring says. parameters: the JSON schema of its arguments. timeout: in seconds, None is no
+    limit. errors: whether a call that fails raises, or gives a ToolError as its value. pure: whether it neither has
+    effects nor depends on any, so that calls may change places with what else the program does.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        errors: Errors = "raise",
+        pure: bool = False,
+    ) -> None:
+        """Raises UsageError for what cannot be a tool, and for options that are none."""
+        if not isinstance(function, FunctionType | MethodType) or inspect.isasyncgenfunction(function):
+            raise UsageError(f"a tool is a function or a method, not {type(function).__name__}: {function!r}")
+        _check_options(function, name, timeout, errors)
+        self.fn = function
+        self.name = name or function.__name__
+        self.timeout = timeout
+        self.errors = errors
+        self.pure = pure
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.description, texts = parse_docstring(function.__doc__)
+        self._parameters = Parameters(function, texts)
+        update_wrapper(self, function)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The JSON schema of the arguments."""
+        return self._parameters.schema
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The tool as chat APIs and chat templates describe one to a model."""
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": function}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, an async one too, and wait for its value.
+
+        Raises what the function raises, and ToolError for arguments that do not fit and at the timeout; with
+        errors="value" all of these are the call's value, a ToolError.
+        """
+        where = spot_of_caller()
+        try:
+            given = self._bind(args, kwargs)
+            if running.get() is None and not self.is_async and self.timeout is None:
+                return self.fn(**self._convert(given))
+            return waited(self.begin(given, where))
+        except Exception as error:
+            return self._failed(error)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """The same inside asyncio; an async function runs on the caller's own event loop."""
+        where = spot_of_caller()
+        try:
+            call = self.begin(self._bind(args, kwargs), where, here=True)
+            return await call.arrival()
+        except Exception as error:
+            return self._failed(error)
+
+    def begin(self, given: Mapping[str, Any], where: Spot | None, *, here: bool = False) -> ToolCall:
+        """Start a call; whatever is wrong with the arguments is its outcome. Raises why the run was cancelled.
+
+        here: run an async function on the asyncio loop of the caller.
+        """
+        arguments, wrong = dict(given), None
+        try:
+            arguments = self._convert(given)
+        except ToolError as error:
+            wrong = error
+        work = partial(self.fn, **arguments)
+        call = ToolCall(self.name, arguments, work, is_async=self.is_async, timeout=self.timeout, where=where)
+        if (context := running.get()) is not None:
+            context.add_tool(call)
+        if wrong is not None:
+            call.give_up(wrong)
+        elif here and self.is_async:
+            call.start_here()
+        else:
+            call.start()
+        return call
+
+    def __get__(self, instance: object, owner: type | None = None) -> Tool:
+        """A tool in a class is a method: asked of an instance, it is the tool that works on the instance."""
+        if instance is None:
+            return self
+        bound = MethodType(self.fn, instance)
+        return Tool(bound, name=self.name, timeout=self.timeout, errors=self.errors, pure=self.pure)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if _registry.get(self.name) is self:  # only the tools of instances can be called by name
+            del _registry[self.name]
+
+    def __repr__(self) -> str:
+        return f"<tool {self.name}({', '.join(self.parameters['properties'])})>"
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._parameters.bind(args, kwargs)
+        except TypeError as error:
+            raise ToolError(self.name, "InvalidArguments", str(error)) from None
+
+    def _convert(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self._parameters.convert(given)
+        except msgspec.ValidationError as error:
+            raise ToolError(self.name, "InvalidArguments", str(error)) from None
+
+    def _failed(self, error: Exception) -> ToolError:
+        context = running.get()
+        if self.errors == "raise" or (context is not None and error is context.cancelled):
+            raise error
+        return ToolError.of(self.name, error)
+
+
+def _check_options(function: Callable[..., Any], name: object, timeout: object, errors: object) -> None:
+    span = function_span(function)
+    if name is not None and not (isinstance(name, str) and name):
+        raise UsageError(f"a tool's name is a text, not {name!r}", span=span)
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise UsageError(f"timeout is a number of seconds above 0, or None for no limit; got {timeout!r}", span=span)
+    if errors not in ("raise", "value"):
+        raise UsageError(f'errors is "raise" or "value", not {errors!r}', span=span)
+
+
+def waited(call: ToolCall) -> Any:
+    """The value of a call that has begun; a wait that is interrupted gives the call up."""
+    try:
+        return call.pending.wait()
+    except BaseException as error:
+        call.give_up(error)
+        raise
+
+
+def spot_of_caller() -> Spot:
+    """Where the caller of the tool stands."""
+    frame = sys._getframe(2)
+    return Spot(frame.f_code, frame.f_lasti)
+
+
+def registered() -> dict[str, Tool]:
+    """The tools that `@tool` has made and that are still in use, by name; of two with one name the later one."""
+    return dict(_registry)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *, name: str | None = None, timeout: float | None = None, errors: Errors = "raise", pure: bool = False
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(function: Any = None, /, **options: Any) -> Any:
+    """Make a function a Tool and register it: `@tool`, or `@tool(timeout=5, errors="value", name=..., pure=...)`."""
+    if unknown := sorted(options.keys() - {"name", "timeout", "errors", "pure"}):
+        raise UsageError(f"a tool has no option {unknown[0]!r}", help="its options are name, timeout, errors and pure")
+    if function is None:
+        return lambda function: tool_of(function, **options)
+    return tool_of(function, **options)
+
+
+def tool_of(function: Callable[..., Any], **options: Any) -> Tool:
+    """A new tool, registered under its name."""
+    made = Tool(function, **options)
+    _registry[made.name] = made
+    return made
