@@ -27,11 +27,13 @@ from torch import Tensor
 
 from ..ir.errors import BackendError, Cancelled, RamifyError, Unsupported, UsageError
 from .batch import Batch
+from .constraint import Constraint
+from .matcher import Grammars, Matcher
 from .memory import default_kv_tokens
 from .output import Output, TextStream
 from .plan import Chunk, build_batch
 from .pool import KVLayout, KVPool
-from .request import Done, EngineRequest, Event, Failed, FinishReason
+from .request import Done, EngineRequest, Event, Failed, FinishReason, TokenLogprob
 from .sampler import Sample, SampleRow, sample, token_logprobs
 from .scheduler import Scheduler
 from .sequence import Sequence, token_array
@@ -40,6 +42,7 @@ _log = logging.getLogger(__name__)
 # Logits of scored tokens are kept to about this many numbers a step (64 MiB in float32).
 _SCORE_LOGITS = 1 << 24
 _T = TypeVar("_T")
+_Choice = Sample | BackendError | None
 
 
 class ModelShape(Protocol):
@@ -92,8 +95,10 @@ class Engine:
     stream: makes a detokenizer for one request. kv_tokens: how many tokens of KV are kept at most (None: see
     `memory.default_kv_tokens`: 80 % of a GPU's free memory, a quarter of a machine's). max_running: the most
     sequences in one step. chunk_tokens: about how many tokens a step computes. prefix_cache: whether KV is shared and
-    kept. eos_token_ids: what ends a generation unless it ignores them. check: verify all accounting whenever idle.
-    Raises UsageError for a number below 1.
+    kept. eos_token_ids: what ends a generation unless it ignores them. grammars: compiles constraints; without it,
+    requests with one are refused. fast_forward: whether tokens that a constraint forces are taken together instead of
+    one a step; the result is the same. check: verify all accounting whenever idle. Raises UsageError for a number
+    below 1.
     """
 
     def __init__(
@@ -106,6 +111,8 @@ class Engine:
         chunk_tokens: int = 512,
         prefix_cache: bool = True,
         eos_token_ids: tuple[int, ...] = (),
+        grammars: Grammars | None = None,
+        fast_forward: bool = True,
         check: bool = False,
     ) -> None:
         for name, value in (("kv_tokens", kv_tokens), ("max_running", max_running), ("chunk_tokens", chunk_tokens)):
@@ -116,6 +123,8 @@ class Engine:
         self._model = model
         self._stream = stream
         self._eos_token_ids = eos_token_ids
+        self._grammars = grammars
+        self._fast_forward = fast_forward
         self._check = check
         self._scheduler = Scheduler(
             KVPool(model.layout, capacity),
@@ -278,22 +287,29 @@ class Engine:
         self._sequences[id(request)] = sequence
         if sequence.needs_nothing:
             self._guarded(sequence, partial(self._finish, sequence, "stop" if sequence.is_score else "length"))
+        else:
+            self._guarded(sequence, partial(self._force, sequence))
 
     def _new_sequence(self, request: EngineRequest, submitted_ms: float) -> Sequence:
         shape, params = self._model.config, request.params
-        if params.constraint is not None or params.processors:
-            raise Unsupported("the engine does not constrain generations or run processors yet")
         tokens = token_array(request, vocab_size=shape.vocab_size, context_length=shape.context_length)
+        stop_ids = params.stop_token_ids if params.ignore_eos else (*self._eos_token_ids, *params.stop_token_ids)
         self._num_arrived += 1
         return Sequence(
             request=request,
             tokens=tokens,
             output=Output(self._stream, params.stop),
             seed=secrets.randbits(64) if params.seed is None else params.seed,
-            stop_ids=params.stop_token_ids if params.ignore_eos else (*self._eos_token_ids, *params.stop_token_ids),
+            stop_ids=stop_ids,
             arrival=self._num_arrived,
             submitted_ms=submitted_ms,
+            matcher=None if params.constraint is None else self._new_matcher(params.constraint, stop_ids),
         )
+
+    def _new_matcher(self, constraint: Constraint, stop_ids: tuple[int, ...]) -> Matcher:
+        if self._grammars is None:
+            raise Unsupported("this engine has no tokenizer to follow a constraint with")
+        return self._grammars.matcher(constraint, stop_ids)
 
     def _cancel(self, request: EngineRequest) -> None:
         sequence = self._sequences.get(id(request))
@@ -305,33 +321,74 @@ class Engine:
         self._num_steps += 1
         try:
             logits = self._model.forward(build_batch(chunks))
-            choices, scores = _read_logits(chunks, logits)
+            scores, choices = _read_logits(chunks, logits)
         except Exception as error:
             for chunk in chunks:
                 self._fail(chunk.sequence, error, "the model failed")
             return
         for chunk in chunks:
             self._scheduler.advance(chunk)
+        for sequence, logprobs in scores:
+            self._guarded(sequence, partial(self._take_scores, sequence, logprobs))
         for sequence, choice in choices:
             self._guarded(sequence, partial(self._accept, sequence, choice))
-        for sequence in scores:
-            if not sequence.is_prefilling:
-                self._guarded(sequence, partial(self._finish_score, sequence))
 
-    def _accept(self, sequence: Sequence, choice: Sample | BackendError) -> None:
-        """Adds the chosen token to a sequence and ends it if that was its last."""
+    def _take_scores(self, sequence: Sequence, logprobs: list[TokenLogprob]) -> None:
+        """Notes the log-probabilities of the next tokens that were known before."""
+        if sequence.is_score:
+            sequence.scores += logprobs
+            if not sequence.is_prefilling:
+                self._finish_score(sequence)
+        elif all(self._tell(sequence, logprob) for logprob in logprobs):
+            self._emit_new(sequence)
+
+    def _accept(self, sequence: Sequence, choice: _Choice) -> None:
+        """Adds the chosen token to a sequence and what its constraint forces then, and ends it if that was its last."""
+        if not self._is_alive(sequence):
+            return
         if isinstance(choice, BackendError):
             raise choice
-        sequence.append(choice.token_id)
-        self._num_generated += 1
-        if choice.token_id in sequence.stop_ids:
-            self._finish(sequence, "stop", choice.token_id)
+        if choice is None:
+            self._finish(sequence, "stop")
             return
-        sequence.output.push(choice.token_id, choice.logprob)
-        if sequence.output.matched is not None or sequence.num_generated == sequence.params.max_tokens:
+        self._append(sequence, choice.token_id)
+        if choice.token_id in sequence.stop_ids:
+            sequence.num_told += 1
+            self._finish(sequence, "stop", choice.token_id)
+        elif self._tell(sequence, choice.logprob):
+            self._force(sequence)
+
+    def _force(self, sequence: Sequence) -> None:
+        """Adds the tokens that a sequence's constraint leaves no choice about."""
+        matcher = sequence.matcher
+        if matcher is not None and matcher.is_finished and not sequence.num_generated:
+            self._finish(sequence, "stop")
+            return
+        if matcher is not None and self._fast_forward:
+            for token_id in matcher.forced()[: sequence.num_left]:
+                self._append(sequence, token_id)
+                if sequence.params.logprobs is None and not self._tell(sequence, None):
+                    return
+        self._emit_new(sequence)
+
+    def _append(self, sequence: Sequence, token_id: int) -> None:
+        sequence.append(token_id)
+        self._num_generated += 1
+        if sequence.matcher is not None and token_id not in sequence.stop_ids:
+            sequence.matcher.consume(token_id)
+
+    def _tell(self, sequence: Sequence, logprob: TokenLogprob | None) -> bool:
+        """Gives the output the next token; returns whether the sequence goes on."""
+        output = sequence.output
+        output.push(int(sequence.tokens[sequence.prompt_len + sequence.num_told]), logprob)
+        sequence.num_told += 1
+        if output.matched is None and sequence.num_told == sequence.num_generated and sequence.is_matched:
+            self._finish(sequence, "stop")
+        elif output.matched is not None or sequence.num_told == sequence.params.max_tokens:
             self._finish(sequence, "length")
         else:
-            self._emit_new(sequence)
+            return True
+        return False
 
     def _finish_score(self, sequence: Sequence) -> None:
         if any(math.isnan(score.logprob) for score in sequence.scores):
@@ -348,6 +405,9 @@ class Engine:
             self._scheduler.finish(sequence)
         if self._emit_new(sequence):
             self._end(sequence, _done(sequence, "stop" if output.matched is not None else reason, matched))
+
+    def _is_alive(self, sequence: Sequence) -> bool:
+        return id(sequence.request) in self._sequences
 
     def _guarded(self, sequence: Sequence, action: Callable[[], None]) -> None:
         """Runs an action of one sequence whose failure must not touch the others."""
@@ -390,35 +450,38 @@ class Engine:
 
 def _read_logits(
     chunks: list[Chunk], logits: Tensor
-) -> tuple[list[tuple[Sequence, Sample | BackendError]], list[Sequence]]:
-    """The chosen tokens of sequences that generate, and the sequences that score, whose scores are noted."""
-    stops = np.cumsum([0, *(chunk.num_logits for chunk in chunks)]).tolist()
-    ranges = [
-        (chunk, start, stop) for chunk, (start, stop) in zip(chunks, pairwise(stops), strict=True) if stop > start
-    ]
-    scoring = [entry for entry in ranges if entry[0].sequence.is_score]
-    for chunk, start, stop in scoring:
-        _note_scores(chunk, logits[start:stop])
-    drawing = [(chunk.sequence, start) for chunk, start, _ in ranges if not chunk.sequence.is_score]
-    choices: list[Sample | BackendError] = []
+) -> tuple[list[tuple[Sequence, list[TokenLogprob]]], list[tuple[Sequence, _Choice]]]:
+    """The log-probabilities of next tokens that are known already, and the choices of those that are not."""
+    ends = np.cumsum([0, *(chunk.num_logits for chunk in chunks)]).tolist()
+    ranges = [(chunk, start, stop) for chunk, (start, stop) in zip(chunks, pairwise(ends), strict=True) if stop > start]
+    scores = []
+    drawing: list[tuple[Sequence, int]] = []
+    for chunk, start, stop in ranges:
+        if chunk.draws:
+            stop -= 1
+            drawing.append((chunk.sequence, stop))
+        if stop > start:
+            scores.append((chunk.sequence, _next_logprobs(chunk, logits[start:stop])))
+    choices: list[_Choice] = []
     if drawing:
-        wanted = logits if len(drawing) == len(logits) else logits[[start for _, start in drawing]]
+        wanted = logits if len(drawing) == len(logits) else logits[[row for _, row in drawing]]
         choices = sample(wanted, [_sample_row(sequence) for sequence, _ in drawing])
-    sequences = [sequence for sequence, _ in drawing]
-    return list(zip(sequences, choices, strict=True)), [chunk.sequence for chunk, _, _ in scoring]
+    return scores, list(zip([sequence for sequence, _ in drawing], choices, strict=True))
 
 
 def _sample_row(sequence: Sequence) -> SampleRow:
     known = sequence.tokens[: sequence.num_tokens]
-    return SampleRow(sequence.params, sequence.seed, known, sequence.prompt_len, sequence.stop_ids)
+    return SampleRow(
+        sequence.params, sequence.seed, known, sequence.prompt_len, sequence.stop_ids, matcher=sequence.matcher
+    )
 
 
-def _note_scores(chunk: Chunk, logits: Tensor) -> None:
-    """Records the log-probabilities of the tokens that follow the chunk's last rows."""
+def _next_logprobs(chunk: Chunk, logits: Tensor) -> list[TokenLogprob]:
+    """The log-probabilities of the known tokens that follow the first rows of a chunk that want logits."""
     sequence = chunk.sequence
-    stop = sequence.computed + chunk.count + 1
-    token_ids = sequence.tokens[stop - chunk.num_logits : stop].tolist()
-    sequence.scores += token_logprobs(logits, token_ids, [sequence.params.logprobs or 0] * len(token_ids))
+    first = sequence.computed + chunk.count - chunk.num_logits + 1
+    token_ids = sequence.tokens[first : first + len(logits)].tolist()
+    return token_logprobs(logits, token_ids, [sequence.params.logprobs or 0] * len(token_ids))
 
 
 def _done(sequence: Sequence, reason: FinishReason, matched: int | None) -> Done:
@@ -433,7 +496,7 @@ def _done(sequence: Sequence, reason: FinishReason, matched: int | None) -> Done
         logprobs=tuple(sequence.scores) if sequence.is_score else output.logprobs,
         prompt_tokens=sequence.prompt_len,
         cached_tokens=sequence.cached,
-        generated_tokens=sequence.num_generated,
+        generated_tokens=sequence.num_told,
         queue_ms=queued_until - sequence.submitted_ms,
         wall_ms=now - sequence.submitted_ms,
     )

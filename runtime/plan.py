@@ -27,6 +27,12 @@ class Chunk:
     count: int
     num_logits: int
 
+    @property
+    def draws(self) -> bool:
+        """Whether the last of its logits choose the sequence's next token. To be asked before it is computed."""
+        sequence = self.sequence
+        return not sequence.is_score and sequence.computed + self.count == sequence.num_tokens
+
 
 def build_batch(chunks: list[Chunk]) -> Batch:
     """The batch that computes the chunks, best in the order of their sequences' order_key."""

@@ -2,8 +2,8 @@
 
 A draw needs one uniform number, which is a hash of the request's seed and of how many tokens it has generated, so a
 row's result depends on its seed, its position and its logits, and never on the rest of the batch. The order of the
-edits is: penalties, min_tokens, temperature, top-k, top-p (of what top-k left), min-p. Log-probabilities are those of
-the raw logits.
+edits is: processors (on the raw logits), penalties, min_tokens, constraint, temperature, top-k, top-p (of what top-k
+left), min-p. Log-probabilities are those of the raw logits.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..ir.errors import BackendError
+from .matcher import Matcher
+from .processing import process
 from .request import SamplingParams, TokenLogprob
 
 _GAMMA = 0x9E3779B97F4A7C15
@@ -27,6 +29,7 @@ _BELOW_ONE = 1 - 2.0**-52
 _BLOCK = 128
 # Filters look at so many of the likeliest tokens before they rank a whole vocabulary.
 _CANDIDATES = 512
+_NO_MAXIMUM = "the model's logits hold no finite maximum to choose a token by"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class SampleRow:
     """What the sampler has to know of the sequence that a row of logits belongs to.
 
     token_ids: prompt and generation so far, the first prompt_len of them prompt. stop_ids: the token ids that would
-    end the generation, which are suppressed until params.min_tokens are there.
+    end the generation, which are suppressed until params.min_tokens are there. matcher: follows the constraint, if
+    there is one; stop_ids without text are then allowed only where it is complete.
     """
 
     params: SamplingParams
@@ -42,6 +46,7 @@ class SampleRow:
     token_ids: NDArray[np.int64]
     prompt_len: int
     stop_ids: tuple[int, ...] = ()
+    matcher: Matcher | None = None
 
     @property
     def num_generated(self) -> int:
@@ -62,7 +67,9 @@ class SampleRow:
     @property
     def is_plain(self) -> bool:
         """Whether the row's token is the argmax of its raw logits."""
-        return self.params.temperature == 0 and not self.has_penalties and not self.suppressed_ids
+        params = self.params
+        is_edited = self.has_penalties or self.suppressed_ids or params.processors or self.matcher is not None
+        return params.temperature == 0 and not is_edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +80,35 @@ class Sample:
     logprob: TokenLogprob | None = None
 
 
-def sample(logits: Tensor, rows: Sequence[SampleRow]) -> list[Sample | BackendError]:
+def sample(logits: Tensor, rows: Sequence[SampleRow]) -> list[Sample | BackendError | None]:
     """Chooses a token for every row of `logits` (len(rows), vocab), float32, which are left as they are.
 
-    A row without a usable maximum (NaN, or infinite, or everything suppressed) gets a BackendError in its place.
+    A row without a usable maximum (NaN, or infinite, or everything suppressed), or whose processors or constraint
+    failed, gets a BackendError in its place; None is for one whose constraint is fulfilled and allows nothing more.
     """
+    bits = _fill(rows)  # before the first wait for a GPU, which is still computing the logits
     largest = logits.max(dim=-1)
-    token_ids: list[int] = largest.indices.tolist()
     usable: list[bool] = largest.values.isfinite().tolist()
+    choices: list[int | BackendError | None] = [
+        token_id if fine else BackendError(_NO_MAXIMUM)
+        for token_id, fine in zip(largest.indices.tolist(), usable, strict=True)
+    ]
     edited = [i for i, row in enumerate(rows) if usable[i] and not row.is_plain]
     if edited:
-        chosen = _choose(logits[edited].float(), [rows[i] for i in edited])
-        for i, token_id in zip(edited, chosen, strict=True):
-            token_ids[i], usable[i] = token_id, token_id >= 0
-    samples: list[Sample | BackendError] = [
-        Sample(token_id) if fine else BackendError("the model's logits hold no finite maximum to choose a token by")
-        for token_id, fine in zip(token_ids, usable, strict=True)
+        chosen = _choose(logits[edited].float(), [rows[i] for i in edited], None if bits is None else bits[edited])
+        for i, choice in zip(edited, chosen, strict=True):
+            choices[i] = choice
+    samples = [Sample(choice) if isinstance(choice, int) else choice for choice in choices]
+    asked = [
+        (i, sample.token_id)
+        for i, sample in enumerate(samples)
+        if isinstance(sample, Sample) and rows[i].params.logprobs is not None
     ]
-    asked = [i for i, row in enumerate(rows) if usable[i] and row.params.logprobs is not None]
     if asked:
-        tops = [rows[i].params.logprobs or 0 for i in asked]
-        logprobs = token_logprobs(logits[asked], [token_ids[i] for i in asked], tops)
-        for i, logprob in zip(asked, logprobs, strict=True):
-            samples[i] = Sample(token_ids[i], logprob)
+        tops = [rows[i].params.logprobs or 0 for i, _ in asked]
+        logprobs = token_logprobs(logits[[i for i, _ in asked]], [token_id for _, token_id in asked], tops)
+        for (i, token_id), logprob in zip(asked, logprobs, strict=True):
+            samples[i] = Sample(token_id, logprob)
     return samples
 
 
@@ -127,32 +140,98 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return state ^ (state >> np.uint64(31))
 
 
-def _choose(logits: Tensor, rows: list[SampleRow]) -> list[int]:
-    """Tokens for rows that are not plain, -1 where none is left. Overwrites `logits`, which is the caller's copy."""
-    for i, row in enumerate(rows):
-        _edit(logits[i], row)
+def _fill(rows: Sequence[SampleRow]) -> Tensor | None:
+    """The tokens that the rows' constraints allow, as bits (rows, words), if there are constraints."""
+    matchers = [row.matcher for row in rows]
+    grammars = next((matcher.grammars for matcher in matchers if matcher is not None), None)
+    return None if grammars is None else grammars.fill(matchers)
+
+
+def _choose(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> list[int | BackendError | None]:
+    """Choices for rows that are not plain, as `sample` gives them. Overwrites `logits`, the caller's copy."""
+    settled = _edit_all(logits, rows, bits)
     largest = logits.max(dim=-1)
-    token_ids: list[int] = largest.indices.masked_fill(~largest.values.isfinite(), -1).tolist()
-    random = [i for i, row in enumerate(rows) if row.params.temperature > 0 and token_ids[i] >= 0]
+    usable: list[bool] = largest.values.isfinite().tolist()
+    choices: list[int | BackendError | None] = largest.indices.tolist()
+    for i, row in enumerate(rows):
+        if i in settled:
+            choices[i] = settled[i]
+        elif not usable[i]:
+            choices[i] = BackendError(_nothing_left(row))
+    random = [i for i, row in enumerate(rows) if row.params.temperature > 0 and isinstance(choices[i], int)]
     for draw in (_draw, _draw_filtered):
         drawn = [i for i in random if _draw_for(rows[i].params) is draw]
         if drawn:
             chosen = draw(logits[drawn], [rows[i] for i in drawn])
             for i, token_id in zip(drawn, chosen, strict=True):
-                token_ids[i] = token_id
-    return token_ids
+                choices[i] = token_id
+    return choices
+
+
+def _nothing_left(row: SampleRow) -> str:
+    if not row.params.processors:
+        return _NO_MAXIMUM
+    allowed = "" if row.matcher is None else " that the constraint allows"
+    return f"the processors left no token{allowed} with a finite logit"
 
 
 def _draw_for(params: SamplingParams) -> Callable[[Tensor, list[SampleRow]], list[int]]:
     return _draw_filtered if params.top_p < 1 or params.top_k > 0 or params.min_p > 0 else _draw
 
 
+def _edit_all(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> dict[int, BackendError | None]:
+    """Applies processors, penalties, min_tokens and constraints, in place; returns rows for which nothing is chosen."""
+    settled: dict[int, BackendError | None] = {}
+    for i, row in enumerate(rows):
+        try:
+            _edit(logits[i], row)
+            if row.matcher is not None:
+                row.matcher.check()
+        except BackendError as error:
+            settled[i] = error
+    if bits is not None:
+        _constrain(logits, rows, bits, settled)
+    return settled
+
+
+def _constrain(logits: Tensor, rows: list[SampleRow], bits: Tensor, settled: dict[int, BackendError | None]) -> None:
+    """Takes from the rows' logits what their constraints do not allow; notes those where that is everything."""
+    constrained = [(i, row, row.matcher) for i, row in enumerate(rows) if row.matcher is not None and i not in settled]
+    if not constrained:
+        return
+    indices = [i for i, _, _ in constrained]
+    allowed = constrained[0][2].grammars.allowed(bits[indices], logits.device)
+    goes_on: list[bool] = allowed.any(dim=-1).tolist()
+    for (i, row, matcher), mask, any_text in zip(constrained, allowed, goes_on, strict=True):
+        if any_text:
+            _allow_ends(mask, row, matcher)
+        else:
+            settled[i] = None
+    logits[indices] = logits[indices].masked_fill(~allowed, -torch.inf)
+
+
+def _allow_ends(allowed: Tensor, row: SampleRow, matcher: Matcher) -> None:
+    """Adds the end to the tokens that a row may choose of (vocab,), in place, where its text is complete.
+
+    min_tokens holds back what ends the generation, if that leaves anything.
+    """
+    if not row.suppressed_ids:
+        allowed[matcher.end_ids] |= matcher.is_complete
+        return
+    text = allowed.clone()
+    text[list(row.suppressed_ids)] = False
+    if text.any():
+        allowed.copy_(text)
+
+
 def _edit(logits: Tensor, row: SampleRow) -> None:
-    """Applies penalties and min_tokens to one row's logits (vocab,), in place.
+    """Applies processors, penalties and (without a constraint) min_tokens to one row's logits (vocab,), in place.
 
     The repetition penalty looks at prompt and generation, the other two at the generation alone.
     """
     params = row.params
+    if params.processors:
+        process(params.processors, row.token_ids, logits)
     if params.repetition_penalty != 1:
         seen = torch.from_numpy(np.unique(row.token_ids)).to(logits.device)
         values = logits[seen]
@@ -161,7 +240,7 @@ def _edit(logits: Tensor, row: SampleRow) -> None:
         ids, counts = np.unique(row.token_ids[row.prompt_len :], return_counts=True)
         penalty = torch.from_numpy(params.frequency_penalty * counts + params.presence_penalty)
         logits[torch.from_numpy(ids).to(logits.device)] -= penalty.to(logits)
-    if row.suppressed_ids:
+    if row.suppressed_ids and row.matcher is None:
         logits[list(row.suppressed_ids)] = -torch.inf
 
 

@@ -5,8 +5,8 @@ memory. Requests with the longest cached prefix go first; one that was overtaken
 others, and nobody passes it. A request that shares enough of its prompt with one that is being prefilled waits until
 the shared part is in the tree, so that N equal prompts cost one prefill.
 
-A step computes one token for each decoding sequence and spends the rest of its token budget on prompts (chunked
-prefill mixed with decode, after Sarathi-Serve, arXiv 2403.02310).
+A step computes the last token of each decoding sequence (more where its constraint forced several) and spends the rest
+of its token budget on prompts (chunked prefill mixed with decode, after Sarathi-Serve, arXiv 2403.02310).
 """
 
 from __future__ import annotations
@@ -87,9 +87,14 @@ class Scheduler:
 
     def plan(self) -> list[Chunk]:
         """What the next step computes, in the order of `running`."""
-        chunks = {sequence: Chunk(sequence, 1, 1) for sequence in self.running if not sequence.is_prefilling}
-        budget = max(self._chunk_tokens - len(chunks), self._chunk_tokens // 4, 1)
         logit_rows = self._max_logit_rows
+        chunks = {
+            sequence: _next_chunk(sequence, self._chunk_tokens, logit_rows)
+            for sequence in self.running
+            if not sequence.is_prefilling
+        }
+        num_decoding = sum(chunk.count for chunk in chunks.values())
+        budget = max(self._chunk_tokens - num_decoding, self._chunk_tokens // 4, 1)
         for sequence in self._prefilling:
             chunk = _next_chunk(sequence, budget, logit_rows)
             if chunk.count:
@@ -225,9 +230,10 @@ def _admission_key(entry: tuple[Sequence, int]) -> tuple[bool, int, int]:
 
 
 def _next_chunk(sequence: Sequence, budget: int, logit_rows: int) -> Chunk:
-    """As much of the prompt as the budget allows, and not more logits than `logit_rows`."""
+    """As much of the known tokens as the budget allows, and not more logits than `logit_rows`."""
     start = sequence.computed
-    stop = min(start + budget, sequence.target)
-    if sequence.is_score:
-        stop = min(stop, max(start, sequence.first_logits) + logit_rows)
+    stop = min(start + budget, sequence.goal)
+    if not sequence.wants_all_logits:
+        return Chunk(sequence, stop - start, int(stop == sequence.num_tokens))
+    stop = min(stop, max(start, sequence.first_logits) + logit_rows)
     return Chunk(sequence, stop - start, max(0, stop - max(start, sequence.first_logits)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..ir.errors import ContextOverflow, RequestError
+from .matcher import Matcher
 from .output import Output
 from .pool import Extent
 from .radix import Node, TokenArray, prefix_len
@@ -25,6 +26,8 @@ class Sequence:
     whose logits are wanted; only tokens before it may come from the cache. generated_room: tokens of KV that the
     generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
     cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one.
+    matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
+    num_generated while forced tokens wait for their log-probabilities.
     """
 
     request: EngineRequest
@@ -37,6 +40,8 @@ class Sequence:
     computed: int = 0
     cached: int = 0
     overtaken: int = 0
+    matcher: Matcher | None = None
+    num_told: int = 0
     admitted_ms: float | None = None
     node: Node | None = None
     prompt_extent: Extent | None = None
@@ -66,6 +71,28 @@ class Sequence:
     def num_generated(self) -> int:
         """Tokens that were generated so far, a stop token included."""
         return self.num_tokens - self.prompt_len
+
+    @property
+    def num_left(self) -> int:
+        """How many tokens may still be generated."""
+        return self.params.max_tokens - self.num_generated
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether its constraint allows no further token."""
+        return self.matcher is not None and self.matcher.is_finished
+
+    @property
+    def goal(self) -> int:
+        """How many of the known tokens have to be computed: all that some token or log-probability depends on."""
+        if self.is_prefilling:
+            return self.target
+        return self.num_tokens if self.num_left and not self.is_matched else self.num_tokens - 1
+
+    @property
+    def wants_all_logits(self) -> bool:
+        """Whether the logits before tokens that are known already are wanted too."""
+        return self.is_score or self.params.logprobs is not None
 
     @property
     def is_prefilling(self) -> bool:

@@ -139,6 +139,10 @@ class Tokenizer:
         """The ids of `text` without BOS; special tokens written in the text are recognised."""
         return self._encode(self._inner, text).ids
 
+    def encode_after(self, text: str) -> tuple[int, ...]:
+        """The ids of a text that follows generated tokens."""
+        return self.extend(CONTINUATION, text).ids
+
     def extend(self, run: TextRun | None, text: str) -> TextRun:
         """The run grown by `text`; `.ids` equals `encode` of the whole text. None is the empty run.
 

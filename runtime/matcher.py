@@ -1,0 +1,224 @@
+"""Constraints at work: which tokens may follow, for one tokenizer and many requests at once.
+
+Grammars compiles each Constraint once with llguidance and gives every request a Matcher of its own. The text of a
+token is what `Vocabulary.token_bytes` says; the end of a generation is not among the tokens: it may come where a
+Matcher accepts, and which tokens stand for it is the request's own affair.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import compress
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from ..ir.errors import BackendError, RequestError
+from .constraint import Constraint, brief
+
+if TYPE_CHECKING:
+    from llguidance import LLExecutor, LLMatcher, LLTokenizer
+
+_MAX_COMPILED = 256
+# llguidance marks special tokens with this byte; it is part of no UTF-8 text, so no token with it can be generated.
+_MARK = b"\xff"
+_END = b"<end of generation>"
+
+
+class Vocabulary(Protocol):
+    """What is asked of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token id."""
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that stand for no text."""
+
+    def token_bytes(self, token_id: int, /) -> bytes:
+        """The bytes that a token adds to a text."""
+
+    def token_text(self, token_id: int, /) -> str:
+        """A token's name."""
+
+    def encode_after(self, text: str, /) -> Sequence[int]:
+        """The tokens of a text that follows generated tokens."""
+
+
+class Matcher:
+    """Follows one generation: what it may go on with, and whether it may end.
+
+    inner: the matcher of llguidance. end_ids: the tokens that end the generation and stand for no text.
+    """
+
+    __slots__ = ("constraint", "end_ids", "grammars", "inner")
+
+    def __init__(self, grammars: Grammars, constraint: Constraint, inner: LLMatcher, end_ids: list[int]) -> None:
+        self.grammars = grammars
+        self.constraint = constraint
+        self.inner = inner
+        self.end_ids = end_ids
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text matches as it is: the generation may end here."""
+        return self.inner.is_accepting()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the text matches and nothing may follow."""
+        return self.inner.is_stopped() and self.inner.is_accepting()
+
+    def consume(self, token_id: int) -> None:
+        """Takes the next token. Raises BackendError when the constraint does not allow it."""
+        self.inner.consume_token(token_id)
+        self.check()
+
+    def forced(self) -> list[int]:
+        """The tokens that have to follow, which the tokenizer would give their text in any continuation."""
+        if self.inner.is_stopped():
+            return []
+        token_ids: list[int] = []
+        for token_id in self.inner.compute_ff_tokens():
+            if token_id >= self.grammars.num_tokens:
+                break
+            token_ids.append(token_id)
+        return token_ids
+
+    def check(self) -> None:
+        """Raises BackendError if the constraint can be followed no further."""
+        if self.inner.is_error():
+            raise BackendError(f"{self.constraint.label}: {brief(self.inner.get_error())}")
+        if self.inner.is_stopped() and not self.inner.is_accepting():
+            raise BackendError(f"{self.constraint.label}: nothing can follow the text ({self.inner.stop_reason()})")
+
+
+class Grammars:
+    """The compiled constraints of one tokenizer. Thread-safe, but for `fill`, which belongs to one thread.
+
+    num_tokens: how many logits the model gives, some of which may have no token.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, num_tokens: int) -> None:
+        self._vocabulary = vocabulary
+        self.num_tokens = num_tokens
+        self._compiled: OrderedDict[Constraint, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def has(self, constraint: Constraint) -> bool:
+        """Whether the constraint is compiled already, so that a matcher of it costs nothing."""
+        return constraint in self._compiled
+
+    def matcher(self, constraint: Constraint, stop_ids: Sequence[int] = ()) -> Matcher:
+        """A matcher at the beginning of a text that `stop_ids` would end.
+
+        Raises RequestError when the constraint cannot be compiled.
+        """
+        with self._lock:
+            compiled = self._compiled.get(constraint)
+            if compiled is None:
+                compiled = self._compiled[constraint] = self._compile(constraint)
+                if len(self._compiled) > _MAX_COMPILED:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(constraint)
+            inner = compiled.deep_copy()
+        is_end = [token_id < self.num_tokens and not self._vocabulary.token_bytes(token_id) for token_id in stop_ids]
+        return Matcher(self, constraint, inner, list(compress(stop_ids, is_end)))
+
+    def fill(self, matchers: Sequence[Matcher | None]) -> Tensor:
+        """Which tokens may follow, as bits of int32 words (len(matchers), words) on the CPU; no bits without a matcher.
+
+        Computed in parallel. A matcher may be in error afterwards.
+        """
+        width = -(-self._tokenizer.vocab_size // 32)
+        bits = torch.zeros((len(matchers), width), dtype=torch.int32)
+        rows = [(matcher.inner, index) for index, matcher in enumerate(matchers) if matcher is not None]
+        if len(rows) == 1:
+            ((inner, index),) = rows
+            inner.unsafe_compute_mask_ptr(bits[index].data_ptr(), width * 4)
+        elif rows:
+            self._executor.unsafe_compute_mask_ptr(rows, bits.data_ptr(), width * 4, len(matchers))
+        return bits
+
+    def allowed(self, bits: Tensor, device: torch.device) -> Tensor:
+        """What `fill` gave as bools (rows, num_tokens) on a device. The end of the generation is not among them."""
+        return _unpack(bits.to(device))[:, : self.num_tokens]
+
+    def _compile(self, constraint: Constraint) -> LLMatcher:
+        from llguidance import LLMatcher
+
+        constraint.check()
+        compiled = LLMatcher(self._tokenizer, constraint.grammar(), log_level=0)
+        if compiled.is_error():
+            raise RequestError(f"{constraint.label}: {brief(compiled.get_error())}")
+        first = Matcher(self, constraint, compiled.deep_copy(), [])
+        if not first.is_complete and not self.allowed(self.fill([first]), torch.device("cpu")).any():
+            raise RequestError(f"{constraint.label}: no text matches it that this model's tokens can spell")
+        return compiled
+
+    @cached_property
+    def _executor(self) -> LLExecutor:
+        from llguidance import LLExecutor
+
+        return LLExecutor()
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        return LLTokenizer(TokenizerWrapper(_Tokens(self._vocabulary, self.num_tokens)))
+
+
+class _Tokens:
+    """The vocabulary as llguidance wants it, with one token more for the end of a generation."""
+
+    def __init__(self, vocabulary: Vocabulary, num_tokens: int) -> None:
+        size = max(vocabulary.vocab_size, num_tokens)
+        texts = [_without_mark(vocabulary.token_bytes(token_id)) for token_id in range(size)]
+        special_ids = sorted(token_id for token_id in vocabulary.special_ids if token_id < size)
+        self._vocabulary = vocabulary
+        self._ids = {text: token_id for token_id, text in enumerate(texts) if text}
+        self._longest = max(map(len, texts), default=0)
+        self.tokens = [*texts, _END]
+        for token_id in special_ids:
+            self.tokens[token_id] = vocabulary.token_text(token_id).encode()
+        self.eos_token_id = size
+        self.bos_token_id = None
+        self.special_token_ids = [*special_ids, size]
+
+    def __call__(self, text: bytes) -> list[int]:
+        """The tokens of a text: the tokenizer's if they say just that, else the longest that fit."""
+        try:
+            token_ids = list(self._vocabulary.encode_after(text.decode()))
+        except UnicodeDecodeError:
+            return self._longest_first(text)
+        said = b"".join(map(self._vocabulary.token_bytes, token_ids))
+        return token_ids if said == text else self._longest_first(text)
+
+    def _longest_first(self, text: bytes) -> list[int]:
+        """Tokens of a text that the tokenizer would change: special tokens' names, text that it normalizes."""
+        token_ids: list[int] = []
+        start = 0
+        while start < len(text):
+            stops = range(min(len(text), start + self._longest), start, -1)
+            stop = next((stop for stop in stops if text[start:stop] in self._ids), None)
+            if stop is None:
+                break
+            token_ids.append(self._ids[text[start:stop]])
+            start = stop
+        return token_ids
+
+
+def _without_mark(token: bytes) -> bytes:
+    return b"" if _MARK in token else token
+
+
+def _unpack(bits: Tensor) -> Tensor:
+    """The bits of int32 words (rows, words), lowest first, as bools (rows, 32 * words)."""
+    powers = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=bits.device)
+    return (bits.view(torch.uint8)[:, :, None] & powers).ne(0).view(len(bits), -1)
