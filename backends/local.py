@@ -20,6 +20,7 @@ from ..runtime.engine import Engine, EngineStats
 from ..runtime.features import SAMPLING
 from ..runtime.hostpool import host_pool
 from ..runtime.loop import loop, post
+from ..runtime.matcher import Grammars
 from ..runtime.models import load_model
 from ..runtime.pending import Pending
 from ..runtime.prompt import Prompt
@@ -40,7 +41,7 @@ class LocalBackend:
     verify the engine's accounting whenever it is idle. Raises ModelError for a directory that cannot be loaded.
     """
 
-    features = SAMPLING | {"select", "score"}
+    features = SAMPLING | {"select", "score", "regex", "json_schema", "grammar", "processors"}
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class LocalBackend:
         self.chat: Chat = self.tokenizer.chat or DEFAULT_CHAT
         self.model = load_model(directory, dtype=dtype, device=self.device)
         self.tokens = PromptTokens(self.tokenizer)
+        self.grammars = Grammars(self.tokenizer, self.model.config.vocab_size)
         self.engine = Engine(
             self.model,
             self.tokenizer.decode_stream,
@@ -71,13 +73,14 @@ class LocalBackend:
             chunk_tokens=chunk_tokens,
             prefix_cache=prefix_cache,
             eos_token_ids=self.tokenizer.eos_ids,
+            grammars=self.grammars,
             check=check,
         )
         self.engine.start()
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> _Generation:
         """See Backend."""
-        generation = _Generation(self.engine, params, sink)
+        generation = _Generation(self.engine, self.grammars, params, sink)
         self._tokenize(prompt, generation)
         return generation
 
@@ -101,7 +104,7 @@ class LocalBackend:
 
     def _tokenize(self, prompt: Prompt, request: _Request) -> None:
         work = self.tokens.prepare(prompt)
-        if work.num_characters + request.num_characters <= _LONG:
+        if work.num_characters + request.num_characters <= _LONG and request.is_quick:
             request.begin(request.encode(work))
         else:
             host_pool().submit(partial(request.encode, work)).add_callback(request.encoded)
@@ -110,10 +113,12 @@ class LocalBackend:
 class _Request(ABC):
     """A request on its way: tokenized, then in the engine; `cancel` is good at any time.
 
-    num_characters: of text of its own that is to be tokenized.
+    num_characters: of text of its own that is to be tokenized. is_quick: whether `encode` does nothing else that takes
+    long.
     """
 
     num_characters = 0
+    is_quick = True
 
     def __init__(self, engine: Engine, sink: Sink) -> None:
         self.engine = engine
@@ -163,12 +168,16 @@ class _Request(ABC):
 
 
 class _Generation(_Request):
-    def __init__(self, engine: Engine, params: SamplingParams, sink: Sink) -> None:
+    def __init__(self, engine: Engine, grammars: Grammars, params: SamplingParams, sink: Sink) -> None:
         super().__init__(engine, sink)
+        self._grammars = grammars
         self._params = params
         self._wants_deltas = sink.wants_deltas
+        self.is_quick = params.constraint is None or grammars.has(params.constraint)
 
     def encode(self, work: Tokenization) -> list[EngineRequest]:
+        if self._params.constraint is not None:
+            self._grammars.compile(self._params.constraint)  # here, since the engine would wait for it
         return [EngineRequest(work.run().token_ids, self._params, self._on_engine)]
 
     def _on_engine(self, event: Event) -> None:

@@ -15,6 +15,7 @@ from time import perf_counter
 from ..ir.errors import BackendError
 from ..runtime.backend import Chat, Sink
 from ..runtime.chat import ChatFormat
+from ..runtime.constraint import matches
 from ..runtime.features import SAMPLING
 from ..runtime.loop import loop, post
 from ..runtime.prompt import Prompt
@@ -71,8 +72,9 @@ class ScriptedBackend:
     """Answers with `reply(prompt text, params)`, after `delay` seconds; an exception it returns or raises fails.
 
     `score(prompt text, continuation)` gives the log-probabilities of the continuation's words, or one number for each
-    of them; choices are made by it. Both functions are called on the loop thread and must not block. features: what it
-    claims to do; what is missing is refused. requests: the prompt texts of all requests so far, in the order they came.
+    of them; choices are made by it. Both functions are called on the loop thread and must not block. A reply that does
+    not match the gen's regex, json_schema or grammar is an error: nothing here makes it match. features: what it claims
+    to do; what is missing is refused. requests: the prompt texts of all requests so far, in the order they came.
     """
 
     name = "scripted"
@@ -84,7 +86,7 @@ class ScriptedBackend:
         score: Score = hash_score,
         delay: float = 0.0,
         chat: Chat = MARKS,
-        features: Iterable[str] = SAMPLING | {"select", "score"},
+        features: Iterable[str] = SAMPLING | {"select", "score", "regex", "json_schema", "grammar"},
     ) -> None:
         self.chat = chat
         self.features = frozenset(features)
@@ -128,6 +130,10 @@ class ScriptedBackend:
             raise answer
         if not isinstance(answer, str):
             raise TypeError(f"the reply function returned {type(answer).__name__}, not a text")
+        if params.constraint is not None and not matches(params.constraint, answer):
+            raise BackendError(
+                f"the scripted reply {answer!r:.80} does not match the {params.constraint.label} {_source(params)}"
+            )
         return answer
 
     def _score(self, prompt: str, texts: Sequence[str], unconditional: bool) -> Done:
@@ -191,6 +197,11 @@ class _Script:
         if not self._over:
             self._over = True
             self._sink(event)
+
+
+def _source(params: SamplingParams) -> str:
+    source = "" if params.constraint is None else params.constraint.source
+    return source if len(source) <= 80 else source[:77] + "..."
 
 
 def _ids(text: str) -> tuple[int, ...]:

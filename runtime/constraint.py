@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from ..ir.errors import RequestError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 ConstraintKind = Literal["regex", "json_schema", "lark"]
 _LABELS: dict[ConstraintKind, str] = {"regex": "regex", "json_schema": "json_schema", "lark": "grammar"}
@@ -69,6 +72,31 @@ def _problem(constraint: Constraint) -> str | None:
     failed, messages = LLMatcher.validate_grammar_with_warnings(constraint.grammar())
     problems = [message for message in messages if failed or not message.startswith(_NEEDS_TOKENIZER)]
     return brief(problems[0]) if problems else None
+
+
+def matches(constraint: Constraint, text: str) -> bool:
+    """Whether a text fulfils a constraint. White space in JSON does not count, the order of its properties does.
+
+    Raises RequestError for a constraint that cannot be compiled, or that names a model's special tokens.
+    """
+    if constraint.kind == "json_schema":
+        try:
+            text = msgspec.json.encode(msgspec.json.decode(text)).decode()
+        except msgspec.DecodeError:
+            return False
+    matcher = _byte_matcher(constraint).deep_copy()
+    if matcher.is_error():
+        raise RequestError(f"{constraint.label}: {brief(matcher.get_error())}")
+    token_ids = list(text.encode())
+    return matcher.try_consume_tokens(token_ids) == len(token_ids) and matcher.is_accepting()
+
+
+@lru_cache(maxsize=256)
+def _byte_matcher(constraint: Constraint) -> LLMatcher:
+    """A matcher for which every byte is a token."""
+    from llguidance import LLMatcher, LLTokenizer
+
+    return LLMatcher(LLTokenizer("byte"), constraint.grammar(), log_level=0)
 
 
 def brief(message: str) -> str:

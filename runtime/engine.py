@@ -366,6 +366,8 @@ class Engine:
             return
         if matcher is not None and self._fast_forward:
             for token_id in matcher.forced()[: sequence.num_left]:
+                if token_id in sequence.stop_ids:
+                    break
                 self._append(sequence, token_id)
                 if sequence.params.logprobs is None and not self._tell(sequence, None):
                     return

@@ -108,25 +108,22 @@ class Grammars:
         self._vocabulary = vocabulary
         self.num_tokens = num_tokens
         self._compiled: OrderedDict[Constraint, LLMatcher] = OrderedDict()
+        self._made: LLTokenizer | None = None
         self._lock = threading.Lock()
 
     def has(self, constraint: Constraint) -> bool:
         """Whether the constraint is compiled already, so that a matcher of it costs nothing."""
         return constraint in self._compiled
 
-    def matcher(self, constraint: Constraint, stop_ids: Sequence[int] = ()) -> Matcher:
-        """A matcher at the beginning of a text that `stop_ids` would end.
+    def compile(self, constraint: Constraint) -> None:
+        """Does now what the first matcher of a constraint would wait for. Raises RequestError if it cannot be."""
+        self._prototype(constraint)
 
-        Raises RequestError when the constraint cannot be compiled.
-        """
+    def matcher(self, constraint: Constraint, stop_ids: Sequence[int] = ()) -> Matcher:
+        """A matcher at the beginning of a text that `stop_ids` would end. Raises RequestError as `compile` does."""
+        prototype = self._prototype(constraint)
         with self._lock:
-            compiled = self._compiled.get(constraint)
-            if compiled is None:
-                compiled = self._compiled[constraint] = self._compile(constraint)
-                if len(self._compiled) > _MAX_COMPILED:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(constraint)
-            inner = compiled.deep_copy()
+            inner = prototype.deep_copy()
         is_end = [token_id < self.num_tokens and not self._vocabulary.token_bytes(token_id) for token_id in stop_ids]
         return Matcher(self, constraint, inner, list(compress(stop_ids, is_end)))
 
@@ -149,6 +146,15 @@ class Grammars:
         """What `fill` gave as bools (rows, num_tokens) on a device. The end of the generation is not among them."""
         return _unpack(bits.to(device))[:, : self.num_tokens]
 
+    def _prototype(self, constraint: Constraint) -> LLMatcher:
+        compiled = self._compiled.get(constraint) or self._compile(constraint)
+        with self._lock:
+            self._compiled[constraint] = compiled
+            self._compiled.move_to_end(constraint)
+            if len(self._compiled) > _MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        return compiled
+
     def _compile(self, constraint: Constraint) -> LLMatcher:
         from llguidance import LLMatcher
 
@@ -167,11 +173,15 @@ class Grammars:
 
         return LLExecutor()
 
-    @cached_property
+    @property
     def _tokenizer(self) -> LLTokenizer:
+        """Made when the first constraint comes: for a large vocabulary that takes a second."""
         from llguidance import LLTokenizer, TokenizerWrapper
 
-        return LLTokenizer(TokenizerWrapper(_Tokens(self._vocabulary, self.num_tokens)))
+        with self._lock:
+            if self._made is None:
+                self._made = LLTokenizer(TokenizerWrapper(_Tokens(self._vocabulary, self.num_tokens)))
+            return self._made
 
 
 class _Tokens:

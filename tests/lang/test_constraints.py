@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
-from ramify.ir.errors import RequestError, Unsupported
+from ramify.ir.errors import BackendError, RequestError, Unsupported
 from ramify.runtime.constraint import Constraint
 from ramify.runtime.request import SamplingParams
 
@@ -151,3 +151,19 @@ def test_a_backend_without_the_feature_refuses(name: str, eager: bool) -> None:
     assert caught.value.span is not None
     with pytest.raises(Unsupported, match="cannot take processors"):
         gen_with.run(processors=[print], backend=ScriptedBackend(features=()), eager=eager)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "source", "good", "bad"),
+    [
+        ("regex", "[0-9]+", "12", "12a"),
+        ("json_schema", SCHEMA, '{"b": 1, "a": "x"}', '{"a": "x"}'),
+        ("json_schema", SCHEMA, '{"b":1}', '{"b":'),
+        ("grammar", GRAMMAR, "no", "nobody"),
+    ],
+)
+def test_a_scripted_reply_has_to_match(name: str, source: Any, good: str, bad: str, eager: bool) -> None:
+    assert PROGRAMS[name].run(source, backend=ScriptedBackend(lambda *_: good), eager=eager)["x"] == good
+    with pytest.raises(BackendError, match=f"does not match the {name}"):
+        PROGRAMS[name].run(source, backend=ScriptedBackend(lambda *_: bad), eager=eager)
