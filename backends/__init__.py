@@ -39,7 +39,7 @@ def open_backend(spec: str | Path | Backend) -> Backend:
         return _scripted(rest)
     if name == OPENAI and rest:
         return _kept(str(spec), partial(_openai, rest))
-    directory = _directory(spec)
+    directory = model_directory(spec)
     return _kept(str(directory), partial(_local, directory))
 
 
@@ -67,7 +67,7 @@ def _local(directory: Path) -> Backend:
     from .local import LocalBackend
 
     # The embedded model is small enough to run in float32, where results do not depend on the batch.
-    return LocalBackend(directory, dtype=torch.float32 if directory == _directory(TINY) else None)
+    return LocalBackend(directory, dtype=torch.float32 if directory == model_directory(TINY) else None)
 
 
 def _openai(model: str) -> Backend:
@@ -112,7 +112,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _directory(spec: str | Path) -> Path:
+def model_directory(spec: str | Path) -> Path:
+    """The directory of a model: the embedded one's by its name. Raises UsageError."""
     if spec == TINY:
         return Path(__file__).resolve().parent / TINY / "weights"
     directory = Path(spec).expanduser()

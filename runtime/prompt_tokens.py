@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,6 +77,10 @@ class PromptTokens:
             nodes.append(node)
         nodes.reverse()
         return Tokenization(self, start, nodes, sum(len(node.plain_text()) for node in nodes))
+
+    def begin(self, root: Prompt, token_ids: Sequence[int]) -> None:
+        """Make a new prompt begin with these tokens, and with no BOS. They are no part of its text."""
+        root.tokens = _Known(self, tuple(token_ids), CONTINUATION if token_ids else None)
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """The token ids of a prompt. Raises Unsupported when it holds images."""
