@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .lang.primitives import gen_string as gen_string
     from .lang.primitives import score as score
     from .lang.primitives import select as select
+    from .lang.primitives import separate_reasoning as separate_reasoning
     from .lang.primitives import system as system
     from .lang.primitives import system_begin as system_begin
     from .lang.primitives import system_end as system_end
@@ -41,8 +42,18 @@ if TYPE_CHECKING:
     from .lang.program import load as load
     from .lang.program import program as program
     from .lang.run import Run as Run
+    from .lang.sglang.engine import Engine as Engine
+    from .lang.sglang.engine import Runtime as Runtime
     from .lang.sglang.function import SglFunction as SglFunction
     from .lang.sglang.function import function as function
+    from .lang.sglang.gone import Anthropic as Anthropic
+    from .lang.sglang.gone import Crusoe as Crusoe
+    from .lang.sglang.gone import LiteLLM as LiteLLM
+    from .lang.sglang.gone import ServerArgs as ServerArgs
+    from .lang.sglang.gone import VertexAI as VertexAI
+    from .lang.sglang.process import flush_cache as flush_cache
+    from .lang.sglang.process import get_server_info as get_server_info
+    from .lang.sglang.process import global_config as global_config
     from .lang.sglang.program_state import ProgramState as ProgramState
     from .lang.state import ForkGroup as ForkGroup
     from .lang.state import State as State
@@ -65,10 +76,14 @@ _HOMES = {
     "lang.primitives": (
         "gen", "gen_int", "gen_string", "score", "select", "system", "user", "assistant",
         "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
+        "separate_reasoning",
     ),
     "lang.program": ("Program", "load", "program"),
     "lang.run": ("Run",),
+    "lang.sglang.engine": ("Engine", "Runtime"),
     "lang.sglang.function": ("SglFunction", "function"),
+    "lang.sglang.gone": ("Anthropic", "Crusoe", "LiteLLM", "ServerArgs", "VertexAI"),
+    "lang.sglang.process": ("flush_cache", "get_server_info", "global_config"),
     "lang.sglang.program_state": ("ProgramState",),
     "lang.state": ("ForkGroup", "State"),
     "runtime.choices": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Options:
     timeout: float | None = None
     sampling: SamplingParams = SamplingParams()  # noqa: RUF009 (frozen)
 
-    def updated(self, given: dict[str, Any]) -> Options:
+    def updated(self, given: Mapping[str, Any]) -> Options:
         """These options with others on top. Raises UsageError for names that are none, RequestError for bad values."""
         sampling = {name: given[name] for name in given if name in SAMPLING_NAMES}
         if isinstance(sampling.get("stop"), str):
@@ -49,10 +49,11 @@ class Options:
         return replace(self, **options, sampling=params)
 
     def open_backend(self) -> Backend:
-        """The backend to run on."""
+        """The backend to run on; what only holds one (an Engine) has it as `endpoint`."""
         from ..backends import open_backend
 
-        return open_backend(default_backend() if self.backend is None else self.backend)
+        given = default_backend() if self.backend is None else self.backend
+        return open_backend(getattr(given, "endpoint", given))
 
 
 def _check(options: dict[str, Any]) -> None:

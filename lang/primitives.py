@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ..runtime.choices import ChoiceMethod, token_length_normalized
 from ..runtime.expression import (
+    Expression,
     Gen,
     RoleMark,
     Score,
@@ -22,8 +23,10 @@ from ..runtime.expression import (
     build_gen,
     build_score,
     build_select,
+    not_content,
     role_message,
 )
+from ..runtime.reasoning import Reasoned, marks_of
 from ..runtime.request import Processor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -185,6 +188,17 @@ def assistant_begin() -> RoleMark:
 def assistant_end() -> RoleMark:
     """The end of an assistant message."""
     return RoleMark("assistant", "end")
+
+
+def separate_reasoning(expr: Expression | str, model_type: str | None = None) -> Reasoned:
+    """An expression whose generations think first: of each `x` only the answer is appended.
+
+    `x` is the answer and `x_reasoning_content` what was thought. model_type says how the model marks its thoughts, as
+    "qwen3" or "deepseek-r1"; None is in `<think>` tags. Raises UsageError that lists the types.
+    """
+    if not isinstance(expr, Expression | str):
+        raise not_content(expr)
+    return Reasoned(expr, marks_of(model_type))
 
 
 def _caller() -> Spot:

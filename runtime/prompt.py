@@ -16,9 +16,11 @@ from ..ir.errors import RamifyError, UsageError
 from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content
 from .pending import Pending, PendingText, gather
 from .reading import Reading
+from .reasoning import PartOfText, Reasoned, append_reasoned
 
 if TYPE_CHECKING:
     from .context import Context
+    from .generation import Generation
 
 Kind = Literal["root", "text", "role", "gen", "select", "score", "image", "bind", "fork"]
 # The kinds of nodes whose value is a Generation.
@@ -108,6 +110,8 @@ class Prompt(Reading):
             return self.context.request(self, part, where or part.where)
         if isinstance(part, RoleMark):
             return self.role(part.role, part.mark)
+        if isinstance(part, Reasoned):
+            return append_reasoned(self, part, where)
         raise not_content(part)
 
     def append_text(self, text: str | PendingText) -> Prompt:
@@ -249,6 +253,13 @@ class Prompt(Reading):
         value = self.value
         arrived = isinstance(value, Pending) and value.done and value.error is None
         return value.result() if arrived else value
+
+    def generation(self) -> Generation | None:
+        """What generated the value that this node binds; None if it was assigned."""
+        if self.kind in ("gen", "select", "score"):
+            found: Generation = self.value
+            return found
+        return self.value.generation if isinstance(self.value, PartOfText) else None
 
     def text_value(self, start: Prompt | None = None) -> str | PendingText:
         """The text (after `start`, if given), or a Pending of it."""

@@ -73,11 +73,11 @@ class Reading:
     def get_meta_info(self, name: str) -> dict[str, Any]:
         """What is known of a variable's generation (tokens, finish reason, logprobs, times); waits for it."""
         prompt = self.prompt
-        node = prompt.find(name)
-        if node.kind not in ("gen", "select", "score"):
+        generation = prompt.find(name).generation()
+        if generation is None:
             raise UsageError(f"variable {name!r} was assigned, not generated, so there is nothing to tell of it")
-        _wait(prompt, lambda: node.value.pending)
-        return node.value.meta_info()  # type: ignore[no-any-return]
+        _wait(prompt, lambda: generation.pending)
+        return generation.meta_info()
 
 
 def _wait(prompt: Prompt, read: Any) -> Any:

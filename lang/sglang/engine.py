@@ -16,6 +16,11 @@ from .server_args import backend_arguments
 from .stream import iterate, iterate_async
 
 _Params = Mapping[str, Any]
+_INSTEAD = {
+    "image_data": "show images in a program: rf.image(...)",
+    "video_data": "show videos in a program: rf.video(...)",
+    "logprob_start_len": "for the log-probabilities of a given text, write a program with rf.score(...)",
+}
 
 
 class Engine:
@@ -97,7 +102,7 @@ class Engine:
 
     def cache_prefix(self, prefix: str) -> None:
         """Compute a text's KV now, so that prompts that begin with it find it."""
-        self.generate(prefix, {"max_new_tokens": 0})
+        self.generate(prefix, {"max_new_tokens": 1})
 
     def flush_cache(self) -> None:
         """Drop all KV that nothing running uses."""
@@ -238,8 +243,8 @@ def _refuse(others: Mapping[str, Any]) -> None:
     """Raises UsageError for arguments that would change the result; those that ask for nothing are let through."""
     asked = {name: value for name, value in others.items() if value is not None and value is not False and value != -1}
     asked.pop("rid", None)
-    if asked:
-        raise UsageError(f"generate() has no {next(iter(asked))!r} here", help="for images, write a program: rf.image")
+    for name in asked:
+        raise UsageError(f"generate() takes no {name!r} here", help=_INSTEAD.get(name, "leave it out"))
 
 
 def _abandoned(requests: Requests, items: Iterator[Any]) -> Iterator[Any]:

@@ -9,11 +9,14 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ...ir.errors import UsageError
+from ...runtime.context import Context
+from ...runtime.expression import build_gen
 from ..arguments import Arguments
 from ..options import Options
 from ..program import MAX_IN_FLIGHT, Program
 from ..run import Run
 from ..state import State
+from .process import global_config
 from .program_state import ProgramState
 from .settings import DEFAULTS, options, sort_out
 from .stream import Stream
@@ -70,7 +73,10 @@ class SglFunction:
         if settings.stream:
             stream = Stream()
             return ProgramState.start(program.execution(arguments, program.run_options, stream), stream)
-        return ProgramState.of(_checked(program.finish(arguments, program.run_options)))
+        state = ProgramState.of(_checked(program.finish(arguments, program.run_options)))
+        if global_config.verbosity >= 2:
+            print(state.text())
+        return state
 
     def run_batch(
         self,
@@ -98,6 +104,15 @@ class SglFunction:
     def trace(self, *, backend: Any = None, **arguments: Any) -> Compiled:
         """What is there to see of the program before it runs: its compiled form, for any arguments."""
         return self.program.compile()
+
+    def cache(self, backend: Any = None) -> None:
+        """Compute now what every run begins with: the text before anything that an unbound argument decides."""
+        from .prefix import constant_prefix
+
+        context = Context(self.program.run_options.updated(options({"backend": backend})).open_backend())
+        prefix = constant_prefix(self.program.compile(), context.root(), self.bind_arguments)
+        if prefix.text():
+            prefix.append_value(build_gen(None, {"max_tokens": 1})).sync()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.program.signature.is_given_state(args, kwargs, State):

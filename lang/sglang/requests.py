@@ -15,7 +15,8 @@ from ...runtime.expression import SAMPLING_NAMES, build_gen
 from ...runtime.generation import Generation
 from ...runtime.loop import post
 from ...runtime.prompt import Prompt
-from ...runtime.request import Delta, SamplingParams, TokenLogprob
+from ...runtime.request import Delta, TokenLogprob
+from ..options import Options
 from .settings import DEFAULTS, options
 from .stream import Stream
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ...backends.local import LocalBackend
 
 Text = str | Sequence[int]
-_DEFAULTS = SamplingParams(**DEFAULTS)
+_DEFAULTS = Options().updated(DEFAULTS).sampling
 _RENAMED = {"sampling_seed": "seed"}
 _CONSTRAINTS = ("regex", "json_schema")
 

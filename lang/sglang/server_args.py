@@ -22,12 +22,12 @@ _DTYPES = {
 }
 _ONE = ("tp_size", "dp_size", "pp_size", "nnodes")
 # How a server is reached, watched and warmed up, and which kernels it takes: there is none of it, or it chooses itself.
-_WITHOUT_EFFECT = frozenset(
-    ("host", "port", "log_level", "log_requests", "enable_metrics", "show_time_cost", "skip_server_warmup")
-    + ("watchdog_timeout", "mem_fraction_static", "attention_backend", "sampling_backend", "disable_cuda_graph")
-    + ("trust_remote_code",)
+_WITHOUT_EFFECT = (
+    *("attention_backend", "disable_cuda_graph", "enable_metrics", "host", "log_level", "log_requests", "port"),
+    *("mem_fraction_static", "sampling_backend", "show_time_cost", "skip_server_warmup", "trust_remote_code"),
+    "watchdog_timeout",
 )
-KNOWN = ("model_path", "dtype", "disable_radix_cache", "random_seed", *_RENAMED, *_ONE, *sorted(_WITHOUT_EFFECT))
+KNOWN = ("model_path", "dtype", "disable_radix_cache", "random_seed", *_RENAMED, *_ONE, *_WITHOUT_EFFECT)
 
 
 def backend_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ...runtime.expression import SAMPLING_NAMES
 
 # SGLang samples unless told otherwise.
-DEFAULTS = {"temperature": 1.0}
+DEFAULTS: Mapping[str, Any] = {"temperature": 1.0}
 
 _RENAMED = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
 _LOGPROBS = ("return_logprob", "top_logprobs_num")

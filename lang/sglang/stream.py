@@ -148,7 +148,7 @@ def value_of(run: Run, name: str) -> Any:
         return run[name]
     held = run.state.prompt.names().get(name)
     value = held.bound_value() if held is not None else None
-    if isinstance(value, Pending) and not isinstance(value.error, Cancelled):
+    if isinstance(value, Pending) and value.done and not isinstance(value.error, Cancelled):
         return value.result()
     raise run.error
 
