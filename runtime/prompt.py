@@ -256,7 +256,7 @@ class Prompt(Reading):
 
     def generation(self) -> Generation | None:
         """What generated the value that this node binds; None if it was assigned."""
-        if self.kind in ("gen", "select", "score"):
+        if self.kind in CALLS:
             found: Generation = self.value
             return found
         return self.value.generation if isinstance(self.value, PartOfText) else None

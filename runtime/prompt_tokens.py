@@ -80,7 +80,7 @@ class PromptTokens:
 
     def begin(self, root: Prompt, token_ids: Sequence[int]) -> None:
         """Make a new prompt begin with these tokens, and with no BOS. They are no part of its text."""
-        root.tokens = _Known(self, tuple(token_ids), CONTINUATION if token_ids else None)
+        root.tokens = KnownTokens(self, tuple(token_ids), CONTINUATION if token_ids else None)
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """The token ids of a prompt. Raises Unsupported when it holds images."""

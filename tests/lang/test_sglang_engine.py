@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import ramify as sgl
-from ramify.backends.local import LocalBackend
 from ramify.ir.errors import RequestError, Unsupported, UsageError
 
 GREEDY = {"temperature": 0, "max_new_tokens": 12}
@@ -72,11 +71,15 @@ def test_logprobs(engine: sgl.Engine) -> None:
     assert all(len(each) == 2 and each[0][:2] == first[:2] for each, first in zip(top, chosen, strict=True))
 
 
-@pytest.mark.skipif("regex" not in LocalBackend.features, reason="the local backend takes no constraints")
 def test_constraints(engine: sgl.Engine) -> None:
     result = engine.generate("A number:", GREEDY | {"regex": "[0-9]{3}"})
     assert len(result["text"]) == 3 and result["text"].isdigit()
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
     text = engine.generate("JSON:", GREEDY | {"json_schema": json.dumps(schema), "max_new_tokens": 40})["text"]
     assert set(json.loads(text)) == {"ok"}
 
