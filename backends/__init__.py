@@ -24,7 +24,7 @@ def open_backend(spec: str | Path | Backend) -> Backend:
     """The backend that `spec` names, or a backend itself.
 
     "tiny" is the embedded model; a path is a model directory; "openai:MODEL" or "openai:MODEL@BASE_URL" is a model
-    behind an OpenAI-compatible server. "scripted" needs no model, for tests of a
+    behind an OpenAI-compatible server; "http://..." is an SGLang server. "scripted" needs no model, for tests of a
     program's flow; "scripted:0.5" takes half a second for each answer. One that was opened before is given again, so
     that all runs share its cache. Raises UsageError, ModelError, BackendError.
     """
@@ -39,13 +39,15 @@ def open_backend(spec: str | Path | Backend) -> Backend:
         return _scripted(rest)
     if name == OPENAI and rest:
         return _kept(str(spec), partial(_openai, rest))
+    if name in ("http", "https"):
+        return _kept(str(spec), partial(_endpoint, str(spec)))
     directory = model_directory(spec)
     return _kept(str(directory), partial(_local, directory))
 
 
 _WAYS = (
     'use "tiny" (the embedded model), the path of a model directory in Hugging Face layout, "openai:MODEL", '
-    'or "scripted" (no model)'
+    'the "http://..." address of an SGLang server, or "scripted" (no model)'
 )
 
 
@@ -75,6 +77,12 @@ def _openai(model: str) -> Backend:
 
     model, at, url = model.partition("@http")
     return OpenAI(model, base_url=f"http{url}" if at else None)
+
+
+def _endpoint(url: str) -> Backend:
+    from .endpoint import RuntimeEndpoint
+
+    return RuntimeEndpoint(url)
 
 
 @lru_cache

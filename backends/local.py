@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..ir.errors import RequestError, UsageError
+from ..ir.errors import UsageError
 from ..runtime.backend import Chat, Sink
 from ..runtime.chat import DEFAULT_CHAT
 from ..runtime.engine import Engine, EngineStats
@@ -27,6 +27,7 @@ from ..runtime.prompt import Prompt
 from ..runtime.prompt_tokens import PromptTokens, Tokenization
 from ..runtime.request import Delta, Done, EngineRequest, Event, Failed, SamplingParams, Scored, TokenLogprob
 from ..runtime.tokens import Tokenizer
+from .scoring import first_judged, scored
 
 # Texts longer than this many characters are tokenized on a host thread.
 _LONG = 4_000
@@ -210,14 +211,9 @@ class _Scoring(_Request):
         requests: list[EngineRequest] = []
         for index, text in enumerate(self._texts):
             whole = known.with_text(text)
-            start = _common_length(prompt_ids, whole)
+            start = first_judged(prompt_ids, whole, text)
             if start == len(whole):
                 continue  # nothing to judge
-            if start == 0:
-                raise RequestError(
-                    f"{text!r} cannot be scored: nothing stands before it, not even a beginning-of-text token",
-                    help="append some text first",
-                )
             requests.append(self._request((index, False), whole, start))
             alone = [*first_ids, *whole[start:]]
             if self._unconditional and len(alone) > 1:
@@ -266,19 +262,8 @@ class _Scoring(_Request):
         )
 
     def _scored(self, index: int, text: str) -> Scored:
-        tokens = self._logprobs(index, False)
-        if not self._unconditional:
-            return Scored(text, tokens)
-        alone = tuple(token.logprob for token in self._logprobs(index, True))
-        return Scored(text, tokens, (0.0,) * (len(tokens) - len(alone)) + alone)
+        return scored(text, self._logprobs(index, False), self._logprobs(index, True) if self._unconditional else None)
 
     def _logprobs(self, index: int, unconditional: bool) -> tuple[TokenLogprob, ...]:
         done = self._answers.get((index, unconditional))
         return () if done is None else done.logprobs
-
-
-def _common_length(left: Sequence[int], right: Sequence[int]) -> int:
-    for index, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return index
-    return min(len(left), len(right))

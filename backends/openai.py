@@ -12,6 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+try:
+    import httpx2
+    import openai
+    from openai import AsyncOpenAI
+except ImportError as error:
+    raise ImportError(f"{error}; servers need more packages: pip install 'ramify[openai]'") from error
+
 from ..ir.errors import Unsupported, UsageError
 from ..runtime.backend import Chat, Sink
 from ..runtime.chat import DEFAULT_CHAT, ChatFormat
@@ -20,15 +27,8 @@ from ..runtime.request import Delta, Done, SamplingParams
 from .chats import chat_format
 from .flavours import FLAVOURS, Flavour
 from .messages import conversation
-from .remote import Call, Remote, Retry, Trouble, decode, server_sent
+from .remote import Call, Remote, Retry, Trouble, decode, limits, nothing, server_sent, timeouts
 from .wire import Answer, Collector
-
-try:
-    import httpx2
-    import openai
-    from openai import AsyncOpenAI
-except ImportError as error:
-    raise ImportError(f"{error}; servers need more packages: pip install 'ramify[openai]'") from error
 
 if TYPE_CHECKING:
     from openai._response import AsyncAPIResponse
@@ -39,7 +39,6 @@ _SHOWN = ChatFormat.from_marks(
     {role: (f"{role.upper()}: ", "\n") for role in ("system", "user", "assistant", "tool", "developer")}
 )
 _TEXT_MODELS = ("davinci-", "babbage-", "gpt-3.5-turbo-instruct")
-_CONNECT_SECONDS = 10.0
 
 
 class OpenAI:
@@ -73,14 +72,10 @@ class OpenAI:
         self._remote = Remote(
             self.name, partial(_connect, base_url, api_key, max_connections, timeout), max_connections, retry
         )
-        self.flavour = _flavour(flavour, self._client)
+        self.flavour = _flavour(flavour, self._remote.client)
         self.features = self.flavour.features | {"logprobs"}
         self.chat = self._chat(chat_template)
         self._continues = self._continuation(continue_final_message)
-
-    @property
-    def _client(self) -> AsyncOpenAI:
-        return self._remote.client  # type: ignore[return-value]
 
     def _chat(self, template: str | Path | Chat | None) -> Chat:
         if not self.is_chat_model:
@@ -107,7 +102,7 @@ class OpenAI:
         """See Backend. Raises Unsupported for a prompt or parameters that the server would not take as they are."""
         body = self._prompt(prompt) | self._sampling(params)
         if params.max_tokens == 0:
-            return self._remote.send(_nothing, sink)
+            return self._remote.send(nothing, sink)
         if sink.wants_deltas:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return self._remote.send(partial(self._ask, body), sink)
@@ -154,24 +149,17 @@ class OpenAI:
                 await _collect(response, collector, call if "stream" in body else None)
         except openai.APIStatusError as error:
             raise _status_trouble(error) from error
-        except (openai.APITimeoutError, httpx2.TimeoutException) as error:
-            raise Trouble(f"the server did not answer in time ({_named(error)})", passing=True) from error
         except (openai.APIConnectionError, httpx2.TransportError) as error:
-            raise Trouble(f"the connection failed: {_reason(error)}", passing=True) from error
+            raise Trouble.of_connection(error) from error
         return collector.done()
 
     def _request(self, body: dict[str, Any]) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
         rest = {name: value for name, value in body.items() if name not in ("messages", "prompt")}
         if "messages" in body:
-            chat = self._client.chat.completions.with_streaming_response
+            chat = self._remote.client.chat.completions.with_streaming_response
             return chat.create(model=self.model, messages=body["messages"], extra_body=rest)
-        text = self._client.completions.with_streaming_response
+        text = self._remote.client.completions.with_streaming_response
         return text.create(model=self.model, prompt=body["prompt"], extra_body=rest)
-
-
-async def _nothing(call: Call) -> Done:
-    """A generation of no tokens, which servers refuse to make."""
-    return Done("", (), "length")
 
 
 async def _collect(response: AsyncAPIResponse[Any], collector: Collector, call: Call | None) -> None:
@@ -195,16 +183,6 @@ def _status_trouble(error: openai.APIStatusError) -> Trouble:
     return trouble
 
 
-def _named(error: BaseException) -> str:
-    """The name of the transport's own error, which says which wait it was."""
-    return type(error.__cause__ or error).__name__
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
-
-
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else "..." + text[-57:])
 
@@ -218,23 +196,14 @@ def _flavour(name: str | None, client: AsyncOpenAI) -> Flavour:
 
 
 def _connect(base_url: str | None, api_key: str | None, max_connections: int, timeout: float) -> AsyncOpenAI:
-    try:
-        import httpx2
-        import openai
-    except ImportError as error:
-        raise UsageError(
-            f"the OpenAI client is not installed ({error})", help="pip install 'ramify[openai]'"
-        ) from error
     if api_key is None and "OPENAI_API_KEY" not in os.environ and (base_url or os.environ.get("OPENAI_BASE_URL")):
         api_key = "none"  # most servers of one's own want no key, but the client does
-    limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    waits = httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS), pool=None)
     try:
         return openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=waits),
+            http_client=openai.DefaultAsyncHttpxClient(limits=limits(max_connections), timeout=timeouts(timeout)),
         )
     except openai.OpenAIError as error:
         raise UsageError(f"OpenAI's client: {error}", help="give api_key=..., or set OPENAI_API_KEY") from error

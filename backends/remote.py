@@ -14,13 +14,19 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
+
+try:
+    import httpx2
+except ImportError as error:
+    raise ImportError(f"{error}; servers need more packages: pip install 'ramify[openai]'") from error
 
 from ..ir.errors import BackendError, ServerError
 from ..runtime.backend import Sink
 from ..runtime.loop import loop
+from ..runtime.pending import Pending
 from ..runtime.request import Delta, Done, Event, Failed
 
 T = TypeVar("T")
@@ -28,6 +34,7 @@ T = TypeVar("T")
 _LATER = frozenset((408, 429))
 _NEVER = frozenset((501, 505))
 _DRAIN_SECONDS = 0.5
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,15 @@ class Trouble(Exception):
         passing = status in _LATER or (status >= 500 and status not in _NEVER)
         return cls(message, passing=passing, status=status, retry_after=retry_after(headers))
 
+    @classmethod
+    def of_connection(cls, error: BaseException) -> Trouble:
+        """The trouble that an error of the HTTP client means, its own or one that it caused."""
+        cause = error.__cause__ if isinstance(error.__cause__, httpx2.TransportError) else error
+        name = type(cause).__name__
+        if isinstance(cause, httpx2.TimeoutException):
+            return cls(f"the server did not answer in time ({name})", passing=True)
+        return cls(f"the connection failed: {f'{name}: {cause}' if str(cause) else name}", passing=True)
+
 
 def retry_after(headers: Mapping[str, str]) -> float:
     """The seconds that a Retry-After header asks for, given as such or as a date; 0 without one that can be read."""
@@ -87,6 +103,9 @@ class Client(Protocol):
     """What a Remote must be able to do with the client that its requests use."""
 
     async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Client)
 
 
 class Call:
@@ -139,10 +158,10 @@ class Call:
             loop().soon(self._sink, event)
 
 
-class Remote:
+class Remote(Generic[C]):
     """The way to one server. name: of the backend, for errors. connect: makes the client; called again after a fork."""
 
-    def __init__(self, name: str, connect: Callable[[], Client], max_connections: int, retry: Retry) -> None:
+    def __init__(self, name: str, connect: Callable[[], C], max_connections: int, retry: Retry) -> None:
         self.name = name
         self.max_connections = max_connections
         self.retry = retry
@@ -251,6 +270,30 @@ class Remote:
     async def _disconnect(self, tasks: list[asyncio.Task[Done]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.client.close()
+
+
+async def arrived(pending: Pending[T]) -> T:
+    """The value of a Pending, waited for on the asyncio loop. Raises the error it ended with."""
+    home = asyncio.get_running_loop()
+    done = asyncio.Event()
+    pending.add_callback(lambda _: home.call_soon_threadsafe(done.set))
+    await done.wait()
+    return pending.result()
+
+
+async def nothing(call: Call) -> Done:
+    """The work of a generation of no tokens, which needs no server."""
+    return Done("", (), "length")
+
+
+def limits(max_connections: int) -> httpx2.Limits:
+    """The connections of a client whose requests wait for their turn elsewhere."""
+    return httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+
+
+def timeouts(seconds: float) -> httpx2.Timeout:
+    """How long a server may be silent, and to take a connection."""
+    return httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS), pool=None)
 
 
 def decode(data: bytes | str, kind: type[T], *, whole: bool) -> T:

@@ -146,7 +146,7 @@ class StubServer:
     async def _answer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer; whether the connection goes on."""
         number = len(self.requests) - 1
-        reply = self.fault(number, asked) or self.app(asked)
+        reply = self.fault(number, asked) or await asyncio.to_thread(self.app, asked)
         while self.max_active < self.together:
             await asyncio.sleep(0.005)
         if reply.status:

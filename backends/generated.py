@@ -1,0 +1,168 @@
+"""The answers of SGLang's /generate, and a generation as it grows from them.
+
+The pieces of a stream hold all so far, or only what is new, as the server was started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from ..runtime.output import Output, TextStream, longest_start
+from ..runtime.request import Delta, Done, FinishReason, TokenLogprob
+from .remote import Trouble
+
+_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_Entry = tuple[float | None, int, str | None]
+
+
+class Finish(msgspec.Struct):
+    """Why a generation ended: "stop" (with what matched), "length" or "abort" (with a message)."""
+
+    type: str
+    matched: Any = None
+    message: str | None = None
+    status_code: int | None = None
+
+
+class Meta(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    finish_reason: Finish | None = None
+    input_token_logprobs: list[_Entry] | None = None
+    output_token_logprobs: list[_Entry] | None = None
+    output_top_logprobs: list[list[_Entry] | None] | None = None
+
+
+class Generated(msgspec.Struct):
+    """A whole answer or one piece of a stream."""
+
+    text: str | None = None
+    output_ids: list[int] = []
+    prompt_token_ids: list[int] | None = None
+    meta_info: Meta = msgspec.field(default_factory=Meta)
+    error: Any = None
+
+    def check(self) -> None:
+        """Raises Trouble if it is no answer but an error."""
+        finish = self.meta_info.finish_reason
+        if self.error is not None:
+            details = self.error if isinstance(self.error, dict) else {"message": str(self.error)}
+            code = details.get("code")
+            status = code if isinstance(code, int) else 500
+            raise Trouble.of_status(status, f"the server failed: {details.get('message', self.error)}", {})
+        if finish is not None and finish.type not in _REASONS:
+            text = f"the server gave the request up: {finish.message or finish.type}"
+            raise Trouble.of_status(finish.status_code or 500, text, {})
+
+    def judged(self, token_ids: list[int]) -> tuple[TokenLogprob, ...]:
+        """The log-probabilities of these last tokens of the prompt. Raises Trouble if the server has judged others."""
+        self.check()
+        entries = self.meta_info.input_token_logprobs or []
+        last = entries[len(entries) - len(token_ids) :]
+        if [token_id for _, token_id, _ in last] != token_ids or any(value is None for value, _, _ in last):
+            raise Trouble(f"the server was asked to score the tokens {token_ids}, and scored {last}")
+        return tuple(_logprob(entry, []) for entry in last)
+
+    def token_logprobs(self) -> list[TokenLogprob]:
+        """The log-probabilities of the generated tokens, where they were asked for."""
+        entries = self.meta_info.output_token_logprobs or []
+        tops = self.meta_info.output_top_logprobs or [None] * len(entries)
+        return [_logprob(entry, top or []) for entry, top in zip(entries, tops, strict=False)]
+
+
+def _logprob(entry: _Entry, top: list[_Entry]) -> TokenLogprob:
+    logprob, token_id, text = entry
+    alternatives = tuple((other_id, value) for value, other_id, _ in top if value is not None)
+    texts = tuple(other or "" for value, _, other in top if value is not None)
+    return TokenLogprob(token_id, logprob if logprob is not None else float("-inf"), alternatives, text, texts)
+
+
+class Growing(Protocol):
+    """A generation that grows piece by piece."""
+
+    def take(self, piece: Generated) -> Delta | None:
+        """Add a piece; gives what became final with it. Raises Trouble."""
+
+    def done(self) -> Done:
+        """The whole. Raises Trouble when the pieces broke off."""
+
+
+class TextGrowing:
+    """A generation whose text is the server's. stops: text that may become one of them is held back."""
+
+    def __init__(self, stops: tuple[str, ...], is_incremental: bool) -> None:
+        self._stops = stops
+        self._is_incremental = is_incremental
+        self._text = ""
+        self._num_released = 0
+        self._logprobs: list[TokenLogprob] = []
+        self._meta = Meta()
+
+    def take(self, piece: Generated) -> Delta | None:
+        """See Growing."""
+        piece.check()
+        self._meta = piece.meta_info
+        text, logprobs = piece.text or "", piece.token_logprobs()
+        self._text = self._text + text if self._is_incremental else text
+        self._logprobs = self._logprobs + logprobs if self._is_incremental else logprobs
+        held = 0 if self._meta.finish_reason is not None else longest_start(self._text, self._stops)
+        new = self._text[self._num_released : len(self._text) - held]
+        self._num_released += len(new)
+        return Delta(new) if new else None
+
+    def done(self) -> Done:
+        """See Growing."""
+        return _done(self._meta, self._text, (), tail=self._text, logprobs=tuple(self._logprobs))
+
+
+class TokenGrowing:
+    """A generation whose tokens are the server's and whose text is theirs, cut at stop strings as in this process."""
+
+    def __init__(self, new_stream: Callable[[], TextStream], stops: tuple[str, ...], is_incremental: bool) -> None:
+        self._output = Output(new_stream, stops)
+        self._is_incremental = is_incremental
+        self._num_taken = 0
+        self._meta = Meta()
+
+    def take(self, piece: Generated) -> Delta | None:
+        """See Growing."""
+        piece.check()
+        self._meta = piece.meta_info
+        start = 0 if self._is_incremental else self._num_taken
+        token_ids, logprobs = piece.output_ids[start:], piece.token_logprobs()[start:]
+        self._num_taken += len(token_ids)
+        finish = self._meta.finish_reason
+        if finish is not None and isinstance(finish.matched, int) and token_ids[-1:] == [finish.matched]:
+            del token_ids[-1]  # the token that ended it is no part of it
+        for index, token_id in enumerate(token_ids):
+            if self._output.matched is None:
+                self._output.push(token_id, logprobs[index] if logprobs else None)
+        if finish is not None:
+            self._output.finish()
+        return self._output.take()
+
+    def done(self) -> Done:
+        """See Growing."""
+        output = self._output
+        return _done(self._meta, output.text, output.token_ids, tail=output.tail, logprobs=output.logprobs)
+
+
+def _done(meta: Meta, text: str, token_ids: tuple[int, ...], *, tail: str, logprobs: tuple[TokenLogprob, ...]) -> Done:
+    if meta.finish_reason is None:
+        raise Trouble("the server's answer broke off before its end", passing=True)
+    matched = meta.finish_reason.matched
+    return Done(
+        text,
+        token_ids,
+        _REASONS[meta.finish_reason.type],
+        tail=tail,
+        matched=matched if isinstance(matched, str | int) else None,
+        logprobs=logprobs,
+        prompt_tokens=meta.prompt_tokens,
+        cached_tokens=meta.cached_tokens,
+        generated_tokens=meta.completion_tokens,
+    )
