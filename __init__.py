@@ -21,6 +21,8 @@ if __name__ != "ramify":
     raise ImportError("the repository root is the package `ramify`; install it (pip install -e .) and import that")
 
 if TYPE_CHECKING:
+    from .backends.endpoint import RuntimeEndpoint as RuntimeEndpoint
+    from .backends.openai import OpenAI as OpenAI
     from .ir.errors import RamifyError as RamifyError
     from .lang.options import set_default_backend as set_default_backend
     from .lang.primitives import assistant as assistant
@@ -94,9 +96,11 @@ _HOMES = {
     "runtime.request": ("SamplingParams",),
     "runtime.toolcall": ("ToolError",),
 }  # fmt: skip
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+# These need packages of their own (`ramify[openai]`), so `from ramify import *` leaves them out.
+_EXTRA_HOMES = {"backends.endpoint": ("RuntimeEndpoint",), "backends.openai": ("OpenAI",)}
+_HOME = {name: home for home, names in (_HOMES | _EXTRA_HOMES).items() for name in names}
 
-__all__ = list(_HOME)
+__all__ = [name for names in _HOMES.values() for name in names]
 
 
 def __getattr__(name: str) -> Any:

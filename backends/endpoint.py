@@ -126,7 +126,7 @@ class RuntimeEndpoint:
             )
         return self._remote.send(partial(self._score, self._prompt(prompt), texts, unconditional), sink)
 
-    def flush_cache(self) -> None:
+    def clear_cache(self) -> None:
         """Drop the server's KV cache; it refuses while requests run. Blocks. Raises ServerError."""
         with self._blocking() as client:
             _checked(self, client.post("/flush_cache"))

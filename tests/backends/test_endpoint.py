@@ -325,7 +325,7 @@ def test_marks_that_the_user_gives(local: LocalBackend, connect: Connect) -> Non
 
 def test_a_servers_other_functions(connect: Connect) -> None:
     server, backend = connect(api_key="secret")
-    backend.flush_cache()
+    backend.clear_cache()
     assert server.app.num_flushes == 1  # type: ignore[attr-defined]
     assert backend.server_info()["version"] == "0.5"
     assert backend.model_info.model_path == str(WEIGHTS)
@@ -333,7 +333,7 @@ def test_a_servers_other_functions(connect: Connect) -> None:
     assert {asked.headers.get("authorization") for asked in server.requests} == {"Bearer secret"}
     server.app = lambda asked: Reply(b"Flush cache failed.\n", 400, content_type="text/plain")
     with pytest.raises(ServerError, match=r"answered 400: Flush cache failed\.$"):
-        backend.flush_cache()
+        backend.clear_cache()
 
 
 def test_servers_that_are_none(connect: Connect, local: LocalBackend) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ramify as rf
 from ramify.backends import open_backend
+from ramify.backends.endpoint import RuntimeEndpoint
 from ramify.backends.openai import OpenAI
 from ramify.backends.remote import Retry
 from ramify.ir.errors import BackendError, Cancelled, ServerError, Unsupported, UsageError
@@ -187,6 +188,11 @@ def test_the_key_is_sent(server: StubServer, connect: Any, monkeypatch: pytest.M
         "Bearer secret",
         "Bearer of the environment",
     ]
+
+
+def test_the_public_names() -> None:
+    assert rf.OpenAI is OpenAI and rf.RuntimeEndpoint is RuntimeEndpoint
+    assert not {"OpenAI", "RuntimeEndpoint"} & set(rf.__all__), "they need packages that may not be there"
 
 
 def test_open_backend_knows_it_by_name(server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
