@@ -47,6 +47,8 @@ def lifting(low: Lowering, node: ast.expr) -> _Lift | None:
             return _STATE_METHODS[method][0]
         case ast.Call() if _helper_call(low, node) is not None:
             return _call
+        case ast.Await(value=ast.Call() as call) if _helper_call(low, call, is_awaited=True) is not None:
+            return _awaited_call
         case ast.ListComp() if low.scope.mentions(node) and _can_loop(node):
             return _list_comprehension
         case ast.IfExp() if any(_holds_lift(low, branch) for branch in (node.body, node.orelse)):
@@ -106,14 +108,14 @@ _STATE_METHODS: dict[str, tuple[_Lift, int]] = {
 }
 
 
-def _helper_call(low: Lowering, node: ast.Call) -> tuple[Callee, frozenset[str]] | None:
+def _helper_call(low: Lowering, node: ast.Call, *, is_awaited: bool = False) -> tuple[Callee, frozenset[str]] | None:
     """The helper or program that a call with states runs, and which of its parameters are states."""
     arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
     if not any(_is_state(low, argument) for argument in arguments):
         return None
     if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
         return None
-    callee = low.resolver.helper(node)
+    callee = low.resolver.helper(node, is_awaited=is_awaited)
     if callee is None:
         return None
     parameters = inspect.signature(callee.function).parameters
@@ -131,8 +133,13 @@ def _positional(callee: Callee, node: ast.Call) -> list[ast.expr]:
     return list(node.args) if callee.method is None else [node.func.value, *node.args]  # type: ignore[attr-defined]
 
 
-def _call(low: Lowering, node: ast.Call) -> Value:
-    found = _helper_call(low, node)
+def _awaited_call(low: Lowering, node: ast.Await) -> Value:
+    assert isinstance(node.value, ast.Call)
+    return _call(low, node.value, is_awaited=True)
+
+
+def _call(low: Lowering, node: ast.Call, *, is_awaited: bool = False) -> Value:
+    found = _helper_call(low, node, is_awaited=is_awaited)
     assert found is not None
     callee, states = found
     arguments = [*_positional(callee, node), *(keyword.value for keyword in node.keywords)]
@@ -145,7 +152,7 @@ def _call(low: Lowering, node: ast.Call) -> Value:
 
 def _can_loop(node: ast.ListComp) -> bool:
     inner = list(ast.walk(node))
-    return not any(isinstance(n, ast.NamedExpr | ast.Await | ast.Lambda) for n in inner) and not any(
+    return not any(isinstance(n, ast.NamedExpr | ast.Lambda) for n in inner) and not any(
         isinstance(n, ast.comprehension) and n.is_async for n in inner
     )
 
@@ -238,16 +245,23 @@ def lift(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> ast.ex
     if lifting(low, node) is not None:
         return _temporary(low, node, temporaries)
     node = copy.copy(node)
-    children = list(_children(node))
-    held = [index for index, (_, child) in enumerate(children) if _holds_lift(low, child)]
-    loud = [index for index in held if not _is_quiet(children[index][1])]
-    for index, (put, child) in enumerate(children[: max(held, default=-1) + 1]):
-        last = index == max(held)
-        if not last and _noticed(low, child, by_effects=any(index < each for each in loud)):
-            put(_temporary(low, child, temporaries))
-        else:
-            put(lift(low, child, temporaries))
+    for put, child, is_whole in _plan(low, list(_children(node))):
+        put(_temporary(low, child, temporaries) if is_whole else lift(low, child, temporaries))
     return node
+
+
+def _plan(low: Lowering, children: list[_Slot]) -> list[tuple[Callable[[ast.expr], None], ast.expr, bool]]:
+    """The subexpressions up to the last that something is lifted out of, and whether each is lifted as a whole."""
+    held = [index for index, (_, child) in enumerate(children) if _holds_lift(low, child)]
+    last = max(held, default=-1)
+    plan = []
+    by_effects = False
+    for index in range(last, -1, -1):
+        put, child = children[index]
+        is_whole = index != last and _noticed(low, child, by_effects=by_effects)
+        by_effects |= (is_whole or index in held) and not _is_quiet(child)
+        plan.append((put, child, is_whole))
+    return plan[::-1]
 
 
 def _temporary(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> ast.expr:

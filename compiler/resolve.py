@@ -87,8 +87,17 @@ class Resolver:
         mark = getattr(self.find(node.func), "__ramify__", None)
         return mark if isinstance(mark, str) and mark != "program" else None
 
-    def helper(self, node: ast.Call) -> Callee | None:
-        """What a call runs: the function of a program, or a helper with source of its own; or a method of either."""
+    def helper(self, node: ast.Call, *, is_awaited: bool = False) -> Callee | None:
+        """What a call runs: the function of a program, or a helper with source of its own; or a method of either.
+
+        is_awaited: whether the call's value is awaited; only coroutine functions are found then, and no others else.
+        """
+        callee = self._callee(node)
+        if callee is None or inspect.iscoroutinefunction(callee.function) != is_awaited:
+            return None
+        return callee
+
+    def _callee(self, node: ast.Call) -> Callee | None:
         match node.func:
             case ast.Attribute(value=ast.Name(id=name), attr=method) if self.receiver and name == self.receiver[0]:
                 return self._method(self.receiver[1], method)
@@ -110,9 +119,9 @@ def _plain_function(found: Any, *, on_instance: bool = False) -> FunctionType | 
         if on_instance and found.binds != "instance":
             return None  # the call passes something else on
         found = found.fn
-    if not isinstance(found, FunctionType) or inspect.iscoroutinefunction(found):
+    if not isinstance(found, FunctionType) or hasattr(found, "__wrapped__"):
         return None
-    return None if inspect.isgeneratorfunction(found) or hasattr(found, "__wrapped__") else found
+    return None if inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found) else found
 
 
 def _path(node: ast.expr) -> tuple[str, ...] | None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .source import Source, own_nodes
+from .source import Definition, Source, own_nodes
 
 Kind = Literal["state", "states", "obj"]
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
@@ -78,7 +78,7 @@ def analyse(source: Source, state_params: set[str], shadowed: set[str]) -> Scope
     return scope
 
 
-def _settle(scope: Scope, tree: ast.FunctionDef, state_params: set[str]) -> None:
+def _settle(scope: Scope, tree: Definition, state_params: set[str]) -> None:
     """Infer what the names are, given those that are known to be unstable."""
     scope.kinds = dict.fromkeys(state_params, "state")
     assigned: list[tuple[str, ast.expr | Kind]]
@@ -96,7 +96,7 @@ _READING_CALLS = _HARMLESS_CALLS | {"max", "min", "sorted", "any", "all", "sum"}
 LOOKED_INTO = frozenset(_READING_CALLS)
 
 
-def _unstable(scope: Scope, tree: ast.FunctionDef) -> set[str]:
+def _unstable(scope: Scope, tree: Definition) -> set[str]:
     """Names of lists of states that may not stay such: the lists are used for more than looking at their items."""
     nodes = own_nodes(tree)
     groups = {name for name, values in _by_name(tree).items() if all(map(_is_fork, values))}
@@ -111,7 +111,7 @@ def _unstable(scope: Scope, tree: ast.FunctionDef) -> set[str]:
     return used | (lists & scope.boxed)
 
 
-def _by_name(tree: ast.FunctionDef) -> dict[str, list[ast.expr | Kind]]:
+def _by_name(tree: Definition) -> dict[str, list[ast.expr | Kind]]:
     found: dict[str, list[ast.expr | Kind]] = {}
     for name, value in _bindings(tree):
         found.setdefault(name, []).append(value)
@@ -138,7 +138,7 @@ def _only_looks(scope: Scope, parent: ast.AST, name: ast.Name, appended: set[int
     return False
 
 
-def _may_join(scope: Scope, tree: ast.FunctionDef) -> bool:
+def _may_join(scope: Scope, tree: Definition) -> bool:
     """Whether a list of states is used for more than iterating, indexing, counting and appending to it."""
     nodes = own_nodes(tree)
     if any(scope.kinds.get(name) == "states" for name in scope.boxed):
@@ -183,7 +183,7 @@ class _Item(ast.expr):
         self.of = of
 
 
-def _parameters(tree: ast.FunctionDef) -> set[str]:
+def _parameters(tree: Definition) -> set[str]:
     arguments = tree.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     return {argument.arg for argument in named if argument is not None}
@@ -304,7 +304,7 @@ def _comprehension_names(node: ast.AST) -> set[int]:
     }
 
 
-def _boxed(tree: ast.FunctionDef, bound: set[str]) -> set[str]:
+def _boxed(tree: Definition, bound: set[str]) -> set[str]:
     """Local names that a nested function, class or free-standing generator expression refers to."""
     boxed: set[str] = set()
     consumed = {id(a) for n in own_nodes(tree) if isinstance(n, ast.Call) for a in n.args}
@@ -320,7 +320,7 @@ def _inner_names(node: ast.AST) -> set[str]:
         return {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         shared = {n for child in ast.walk(node) if isinstance(child, ast.Nonlocal) for n in child.names}
-        return (_parameters(node) | {name for name, _ in _bindings(node)}) - shared  # type: ignore[arg-type]
+        return (_parameters(node) | {name for name, _ in _bindings(node)}) - shared
     if isinstance(node, ast.GeneratorExp):
         return {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
     return set()

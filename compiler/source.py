@@ -17,6 +17,8 @@ from types import FunctionType
 from ..ir.errors import CompileError
 from ..ir.span import Span
 
+Definition = ast.FunctionDef | ast.AsyncFunctionDef
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -26,7 +28,7 @@ class Source:
     """
 
     file: str
-    tree: ast.FunctionDef
+    tree: Definition
     in_texts: frozenset[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ def function_source(function: FunctionType) -> Source:
         raise NoSource(_not_a_def(name)) from None
     ast.increment_lineno(tree, first - (2 if indented else 1))
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == code.co_name:
+        if isinstance(node, Definition) and node.name == code.co_name:
             return _plain(Source(file, _checked(node, function)))
     raise NoSource(_not_a_def(name))
 
@@ -95,7 +97,7 @@ def _not_a_def(name: str) -> str:
     return f"{name} is not written with `def`"
 
 
-def _checked(node: ast.FunctionDef | ast.AsyncFunctionDef, function: FunctionType) -> ast.FunctionDef:
+def _checked(node: Definition, function: FunctionType) -> Definition:
     """The node; raises NoSource if it is not that of the function any more."""
     code = function.__code__
     arguments = node.args
@@ -103,32 +105,19 @@ def _checked(node: ast.FunctionDef | ast.AsyncFunctionDef, function: FunctionTyp
     names = tuple(argument.arg for argument in named if argument is not None)
     if names != code.co_varnames[: len(names)]:
         raise NoSource(f"the source of {function.__qualname__} has changed since it was defined")
-    return node  # type: ignore[return-value]
+    return node
 
 
 def _plain(source: Source) -> Source:
-    """The source itself; raises CompileError for coroutines and generators, which are no programs."""
-    tree: ast.AST = source.tree
-    if isinstance(tree, ast.AsyncFunctionDef):
-        raise CompileError(
-            "`async def` cannot be a program",
-            span=_header(source),
-            help="write `def`: gens already run at once, and `await program.arun(...)` waits for a program",
-        )
+    """The source itself; raises CompileError for generators, which are no programs."""
     for node in own_nodes(source.tree):
-        if isinstance(node, ast.Yield | ast.YieldFrom | ast.Await):
+        if isinstance(node, ast.Yield | ast.YieldFrom):
             raise CompileError(
-                f"`{'await' if isinstance(node, ast.Await) else 'yield'}` cannot stand in a program",
+                "`yield` cannot stand in a program",
                 span=source.span(node),
                 help="collect the values in a list and return it; stream with `options(stream=...)`",
             )
     return source
-
-
-def _header(source: Source) -> Span:
-    tree = source.tree
-    end = tree.col_offset + len(f"async def {tree.name}")
-    return Span(source.file, tree.lineno, tree.col_offset, tree.lineno, end)
 
 
 def own_nodes(root: ast.AST) -> list[ast.AST]:

@@ -1,7 +1,13 @@
-"""Executes a program once: compiled on the loop, or eagerly on a host thread; both end the same way."""
+"""Executes a program once: compiled on the loop, or eagerly on a host thread; both end the same way.
+
+An `async def` program has an asyncio task as well (runtime/hosttask.py), in which its host code runs; eagerly, all of
+it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -11,6 +17,7 @@ from ..runtime.context import Context
 from ..runtime.generation import StreamEvent
 from ..runtime.host import Escaped
 from ..runtime.hostpool import host_pool
+from ..runtime.hosttask import HostTask, PrivateLoop
 from ..runtime.loop import loop, post
 from ..runtime.pending import Pending
 from ..runtime.routine import Routine, spawn
@@ -25,10 +32,18 @@ if TYPE_CHECKING:
     from .compiled import Compiled
 
 
-class Execution:
-    """One run in the making. `emit` takes its stream events, on any thread."""
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether a program is a coroutine function, under its decorators."""
+    return inspect.iscoroutinefunction(inspect.unwrap(function))
 
-    __slots__ = ("_arguments", "_compiled", "_function", "_timeout", "context", "state")
+
+class Execution:
+    """One run in the making. `emit` takes its stream events, on any thread.
+
+    home: the event loop on which an `async def` program awaits; without one, the run makes its own.
+    """
+
+    __slots__ = ("_arguments", "_body", "_compiled", "_function", "_loop", "_timeout", "context", "state", "task")
 
     def __init__(
         self,
@@ -37,6 +52,7 @@ class Execution:
         arguments: Arguments,
         options: Options,
         emit: Callable[[StreamEvent], None] | None = None,
+        home: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._function = function
         self._compiled = compiled
@@ -44,12 +60,24 @@ class Execution:
         self._timeout = options.timeout
         self.context = Context(options.open_backend(), options.sampling, emit)
         self.state = self.context.state = State(self.context.root())
+        self._body: Routine[Any] | None = None
+        self._loop: PrivateLoop | None = None
+        self.task: HostTask | None = None
+        if is_async(function):
+            self._loop = PrivateLoop() if home is None else None
+            self.task = HostTask(home or self._loop.asyncio, self._interrupt)  # type: ignore[union-attr]
 
     def start(self) -> Pending[Run]:
         """Begin; the run comes on the loop thread and carries its error, if it has one. On the loop thread."""
         outcome: Pending[Run] = Pending()
-        body = Routine(self._body())
-        self.context.on_cancel = body.cancel
+        ended = self._serve(outcome)
+        self.begin(outcome)
+        return ended
+
+    def begin(self, outcome: Pending[Run]) -> None:
+        """The same for an `async def` program whose task is served already. On the loop thread."""
+        body = self._body = Routine(self._run_body())
+        self.context.on_cancel = self._cancel_body
         timer = self._set_timer()
 
         def end(_: Pending[Any]) -> None:
@@ -63,7 +91,31 @@ class Execution:
 
         body.add_callback(end)
         body.start()
-        return outcome
+
+    def _serve(self, outcome: Pending[Run]) -> Pending[Run]:
+        """Have the calls of an `async def` program made; gives the run once its event loop is closed, if it is own."""
+        if self.task is None:
+            return outcome
+        private, run = self._loop, self.context.host_context
+        self.task.start(outcome, run, (lambda: None) if private is None else private.end)
+        if private is None:
+            return outcome
+        ended: Pending[Run] = Pending()
+        private.ended.add_callback(lambda _: outcome.then(lambda run: run, ended))
+        return ended
+
+    def _cancel_body(self, error: BaseException) -> None:
+        assert self._body is not None
+        self._body.cancel(error)
+        if self.task is not None:
+            self.task.drop()
+
+    def _interrupt(self, error: BaseException) -> None:
+        """The asyncio task was cancelled: raised in the program where it waits, or the end of an ended one."""
+        if self._body is None or self._body.done:
+            self.context.cancel()
+        else:
+            self._body.cancel(error)
 
     def _set_timer(self) -> Any:
         if self._timeout is None:
@@ -71,13 +123,16 @@ class Execution:
         error = Cancelled(f"the run took longer than its timeout of {self._timeout:g} s")
         return loop().later(self._timeout, self.context.cancel, error)
 
-    def _body(self) -> Any:
+    def _run_body(self) -> Any:
         if self._compiled is not None:
-            return self._compiled.interpreter.run(self.context, self._arguments.with_state(self.state))
+            values = self._arguments.with_state(self.state)
+            return self._compiled.interpreter.run(self.context, values, self.task)
+        if self.task is not None:
+            return _awaited(self.task.run(self._arguments.call, self._function, self.state))
         return _awaited(host_pool().submit(self._call))
 
     def _call(self) -> Any:
-        return self.context.host_context.run(self._arguments.call, self._function, self.state)
+        return self.context.run_host(self._arguments.call, self._function, self.state)
 
     async def _conclude(self, value: Any, error: BaseException | None) -> Run:
         if isinstance(error, Escaped):
@@ -90,6 +145,7 @@ class Execution:
 
     def run_here(self) -> Run:
         """Run the body eagerly on this very thread, and wait for what it leaves unfinished."""
+        assert self.task is None
         value, error = None, None
         try:
             value = self._call()

@@ -11,6 +11,7 @@ import inspect
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial, update_wrapper
 from os import PathLike
 from types import FunctionType
@@ -19,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ..ir.errors import UsageError
 from ..ir.types import CELL
 from ..runtime.generation import StreamEvent
+from ..runtime.hosttask import PrivateLoop
 from ..runtime.loop import loop
 from ..runtime.pending import Pending
 from .arguments import Arguments, Signature
 from .batch import OnError, Progress, run_rows
-from .execution import Execution
+from .execution import Execution, is_async
 from .mailbox import Mailbox
 from .options import RUN_OPTIONS, Options
 from .run import Run
@@ -39,8 +41,9 @@ Row = Mapping[str, Any]
 class Program:
     """A program: a Python function whose first parameter is the state. `fn` is the function, `name` its name.
 
-    Given to another program's state, `program(s, ...)` runs as a part of that; without a state, calling is `run`.
-    Defined in the body of a class, it is a method, and `instance.program` is the program bound to the instance.
+    Given to another program's state, `program(s, ...)` runs as a part of that; without a state, calling is `run`
+    (`arun` for an `async def`). Defined in the body of a class, it is a method, and `instance.program` is the program
+    bound to the instance.
     """
 
     __ramify__ = "program"
@@ -93,7 +96,7 @@ class Program:
         """Run and wait; what the program raised stays in the run."""
         mailbox = Mailbox()
         execution = self.execution(arguments, options, _stream_to(mailbox, options))
-        if options.eager and options.stream is None and options.timeout is None:
+        if options.eager and options.stream is None and options.timeout is None and execution.task is None:
             return execution.run_here()
         outcome: Pending[Run] = Pending()
         loop().soon(lambda: execution.start().then(lambda run: run, outcome))
@@ -101,26 +104,25 @@ class Program:
         return outcome.result()
 
     async def arun(self, *args: Any, **kwargs: Any) -> Run:
-        """`run` for programs that live in asyncio: waits without blocking the caller's event loop."""
+        """`run` for programs that live in asyncio: waits without blocking the caller's event loop.
+
+        What an `async def` program awaits is awaited on that loop, in the caller's own task.
+        """
         arguments, options = self._split(args, kwargs)
         here = asyncio.get_running_loop()
-        future: asyncio.Future[Run] = here.create_future()
-        emit = None if options.stream is None else _Relay(here, options.stream, future)
-        execution = self.execution(arguments, options, emit)
-
-        def arrive(run: Run) -> None:
-            if not future.done():
-                future.set_result(run)
-
-        def start() -> None:
-            execution.start().add_callback(lambda done: _tell(here, arrive, done.result()))
-
-        loop().soon(start)
+        relay = None if options.stream is None else _Relay(here, options.stream)
+        execution = self.execution(arguments, options, relay, here)
+        if relay is not None:
+            relay.cancel = execution.cancel
         try:
-            return _checked(await future)
+            run = await (_follow(execution, here) if execution.task is None else _serve(execution))
         except BaseException:
             execution.cancel()
             raise
+        finally:
+            if relay is not None:
+                relay.close()
+        return _checked(run)
 
     def run_batch(
         self,
@@ -153,15 +155,17 @@ class Program:
         emit = _stream_to(mailbox, options)
         compiled = None if options.eager else self.compile()
         options = options.updated({"backend": options.open_backend()})
-        executions = [partial(Execution, self.fn, compiled, each, options, emit) for each in bound]
-        return run_rows(
-            executions,
-            mailbox,
-            max_in_flight=max_in_flight,
-            progress=progress,
-            on_result=on_result,
-            on_error=on_error,
-        )
+        # The rows of an `async def` program share a loop; eagerly each has its own, for it blocks where it reads.
+        with PrivateLoop() if compiled is not None and is_async(self.fn) else nullcontext() as home:
+            executions = [partial(Execution, self.fn, compiled, each, options, emit, home) for each in bound]
+            return run_rows(
+                executions,
+                mailbox,
+                max_in_flight=max_in_flight,
+                progress=progress,
+                on_result=on_result,
+                on_error=on_error,
+            )
 
     def compile(self) -> Compiled:
         """The program's compiled form; made again when a name that it uses has been rebound since.
@@ -174,7 +178,7 @@ class Program:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.signature.is_given_state(args, kwargs, State):
             return self.fn(*self._receiver, *args, **kwargs)
-        return self.run(*args, **kwargs)
+        return (self.arun if is_async(self.fn) else self.run)(*args, **kwargs)
 
     @property
     def binds(self) -> Literal["nothing", "instance", "class"]:
@@ -230,11 +234,15 @@ class Program:
         return self.signature.bind((), row, number)
 
     def execution(
-        self, arguments: Arguments, options: Options, emit: Callable[[StreamEvent], None] | None
+        self,
+        arguments: Arguments,
+        options: Options,
+        emit: Callable[[StreamEvent], None] | None,
+        home: asyncio.AbstractEventLoop | None = None,
     ) -> Execution:
-        """One run in the making; `emit` takes its stream events, on any thread."""
+        """One run in the making; `emit` takes its stream events, on any thread. home: see Execution."""
         compiled = None if options.eager else self.compile()
-        return Execution(self.fn, compiled, arguments, options, emit)
+        return Execution(self.fn, compiled, arguments, options, emit, home)
 
 
 _MOST_CLASSES = 64
@@ -335,23 +343,51 @@ def _restored(home: str, name: str, options: Options | None, receiver: tuple[Any
 class _Relay:
     """Calls the user's stream function on the user's event loop; what it raises ends the run."""
 
-    def __init__(
-        self, home: asyncio.AbstractEventLoop, stream: Callable[[StreamEvent], None], future: asyncio.Future[Run]
-    ) -> None:
+    def __init__(self, home: asyncio.AbstractEventLoop, stream: Callable[[StreamEvent], None]) -> None:
+        self.cancel: Callable[[], None] = lambda: None
         self._home = home
         self._stream = stream
-        self._future = future
+        self._error: Exception | None = None
+        self._is_closed = False
 
     def __call__(self, event: StreamEvent) -> None:
         _tell(self._home, self._deliver, event)
 
     def _deliver(self, event: StreamEvent) -> None:
-        if self._future.done():
+        if self._is_closed or self._error is not None:
             return
         try:
             self._stream(event)
         except Exception as error:
-            self._future.set_exception(error)
+            self._error = error
+            self.cancel()
+
+    def close(self) -> None:
+        """No more events are delivered. Raises what the function raised."""
+        self._is_closed = True
+        if self._error is not None:
+            raise self._error
+
+
+async def _follow(execution: Execution, here: asyncio.AbstractEventLoop) -> Run:
+    """Start a run, and wait for its end."""
+    future: asyncio.Future[Run] = here.create_future()
+
+    def arrive(run: Run) -> None:
+        if not future.done():
+            future.set_result(run)
+
+    loop().soon(lambda: execution.start().add_callback(lambda done: _tell(here, arrive, done.result())))
+    return await future
+
+
+async def _serve(execution: Execution) -> Run:
+    """Start a run of an `async def` program, and make the calls that it asks for, until its end."""
+    assert execution.task is not None
+    outcome: Pending[Run] = Pending()
+    loop().soon(execution.begin, outcome)
+    await execution.task.serve(outcome)
+    return outcome.result()
 
 
 def _tell(home: asyncio.AbstractEventLoop, callback: Callable[[Any], None], value: Any) -> None:

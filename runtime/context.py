@@ -6,6 +6,7 @@ happens on the loop thread.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 import time
@@ -29,6 +30,7 @@ from .trail import mark
 
 _RELEASE_SECONDS = 5.0
 _branch_numbers = threading.Lock()
+_entering = threading.Lock()
 running: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ramify_running", default=None)
 """The run whose host code this is; None outside of programs."""
 
@@ -71,9 +73,9 @@ class Context:
     """
 
     __slots__ = (
-        "_branches", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
-        "host_context", "in_flight", "marked", "on_cancel", "reads", "state", "stream", "streams", "tool_calls",
-        "unread", "usage",
+        "_branches", "_is_entered", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled",
+        "defaults", "host_context", "in_flight", "marked", "on_cancel", "reads", "state", "stream", "streams",
+        "tool_calls", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +100,7 @@ class Context:
         self.marked: BaseException | None = None
         self.on_cancel: Callable[[BaseException], None] | None = None
         self.host_context = contextvars.copy_context()
+        self._is_entered = False
         self.host_context.run(running.set, self)
         self._branches: dict[tuple[int, ...], int] | None = None
         self._told: list[BaseException] | None = None
@@ -150,6 +153,18 @@ class Context:
         if self.cancelled is not None:
             raise self.cancelled
         self.tool_calls.append((len(self.calls), call))
+
+    def run_host(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call host code with the context variables of whoever started the run, and what the run has set of them."""
+        with _entering:
+            is_free, self._is_entered = not self._is_entered, True
+        # What was abandoned may be in there still.
+        context = self.host_context if is_free else self.host_context.copy()
+        try:
+            return context.run(function, *args)
+        finally:
+            if is_free:
+                self._is_entered = False
 
     def emit(self, event: StreamEvent) -> None:
         """Hand an event to the stream."""
@@ -206,7 +221,7 @@ class Context:
         That is the one an eager run would have met first: of a value that was read, then the body's own, then that of
         a generation nobody has read, in program order. Outstanding requests are awaited, or cancelled on an error.
         """
-        if self.cancelled is None:
+        if self.cancelled is None and not isinstance(error, asyncio.CancelledError):
             error = await self._read_error() or error
         if error is None:
             error = await self._call_error()

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..ir.core import Op
 from .context import Context
-from .host import Unbound
+from .host import Escaped, Unbound
+from .hosttask import HostTask
 from .linker import BREAK, RETURN, YIELD, Frame, LinkedFunction, Linker, Outcome, Step, execute, waiting
 from .methods import runs
 from .pending import Pending, gather
@@ -142,14 +143,21 @@ def flow_while(linker: Linker, op: Op) -> Step:
     return step
 
 
-async def invoke(function: LinkedFunction, context: Context, arguments: list[Any], depth: int) -> Any:
+async def invoke(
+    function: LinkedFunction, context: Context, arguments: list[Any], depth: int, task: HostTask | None
+) -> Any:
     """Run a function on one value for each parameter; its own value may still be on its way."""
     if depth > _MAX_DEPTH:
         raise RecursionError(f"programs call one another more than {_MAX_DEPTH} levels deep")
     values = function.template.copy()
-    frame = Frame(function, context, values, depth)
+    frame = Frame(function, context, values, depth, task)
     _assign(frame, function.body.args, arguments)
-    _, (result,) = await execute(function.body, frame)
+    try:
+        _, (result,) = await execute(function.body, frame)
+    except Escaped as error:
+        if not function.is_async:
+            raise
+        raise RuntimeError("coroutine raised StopIteration") from error.error
     return result
 
 
@@ -169,7 +177,7 @@ def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -
             frame.values[result] = await _call_as_python(frame, method, values[:num_positional], named)
             return
         arguments = function.bind(values[:num_positional], named)
-        frame.values[result] = await Call(invoke(function, frame.context, arguments, frame.depth + 1))
+        frame.values[result] = await Call(invoke(function, frame.context, arguments, frame.depth + 1, frame.task))
 
     return step
 

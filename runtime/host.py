@@ -8,7 +8,7 @@ behaves as it does in the function it was taken from.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
@@ -57,6 +57,7 @@ class HostOp:
         "_owner",
         "_quick_names",
         "_variants",
+        "awaits",
         "is_text",
     )
 
@@ -71,13 +72,14 @@ class HostOp:
         shadowed = {*owner.__globals__, *owner.__code__.co_freevars, *self._captures}
         names = outside_names(op, self._code.body, shadowed)
         self._outside = None if names is None else [n for n in names if n not in self._captures]
+        self.awaits = self._code.awaits
         self._harmless = (Reading, Branches) if only_moves(self._code.body) else (Prompt,)
         self.is_text = self._code.is_expression and _is_text(self._code.expression)
         self._variant(_NONE)
 
     def is_quick(self, values: Sequence[Any]) -> bool:
         """Whether the op, on these operands, can run on the loop thread. Prompts must have arrived."""
-        if self._outside is None or self._captures:
+        if self._outside is None or self._captures or self.awaits:
             return False
         if not are_plain(values, self._harmless):
             return False
@@ -97,13 +99,9 @@ class HostOp:
 
         What the code raises goes through as it is, save StopIteration, which comes as Escaped.
         """
-        inputs = values[: len(self._inputs)]
-        missing = [name for name, value in zip(self._inputs, inputs, strict=True) if type(value) is Unbound]
-        result, function = self._variant(frozenset(missing) if missing else _NONE)
-        if self._captures:
-            function = self._enclosed(function.__code__, dict(zip(self._captures, values[len(inputs) :], strict=True)))
+        result, function, arguments = self._prepare(values)
         try:
-            return self._give(result, function, inputs)
+            return self._give(result, function(*arguments), arguments)
         except StopIteration as error:
             raise Escaped(error) from None
         except NameError as error:
@@ -111,6 +109,27 @@ class HostOp:
             if local is None:
                 raise
             raise local from None
+
+    async def awaited(self, values: Sequence[Any]) -> Any:
+        """The same for code that awaits."""
+        result, function, arguments = self._prepare(values)
+        try:
+            return self._give(result, await function(*arguments), arguments)
+        except NameError as error:
+            local = self._as_local(error, function.__code__)
+            if local is None:
+                raise
+            raise local from None
+
+    def _prepare(self, values: Sequence[Any]) -> tuple[Result, FunctionType, list[Any]]:
+        """The function to call for these operands, what it gives, and its arguments."""
+        inputs = list(values[: len(self._inputs)])
+        missing = [name for name, value in zip(self._inputs, inputs, strict=True) if type(value) is Unbound]
+        result, function = self._variant(frozenset(missing) if missing else _NONE)
+        if self._captures:
+            boxes = dict(zip(self._captures, values[len(inputs) :], strict=True))
+            function = self._enclosed(function.__code__, boxes)
+        return result, function, [*inputs, {}] if result == "signals" else inputs
 
     def _as_local(self, error: NameError, code: CodeType) -> NameError | None:
         """What the program's own function would raise: boxes are free variables here, but its own there."""
@@ -124,16 +143,16 @@ class HostOp:
                 return local.with_traceback(error.__traceback__)
         return None
 
-    def _give(self, result: Result, function: Callable[..., Any], inputs: Sequence[Any]) -> Any:
+    def _give(self, result: Result, returned: Any, arguments: Sequence[Any]) -> Any:
+        """The op's results, from what the function returned and, with signals, left in its last argument."""
         if result == "value":
-            return function(*inputs)
+            return returned
         if result == "tuple":
-            return list(function(*inputs))
+            return list(returned)
         if result == "locals":
-            return self._outputs_of(function(*inputs))
-        out: dict[str, Any] = {}
-        signal, value = function(*inputs, out)
-        return [*self._outputs_of(out), signal, value]
+            return self._outputs_of(returned)
+        signal, value = returned
+        return [*self._outputs_of(arguments[-1]), signal, value]
 
     def _outputs_of(self, local_values: dict[str, Any]) -> list[Any]:
         return [local_values[name] if name in local_values else Unbound(name) for name in self._outputs]

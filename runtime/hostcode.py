@@ -2,6 +2,7 @@
 
 The function's parameters are the op's inputs; captured boxes and the variables of enclosing functions are CPython
 cells. It returns an expression's value, a tuple of outputs, or its `locals()` where an output may be unassigned.
+Code that awaits becomes a coroutine function.
 With signals, a `return`, `break` or `continue` that leaves the block becomes `return (signal, value)`, and the locals
 go into a dict that the caller passes, so that `finally` and `with` clauses have run by then.
 """
@@ -16,7 +17,7 @@ import linecache
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType
-from typing import Literal
+from typing import Any, Literal
 
 from ..ir.core import Op
 from ..ir.span import Span
@@ -35,6 +36,7 @@ class HostCode:
     op: Op
     body: list[ast.stmt]
     span: Span
+    awaits: bool
 
     @property
     def is_expression(self) -> bool:
@@ -73,7 +75,18 @@ def parse(op: Op) -> HostCode:
         first_line = 2 if indented else 1
     _place(body, code, first_line, span)
     captures = frozenset(op.attrs.get("captures") or ())
-    return HostCode(op, [_Unannotated(captures).visit(statement) for statement in body] if captures else body, span)
+    if captures:
+        body = [_Unannotated(captures).visit(statement) for statement in body]
+    return HostCode(op, body, span, any(map(_awaits, body)))
+
+
+def _awaits(node: ast.AST) -> bool:
+    """Whether the code awaits something itself, outside of the functions it defines."""
+    if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith) or getattr(node, "is_async", False):
+        return True
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+        return False
+    return any(map(_awaits, ast.iter_child_nodes(node)))
 
 
 class _Unannotated(ast.NodeTransformer):
@@ -125,7 +138,7 @@ def compile_host(host: HostCode, owner: FunctionType, unbound: frozenset[str], r
     inputs: Sequence[str] = op.attrs["inputs"]
     captures: Sequence[str] = op.attrs.get("captures") or ()
     parameters = [*inputs, _OUT] if result == "signals" else list(inputs)
-    inner = _function("host", parameters, [])
+    inner = _function("host", parameters, [], is_async=host.awaits)
     inner.body = _prologue(captures, [name for name in inputs if name in unbound]) + _ending(host, result)
     outer = _function("maker", list(dict.fromkeys([*captures, *owner.__code__.co_freevars, _LOCALS])), [inner])
     module = ast.Module([outer], [])
@@ -200,7 +213,10 @@ class _Leaving(ast.NodeTransformer):
     def visit_While(self, node: ast.While) -> ast.stmt:
         return self._loop(node)
 
-    def _loop(self, node: ast.For | ast.While) -> ast.stmt:
+    def visit_AsyncFor(self, node: ast.AsyncFor) -> ast.stmt:
+        return self._loop(node)
+
+    def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> ast.stmt:
         self._loops += 1
         node.body = [self.visit(statement) for statement in node.body]
         self._loops -= 1
@@ -220,9 +236,9 @@ class _Leaving(ast.NodeTransformer):
         return node
 
 
-def _function(name: str, parameters: Sequence[str], body: list[ast.stmt]) -> ast.FunctionDef:
+def _function(name: str, parameters: Sequence[str], body: list[ast.stmt], *, is_async: bool = False) -> Any:
     arguments = ast.arguments([], [ast.arg(parameter) for parameter in parameters], None, [], [], None, [])
-    return ast.FunctionDef(name, arguments, body, [])
+    return (ast.AsyncFunctionDef if is_async else ast.FunctionDef)(name, arguments, body, [])
 
 
 def _locate(module: ast.Module, span: Span) -> None:

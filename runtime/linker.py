@@ -16,6 +16,7 @@ from ..ir.core import Function, Op, Region, Value
 from ..ir.span import Span
 from .context import Context
 from .host import Escaped, Unbound
+from .hosttask import HostTask
 from .pending import Pending
 from .trail import add_frame, mark
 
@@ -29,15 +30,21 @@ _ENDS = {f"flow.{kind}": kind for kind in (YIELD, BREAK, CONTINUE, RETURN, CONDI
 
 
 class Frame:
-    """One call of a function: its values by slot. turns counts loop turns since the others last had theirs."""
+    """One call of a function: its values by slot. turns counts loop turns since the others last had theirs.
 
-    __slots__ = ("context", "depth", "function", "turns", "values")
+    task: where host code runs, in an `async def` program and in all that it calls; None for the host pool.
+    """
 
-    def __init__(self, function: LinkedFunction, context: Context, values: list[Any], depth: int) -> None:
+    __slots__ = ("context", "depth", "function", "task", "turns", "values")
+
+    def __init__(
+        self, function: LinkedFunction, context: Context, values: list[Any], depth: int, task: HostTask | None
+    ) -> None:
         self.function = function
         self.context = context
         self.values = values
         self.depth = depth
+        self.task = task
         self.turns = 0
 
 
@@ -54,12 +61,13 @@ class LinkedRegion:
 class LinkedFunction:
     """A function's body, and the values that its slots hold at the start."""
 
-    __slots__ = ("_simple", "body", "name", "python", "python_name", "signature", "template")
+    __slots__ = ("_simple", "body", "is_async", "name", "python", "python_name", "signature", "template")
 
     def __init__(self, name: str, python: FunctionType, body: LinkedRegion, template: list[Any]) -> None:
         self.name = name
         self.python = python
         self.python_name = python.__name__
+        self.is_async = inspect.iscoroutinefunction(python)
         self.body = body
         self.template = template
         self.signature = inspect.signature(python)

@@ -15,7 +15,7 @@ def runs(receiver: object, name: str, function: FunctionType) -> bool:
         return False
     found = next((each.__dict__[name] for each in kind.__mro__ if name in each.__dict__), _MISSING)
     if getattr(found, "__ramify__", None) == "program":
-        return found.fn is function and found.binds == "instance"  # type: ignore[attr-defined, no-any-return]
+        return found.fn is function and found.binds == "instance"  # type: ignore[attr-defined]
     return found is function
 
 

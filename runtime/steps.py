@@ -22,13 +22,19 @@ from .hostpool import host_pool
 from .linker import Frame, Linker, Outcome, Step, Waiting, waiting
 from .pending import Pending, PendingText, Settled, gather
 from .prompt import Prompt
+from .reading import Reading
 
 Maker = Callable[[Linker, Op], Step]
 
 
 def in_pool(frame: Frame, function: Callable[..., Any], *args: Any) -> Pending[Any]:
-    """Call host code on a host thread, with the context variables of whoever started the run."""
-    run = frame.context.host_context.copy().run
+    """Call host code where it may block: on a host thread, with the context variables of whoever started the run.
+
+    That of an `async def` program, and of what it calls, belongs to the task of the run instead.
+    """
+    if frame.task is not None:
+        return frame.task.call(function, *args)
+    run = frame.context.run_host
 
     def call() -> Any:
         try:
@@ -349,7 +355,13 @@ def py_host(linker: Linker, op: Op) -> Step:
 
     async def in_host_thread(frame: Frame, values: list[Any]) -> None:
         frame.context.check_reads()
-        store(frame, await in_pool(frame, host, values))
+        if frame.task is None:
+            store(frame, await in_pool(frame, host, values))
+            return
+        for value in values:
+            if isinstance(value, Reading) and (blocker := value.prompt.arrived()) is not None:
+                await Settled(blocker)  # reads on the caller's event loop must not block it
+        store(frame, await (frame.task.run(host.awaited, values) if host.awaits else frame.task.call(host, values)))
 
     async def wait_and_run(frame: Frame) -> Outcome | None:
         for slot in operands:
@@ -414,7 +426,10 @@ def py_call(linker: Linker, op: Op, python: Mapping[str, FunctionType]) -> Step:
         arguments = [frame.values[slot] for slot in operands]
         args, kwargs = _spread(parameters, arguments)
         frame.context.check_reads()
-        frame.values[result] = await in_pool(frame, lambda: function(*args, **kwargs))
+        if frame.task is not None and inspect.iscoroutinefunction(inspect.unwrap(function)):
+            frame.values[result] = await frame.task.run(lambda: function(*args, **kwargs))
+        else:
+            frame.values[result] = await in_pool(frame, lambda: function(*args, **kwargs))
 
     return waiting(operands, call)
 

@@ -110,7 +110,22 @@ def eager_whole(s):
     s += "text"
 
 
-GOLDEN = (appends, branches, loops, forks, helpers, closures, scopes, loop_else, matches, eager_statement, eager_whole)
+async def coroutine(s, fetch):
+    s += await fetch("a") + rf.gen("x")
+    word = await fetch(s["x"])
+    words = [await fetch(each) for each in s.text()]
+    await ask_later(s.copy(), word)
+    return words
+
+
+async def ask_later(s, question):
+    s += question
+
+
+GOLDEN = (
+    appends, branches, loops, forks, helpers, closures, scopes, loop_else, matches, coroutine, eager_statement,
+    eager_whole,
+)  # fmt: skip
 
 
 def programs_decorator(function):
@@ -138,7 +153,3 @@ def generator(s):
     for größe in (1, 2):
         x = ("größe", (yield größe))
     return x
-
-
-async def coroutine(s):
-    s += "x"

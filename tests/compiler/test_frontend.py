@@ -44,14 +44,6 @@ def test_generator_is_refused_with_the_caret_under_non_ascii_text() -> None:
     ]
 
 
-def test_coroutine_is_refused() -> None:
-    assert refusal(programs.coroutine).splitlines()[1:4] == [  # type: ignore[arg-type]
-        "    async def coroutine(s):",
-        "    ^^^^^^^^^^^^^^^^^^^",
-        "error: `async def` cannot be a program",
-    ]
-
-
 def test_a_program_needs_a_state() -> None:
     assert "program no_parameters has no parameters" in refusal(programs.no_parameters)
 

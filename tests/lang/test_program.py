@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import decimal
 import io
 import signal
 import subprocess
@@ -303,15 +304,20 @@ def test_a_program_called_with_a_state_is_a_part_of_it(backend: ScriptedBackend,
 
 
 @BOTH
-def test_context_variables_reach_host_code(backend: ScriptedBackend, eager: bool) -> None:
+def test_context_variables(backend: ScriptedBackend, eager: bool) -> None:
     @rf.program
     def who(s):  # type: ignore[no-untyped-def]
         s += "x" + rf.gen("x")
-        return USER.get()
+        first = USER.get()
+        decimal.setcontext(decimal.Context(prec=3))
+        USER.set("eve")
+        s += "y" + rf.gen("y")
+        return first, USER.get(), str(decimal.Decimal(2) / 3)
 
     token = USER.set("ada")
     try:
-        assert who.run(backend=backend, eager=eager).value == "ada"
+        assert who.run(backend=backend, eager=eager).value == ("ada", "eve", "0.667")
+        assert USER.get() == "ada" and decimal.getcontext().prec == 28
     finally:
         USER.reset(token)
 
