@@ -105,7 +105,8 @@ class RuntimeEndpoint:
         self.chat = _chat(chat_template, loaded, self.model_info)
         self._tokens = PromptTokens(loaded) if loaded is not None and token_ids else None
         self.features = SAMPLING | {"select", "score", "regex", "json_schema"}
-        if not self._server_info.enable_deterministic_inference:  # the server would take a seed and ignore it
+        self.reasons = {"seed": "the server would ignore it; start it with --enable-deterministic-inference"}
+        if not self._server_info.enable_deterministic_inference:
             self.features -= {"seed"}
         self._remote = Remote(self.name, partial(self._connect, max_connections), max_connections, retry)
 

@@ -6,11 +6,18 @@ parameters. A sampling parameter without a field here is not among the backend's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from ..runtime.constraint import Constraint
 from ..runtime.request import SamplingParams
+
+Fields = Mapping[str, Any]
+Constraining = Callable[[str], Fields]
 
 _PENALTIES = {"frequency_penalty": "frequency_penalty", "presence_penalty": "presence_penalty"}
 _BASIC = {"temperature": "temperature", "top_p": "top_p", "stop": "stop", "seed": "seed", **_PENALTIES}
@@ -51,20 +58,32 @@ class Flavour:
 
     fields: the request's field for each sampling parameter that it takes. unsaid: the values that are left out, because
     the server does the same by itself. max_tokens: the field that bounds a chat answer. continues: the fields that make
-    it continue a last assistant message, or None if it cannot. max_stops: how many stop strings it takes.
+    it continue a last assistant message, or None if it cannot. max_stops: how many stop strings it takes. chat, text:
+    the fields that make an answer match a constraint, by the gen's argument that asks for it, for each kind of model.
+    choice: the fields that make an answer one of some texts, or None. echoes_logprobs: whether it tells the
+    log-probabilities of a text model's prompt. tokens_as_ids: the fields that make it name tokens by their ids.
     """
 
     name: str
     fields: Mapping[str, str]
     unsaid: Mapping[str, Any] = field(default_factory=lambda: _UNSAID)
     max_tokens: str = "max_tokens"
-    continues: Mapping[str, Any] | None = None
+    continues: Fields | None = None
     max_stops: int | None = None
+    chat: Mapping[str, Constraining] = field(default_factory=lambda: {"json_schema": _response_format})
+    text: Mapping[str, Constraining] = field(default_factory=dict)
+    choice: Callable[[Sequence[str]], Fields] | None = None
+    echoes_logprobs: bool = False
+    tokens_as_ids: Fields = field(default_factory=dict)
 
-    @property
-    def features(self) -> frozenset[str]:
+    def features(self, *, is_chat: bool) -> frozenset[str]:
         """The features of runtime/features.py that its fields make."""
-        return frozenset(_FEATURES.get(name, name) for name in self.fields if name not in _NO_FEATURE)
+        sampling = (_FEATURES.get(name, name) for name in self.fields if name not in _NO_FEATURE)
+        return frozenset((*sampling, "logprobs", *(self.chat if is_chat else self.text)))
+
+    def constraint(self, constraint: Constraint, *, is_chat: bool) -> Fields:
+        """The fields of a request that make its answer match."""
+        return (self.chat if is_chat else self.text)[constraint.label](constraint.source)
 
     def sampling(self, params: SamplingParams) -> dict[str, Any]:
         """The fields of a request that say how to sample."""
@@ -83,6 +102,36 @@ def _same(value: Any) -> Any:
 # 0 is "off" for us and 1 token for some of them; -1 is "off" for all.
 _PLAIN = {"top_k": lambda value: value or -1}
 
+
+def _response_format(schema: str) -> Fields:
+    """OpenAI's way. `strict` asks for the guarantee; a schema for which a server cannot give it is an error there."""
+    described = {"name": "answer", "schema": msgspec.json.decode(schema), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": described}}
+
+
+def _structured(name: str) -> Constraining:
+    """vLLM's way, for a regular expression or a grammar."""
+    return lambda source: {"structured_outputs": {name: source}}
+
+
+def _literal(text: str) -> str:
+    """A regular expression that matches this text alone, in every dialect."""
+    return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", text)
+
+
+def _gbnf_choice(texts: Sequence[str]) -> Fields:
+    """llama.cpp's way: a grammar of quoted texts, whose escapes are those of JSON."""
+    return {"grammar": "root ::= " + " | ".join(msgspec.json.encode(text).decode() for text in texts)}
+
+
+_JSON_ONLY: dict[str, Constraining] = {"json_schema": _response_format}
+_VLLM: dict[str, Constraining] = {
+    "regex": _structured("regex"),
+    "json_schema": lambda schema: {"structured_outputs": {"json": msgspec.json.decode(schema)}},
+    "grammar": _structured("grammar"),
+}
+_SGLANG: dict[str, Constraining] = {"regex": lambda regex: {"regex": regex}}
+
 FLAVOURS = {
     flavour.name: flavour
     for flavour in (
@@ -94,8 +143,30 @@ FLAVOURS = {
             max_stops=4,
         ),
         Flavour("compatible", _BASIC),
-        Flavour("vllm", _OPEN, continues={"continue_final_message": True, "add_generation_prompt": False}),
-        Flavour("sglang", _OPEN, continues={"continue_final_message": True}),
-        Flavour("llama.cpp", _LLAMA_CPP, continues={}),
+        Flavour(
+            "vllm",
+            _OPEN,
+            continues={"continue_final_message": True, "add_generation_prompt": False},
+            chat=_VLLM,
+            text=_VLLM,
+            choice=lambda texts: {"structured_outputs": {"choice": list(texts)}},
+            echoes_logprobs=True,
+            tokens_as_ids={"return_tokens_as_token_ids": True},
+        ),
+        Flavour(
+            "sglang",
+            _OPEN,
+            continues={"continue_final_message": True},
+            chat={**_JSON_ONLY, **_SGLANG},
+            text={**_SGLANG, "json_schema": lambda schema: {"json_schema": schema}},
+            choice=lambda texts: {"regex": "|".join(f"({_literal(text)})" for text in texts)},
+        ),
+        Flavour(
+            "llama.cpp",
+            _LLAMA_CPP,
+            continues={},
+            text={"json_schema": lambda schema: {"json_schema": msgspec.json.decode(schema)}},
+            choice=_gbnf_choice,
+        ),
     )
 }

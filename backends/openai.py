@@ -7,7 +7,8 @@ refused before anything is sent (backends/flavours.py says which kind takes what
 from __future__ import annotations
 
 import os
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from ..runtime.chat import DEFAULT_CHAT, ChatFormat
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, SamplingParams
 from .chats import chat_format
+from .echo import echo_fields, echoed_scores
 from .flavours import FLAVOURS, Flavour
 from .messages import conversation
 from .remote import Call, Remote, Retry, Trouble, decode, limits, nothing, server_sent, timeouts
@@ -38,6 +40,11 @@ _RETRY = Retry()
 _SHOWN = ChatFormat.from_marks(
     {role: (f"{role.upper()}: ", "\n") for role in ("system", "user", "assistant", "tool", "developer")}
 )
+_NO_SCORES = (
+    "choosing and scoring need the prompt's log-probabilities, which text completions of some servers tell: "
+    "OpenAI(..., is_chat_model=False, flavour='vllm'), or echo_logprobs=True; or let the server choose under a "
+    "constraint: constrained_select=True"
+)
 _TEXT_MODELS = ("davinci-", "babbage-", "gpt-3.5-turbo-instruct")
 
 
@@ -49,7 +56,10 @@ class OpenAI:
     "sglang", "llama.cpp"), which decides what it takes; None is "openai" for OpenAI's own, else "compatible".
     chat_template: how messages are marked in the text of a model that is no chat model. continue_final_message: let the
     server continue an assistant message that the program began (where it can: vllm, sglang, llama.cpp).
-    max_connections: requests at a time. timeout: seconds for which the server may be silent. Raises UsageError.
+    constrained_select: choose by generating under a constraint (same servers), which follows the likelier tokens and
+    not the likelier whole. echo_logprobs: whether text completions tell the prompt's log-probabilities, which is what
+    scores and choices are made of; None is yes for vllm. max_connections: requests at a time. timeout: seconds for
+    which the server may be silent. Raises UsageError.
     """
 
     def __init__(
@@ -62,20 +72,27 @@ class OpenAI:
         flavour: str | None = None,
         chat_template: str | Path | Chat | None = None,
         continue_final_message: bool = False,
+        constrained_select: bool = False,
+        echo_logprobs: bool | None = None,
         max_connections: int = 64,
         timeout: float = 600.0,
         retry: Retry = _RETRY,
     ) -> None:
         self.name = f"openai:{model}"
+        self.reasons = {"select": _NO_SCORES, "score": _NO_SCORES}
         self.model = model
         self.is_chat_model = not model.startswith(_TEXT_MODELS) if is_chat_model is None else is_chat_model
         self._remote = Remote(
             self.name, partial(_connect, base_url, api_key, max_connections, timeout), max_connections, retry
         )
         self.flavour = _flavour(flavour, self._remote.client)
-        self.features = self.flavour.features | {"logprobs"}
         self.chat = self._chat(chat_template)
         self._continues = self._continuation(continue_final_message)
+        self._choice = self.flavour.choice if constrained_select else None
+        if constrained_select and self._choice is None:
+            raise self._unable("choose under a constraint", "constrained_select", lambda each: each.choice)
+        scores = not self.is_chat_model and (self.flavour.echoes_logprobs if echo_logprobs is None else echo_logprobs)
+        self.features = self.flavour.features(is_chat=self.is_chat_model) | _choosing(scores, constrained_select)
 
     def _chat(self, template: str | Path | Chat | None) -> Chat:
         if not self.is_chat_model:
@@ -91,12 +108,15 @@ class OpenAI:
         if not wanted:
             return None
         if self.flavour.continues is None:
-            able = ", ".join(repr(each.name) for each in FLAVOURS.values() if each.continues is not None)
-            raise UsageError(
-                f"a server of flavour {self.flavour.name!r} cannot continue an assistant message",
-                help=f"leave continue_final_message out; flavours that can: {able}",
-            )
+            raise self._unable("continue an assistant message", "continue_final_message", lambda each: each.continues)
         return dict(self.flavour.continues)
+
+    def _unable(self, what: str, option: str, ability: Callable[[Flavour], object]) -> UsageError:
+        able = ", ".join(repr(each.name) for each in FLAVOURS.values() if ability(each) is not None)
+        return UsageError(
+            f"a server of flavour {self.flavour.name!r} cannot {what}",
+            help=f"leave {option} out; flavours that can: {able}",
+        )
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Call:
         """See Backend. Raises Unsupported for a prompt or parameters that the server would not take as they are."""
@@ -106,6 +126,22 @@ class OpenAI:
         if sink.wants_deltas:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return self._remote.send(partial(self._ask, body), sink)
+
+    def select(self, prompt: Prompt, choices: Sequence[str], sink: Sink) -> Call:
+        """See Selector. The server generates greedily, and may generate nothing but one of the choices."""
+        assert self._choice is not None
+        most = max(len(choice.encode()) for choice in choices) + 1  # no token is shorter than a byte
+        body = self._prompt(prompt) | self._sampling(SamplingParams(max_tokens=most)) | dict(self._choice(choices))
+        return self._remote.send(partial(self._choose, body, choices), sink)
+
+    def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> Call:
+        """See Scorer. What is scored of a text are the tokens that differ from the prompt's own."""
+        if unconditional:
+            raise Unsupported(
+                "scoring without the prompt needs the model's tokenizer, which is not here",
+                help="use another choice method",
+            )
+        return self._remote.send(partial(self._score, str(prompt.text_value()), texts), sink)
 
     def close(self) -> None:
         """See Backend."""
@@ -139,19 +175,49 @@ class OpenAI:
             body["max_tokens"] = params.max_tokens
             if params.logprobs is not None:
                 body["logprobs"] = params.logprobs
+        if params.constraint is not None:
+            body |= dict(self.flavour.constraint(params.constraint, is_chat=self.is_chat_model))
         return body
 
     async def _ask(self, body: dict[str, Any], call: Call) -> Done:
         """Send one request and collect its answer. Raises Trouble."""
         collector = Collector()
+        if "stream" not in body:
+            collector.take(await self._answer(body))
+            return collector.done()
+        async with self._asked(body) as response:
+            async for data in server_sent(response.iter_bytes()):
+                text, logprobs = collector.take(decode(data, Answer, whole=False))
+                if text or logprobs:
+                    call.hand_on(Delta(text, (), logprobs))
+        return collector.done()
+
+    async def _choose(self, body: dict[str, Any], choices: Sequence[str], call: Call) -> Done:
+        done = await self._ask(body, call)
+        if done.text not in choices:
+            raise Trouble(f"the server answered {done.text!r}, which is none of the choices: it ignores the constraint")
+        return done
+
+    async def _score(self, prompt: str, texts: Sequence[str], call: Call) -> Done:
+        body = {**echo_fields(prompt, texts), **self.flavour.tokens_as_ids}
+        return echoed_scores(await self._answer(body), prompt, texts)
+
+    async def _answer(self, body: dict[str, Any]) -> Answer:
+        """The whole answer to a request. Raises Trouble."""
+        async with self._asked(body) as response:
+            is_json = "json" in response.headers.get("content-type", "")
+            return decode(await response.read(), Answer, whole=is_json)
+
+    @asynccontextmanager
+    async def _asked(self, body: dict[str, Any]) -> AsyncIterator[AsyncAPIResponse[Any]]:
+        """The response to a request, closed at the end. Raises Trouble for whatever the client raises."""
         try:
             async with self._request(body) as response:
-                await _collect(response, collector, call if "stream" in body else None)
+                yield response
         except openai.APIStatusError as error:
             raise _status_trouble(error) from error
         except (openai.APIConnectionError, httpx2.TransportError) as error:
             raise Trouble.of_connection(error) from error
-        return collector.done()
 
     def _request(self, body: dict[str, Any]) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
         rest = {name: value for name, value in body.items() if name not in ("messages", "prompt")}
@@ -162,16 +228,9 @@ class OpenAI:
         return text.create(model=self.model, prompt=body["prompt"], extra_body=rest)
 
 
-async def _collect(response: AsyncAPIResponse[Any], collector: Collector, call: Call | None) -> None:
-    """Read an answer; pieces of a stream go to `call` as they come."""
-    if call is None:
-        is_json = "json" in response.headers.get("content-type", "")
-        collector.take(decode(await response.read(), Answer, whole=is_json))
-        return
-    async for data in server_sent(response.iter_bytes()):
-        text, logprobs = collector.take(decode(data, Answer, whole=False))
-        if text or logprobs:
-            call.hand_on(Delta(text, (), logprobs))
+def _choosing(scores: bool, constrained: bool) -> set[str]:
+    """The features of choosing."""
+    return {"select", "score"} if scores else {"select"} if constrained else set()
 
 
 def _status_trouble(error: openai.APIStatusError) -> Trouble:

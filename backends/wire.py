@@ -97,6 +97,12 @@ class Usage(msgspec.Struct):
     completion_tokens: int | None = None
     prompt_tokens_details: CachedTokens | None = None
 
+    @property
+    def num_cached(self) -> int:
+        """How many tokens of the prompt came from the server's cache."""
+        details = self.prompt_tokens_details
+        return (details.cached_tokens if details is not None else None) or 0
+
 
 class Answer(msgspec.Struct):
     """A whole answer, or one piece of a stream; then the last pieces may hold no choice but the usage."""
@@ -146,7 +152,6 @@ class Collector:
         if self.finish not in _REASONS:
             raise Trouble(f"the server ended the answer because of {self.finish!r}")
         text = "".join(self.pieces)
-        details = self.usage.prompt_tokens_details
         return Done(
             text,
             (),
@@ -155,6 +160,6 @@ class Collector:
             matched=self.matched,
             logprobs=tuple(self.logprobs),
             prompt_tokens=self.usage.prompt_tokens or 0,
-            cached_tokens=(details.cached_tokens if details is not None else None) or 0,
+            cached_tokens=self.usage.num_cached,
             generated_tokens=self.usage.completion_tokens or 0,
         )

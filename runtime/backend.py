@@ -45,7 +45,8 @@ class Handle(Protocol):
 class Backend(Protocol):
     """A place where programs are executed. All methods are thread-safe and return at once.
 
-    One with the feature "score" is a Scorer, one with "select" and without "score" is a Selector.
+    One with the feature "score" is a Scorer, one with "select" and without "score" is a Selector. `reasons`, if it has
+    that, says for missing features why they are and what to do.
     """
 
     @property

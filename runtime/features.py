@@ -64,7 +64,8 @@ def require_feature(backend: Backend, feature: str, where: Where) -> None:
     raise Unsupported(
         f"the backend {backend.name!r} cannot take {FEATURES[feature]}",
         span=span_of(where),
-        help=f"leave it out, or run on a backend that has the feature {feature!r}",
+        help=getattr(backend, "reasons", {}).get(feature)
+        or f"leave it out, or run on a backend that has the feature {feature!r}",
     )
 
 

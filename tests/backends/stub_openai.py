@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import Any
 
 from ramify.backends.scripted import hash_reply, words
@@ -17,6 +18,8 @@ def openai_app(asked: Asked) -> Reply:
     if asked.path == "/v1/chat/completions":
         text = "".join(f"<{m['role']}>{_content(m)}" for m in body["messages"])
         return _reply(body, text, body.get("max_completion_tokens", body.get("max_tokens")), chat=True)
+    if asked.path == "/v1/completions" and body.get("echo"):
+        return _echo(body)
     if asked.path == "/v1/completions":
         return _reply(body, body["prompt"], body["max_tokens"], chat=False)
     return error_reply(404, f"no {asked.path}")
@@ -62,6 +65,25 @@ def _reply(body: dict[str, Any], prompt: str, max_tokens: int, *, chat: bool) ->
     if body.get("stream_options", {}).get("include_usage"):
         events.append({"choices": [], "usage": usage})
     return Reply(events=[json.dumps(event, ensure_ascii=False).encode() for event in events] + [b"[DONE]"])
+
+
+def word_score(text: str) -> float:
+    """The log-probability of the last word of a text."""
+    return -1.0 - zlib.crc32(text.encode()) / 2**32
+
+
+def _echo(body: dict[str, Any]) -> Reply:
+    """The prompts' own tokens: words, with a log-probability that depends on all before them."""
+    choices = []
+    for index, prompt in enumerate(body["prompt"]):
+        tokens = words(prompt)
+        values = [None, *(word_score("".join(tokens[: i + 1])) for i in range(1, len(tokens)))]
+        if body.get("return_tokens_as_token_ids"):
+            tokens = [f"token_id:{zlib.crc32(token.encode()) & 0xFFFF}" for token in tokens]
+        logprobs = {"tokens": tokens, "token_logprobs": values, "top_logprobs": None, "text_offset": []}
+        choices.append({"index": index, "text": prompt, "logprobs": logprobs, "finish_reason": "length"})
+    usage = {"prompt_tokens": sum(len(words(prompt)) for prompt in body["prompt"]), "completion_tokens": 0}
+    return json_reply({"choices": choices[::-1], "usage": usage})
 
 
 def _text(text: str, chat: bool, name: str) -> dict[str, Any]:

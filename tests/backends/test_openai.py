@@ -12,11 +12,12 @@ from ramify.backends import open_backend
 from ramify.backends.endpoint import RuntimeEndpoint
 from ramify.backends.openai import OpenAI
 from ramify.backends.remote import Retry
-from ramify.ir.errors import BackendError, Cancelled, ServerError, Unsupported, UsageError
+from ramify.backends.scripted import ScriptedBackend, words
+from ramify.ir.errors import BackendError, Cancelled, RequestError, ServerError, Unsupported, UsageError
 from ramify.runtime.generation import StreamEvent
 
 from .stub import RESET, STALL, Asked, Reply, StubServer, error_reply, json_reply
-from .stub_openai import expected, openai_app
+from .stub_openai import expected, openai_app, word_score
 
 EAGER = pytest.mark.parametrize("eager", [True, False])
 FAST = Retry(retries=4, first=0.0)
@@ -206,6 +207,156 @@ def test_open_backend_knows_it_by_name(server: StubServer, monkeypatch: pytest.M
     backend.close()
 
 
+# Constraints, scores and choices.
+
+
+@pytest.mark.parametrize(
+    ("flavour", "chat", "given", "fields"),
+    [
+        ("vllm", True, {"regex": "[a-z ]+"}, {"structured_outputs": {"regex": "[a-z ]+"}}),
+        ("vllm", False, {"grammar": 'start: "a"'}, {"structured_outputs": {"grammar": 'start: "a"'}}),
+        ("vllm", False, {"json_schema": {"type": "object"}}, {"structured_outputs": {"json": {"type": "object"}}}),
+        ("sglang", True, {"regex": "[a-z ]+"}, {"regex": "[a-z ]+"}),
+        ("sglang", False, {"json_schema": {"type": "object"}}, {"json_schema": '{"type":"object"}'}),
+        ("llama.cpp", False, {"json_schema": {"type": "object"}}, {"json_schema": {"type": "object"}}),
+        *(
+            (
+                flavour,
+                True,
+                {"json_schema": {"type": "object"}},
+                {
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+                    }
+                },
+            )
+            for flavour in ("openai", "compatible", "sglang", "llama.cpp")
+        ),
+    ],
+)
+def test_constraints_go_out_in_the_flavours_own_fields(
+    server: StubServer, connect: Any, flavour: str, chat: bool, given: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    (ask if chat else complete).run(backend=connect(flavour=flavour, is_chat_model=chat), **given)
+    assert server.requests[0].body.items() >= fields.items()
+
+
+@EAGER
+@pytest.mark.parametrize(
+    ("flavour", "chat", "given"),
+    [
+        ("openai", True, {"regex": "a"}),
+        ("compatible", False, {"json_schema": {"type": "object"}}),
+        ("sglang", True, {"grammar": 'start: "a"'}),
+        ("llama.cpp", True, {"regex": "a"}),
+    ],
+)
+def test_constraints_that_the_flavour_lacks_are_refused(
+    server: StubServer, connect: Any, flavour: str, chat: bool, given: dict[str, Any], eager: bool
+) -> None:
+    with pytest.raises(Unsupported, match=f"cannot take {next(iter(given))}"):
+        (ask if chat else complete).run(backend=connect(flavour=flavour, is_chat_model=chat), eager=eager, **given)
+    assert server.requests == []
+
+
+@rf.program
+def pick(s: rf.State, texts: list[str], method: Any = None, start: str = "The apple is") -> Any:
+    s += start
+    s += rf.score("scores", texts) + rf.select("c", texts, choices_method=method)
+    return s["c"], s["scores"]
+
+
+@EAGER
+@pytest.mark.parametrize("options", [{"flavour": "vllm"}, {"echo_logprobs": True}])
+@pytest.mark.parametrize("method", [None, "greedy_token_selection"])
+def test_text_completions_that_echo_their_prompt_score(
+    server: StubServer, connect: Any, options: dict[str, Any], method: Any, eager: bool
+) -> None:
+    texts = [" red", " green and round", "land", " green"]
+    backend = connect(is_chat_model=False, **options)
+    here = ScriptedBackend(score=lambda text, continuation: _of_words(text, continuation))
+    run = pick.run(texts, method, backend=backend, eager=eager)
+    # Words are the tokens of both, so "land" makes another last token of the prompt: it is judged in the other's place.
+    texts_here = [" red", " green and round", " green"]
+    expected = pick.run(texts_here, method, backend=here, eager=eager)
+    scores = dict(zip(texts, run["scores"], strict=True))
+    assert [scores[text] for text in texts_here] == pytest.approx(expected["scores"])
+    assert scores["land"] == pytest.approx(word_score("The apple island"))
+    info = run.get_meta_info("scores")
+    assert info["token_counts"] == [1, 3, 1, 1]
+    body = server.requests[0].body
+    assert body["prompt"] == ["The apple is", *("The apple is" + text for text in texts)]
+    assert body.items() >= {"echo": True, "max_tokens": 0, "logprobs": 1}.items()
+    assert ("return_tokens_as_token_ids" in body) is ("flavour" in options)
+    means = {text: scores[text] / count for text, count in zip(texts, info["token_counts"], strict=True)}
+    if method is None:
+        assert run["c"] == max(means, key=means.__getitem__)
+    assert run.usage.calls == 2
+
+
+def _of_words(text: str, continuation: str) -> list[float]:
+    found = []
+    for word in words(continuation):
+        text += word
+        found.append(word_score(text))
+    return found
+
+
+@EAGER
+def test_scores_that_cannot_be(server: StubServer, connect: Any, eager: bool) -> None:
+    backend = connect(is_chat_model=False, flavour="vllm")
+    with pytest.raises(Unsupported, match="needs the model's tokenizer") as caught:
+        pick.run(["a", "b"], "unconditional_likelihood_normalized", backend=backend, eager=eager)
+    assert caught.value.span is not None
+    with pytest.raises(Unsupported, match=r"cannot take score\(\)") as caught:
+        pick.run(["a", "b"], backend=connect(is_chat_model=False), eager=eager)
+    assert caught.value.help is not None and "echo_logprobs=True" in caught.value.help
+    with pytest.raises(RequestError, match="nothing stands before it"):
+        pick.run(["a", "b"], start="", backend=backend, eager=eager)
+    server.app = lambda asked: json_reply({"choices": [{"text": "the answer", "finish_reason": "length"}]})
+    with pytest.raises(ServerError, match="did not echo the prompts"):
+        pick.run(["a", "b"], backend=backend, eager=eager)
+    server.app = lambda asked: json_reply(
+        {"choices": [{"text": text, "index": i} for i, text in enumerate(asked.body["prompt"])]}
+    )
+    with pytest.raises(ServerError, match="without their log-probabilities"):
+        pick.run(["a", "b"], backend=backend, eager=eager)
+
+
+@rf.program
+def chat_pick(s: rf.State, texts: list[str]) -> Any:
+    s += rf.user("Which?")
+    s += rf.assistant(rf.select("c", texts))
+    return s["c"]
+
+
+@EAGER
+@pytest.mark.parametrize(
+    ("flavour", "fields"),
+    [
+        ("vllm", {"structured_outputs": {"choice": ["a.b (c)", 'say "x"', "née"]}}),
+        ("sglang", {"regex": r'(a\.b \(c\))|(say "x")|(née)'}),
+        ("llama.cpp", {"grammar": r'root ::= "a.b (c)" | "say \"x\"" | "née"'}),
+    ],
+)
+def test_servers_choose_under_a_constraint_when_told_so(
+    server: StubServer, connect: Any, flavour: str, fields: dict[str, Any], eager: bool
+) -> None:
+    answer = {"choices": [{"message": {"content": 'say "x"'}, "finish_reason": "stop"}]}
+    server.app = lambda asked: json_reply(answer)
+    texts = ["a.b (c)", 'say "x"', "née"]
+    backend = connect(flavour=flavour, constrained_select=True)
+    assert chat_pick.run(texts, backend=backend, eager=eager).value == 'say "x"'
+    body = server.requests[0].body
+    assert body.items() >= fields.items() and body["max_tokens"] == 8
+    server.app = openai_app
+    with pytest.raises(ServerError, match="which is none of the choices: it ignores the constraint"):
+        chat_pick.run(texts, backend=backend, eager=eager)
+    with pytest.raises(Unsupported, match=r"cannot take select\(\)"):
+        chat_pick.run(texts, backend=connect(flavour=flavour), eager=eager)
+
+
 # What is refused before anything is sent.
 
 
@@ -315,6 +466,8 @@ def test_options_that_cannot_work() -> None:
         OpenAI("m", api_key="k", flavour="x")
     with pytest.raises(UsageError, match="'openai' cannot continue an assistant message"):
         OpenAI("m", api_key="k", continue_final_message=True)
+    with pytest.raises(UsageError, match="'compatible' cannot choose under a constraint"):
+        OpenAI("m", base_url="http://x/v1", constrained_select=True)
     with pytest.raises(UsageError, match="own chat template"):
         OpenAI("m", api_key="k", chat_template="{{ messages }}")
     with pytest.raises(UsageError, match="there is no chat template 'no/such/file'"):
