@@ -27,12 +27,62 @@ class Workload:
     by_hand: rf.Program | None = None
 
 
-_NOUNS = (
-    "river bridge harbour garden window letter engine candle mountain kitchen library station painter teacher sailor "
-    "farmer doctor singer market forest island castle tunnel valley meadow mirror blanket hammer basket ladder "
-    "bottle carpet drawer feather glacier helmet insect jacket kettle lantern"
-).split()
-_VERBS = "carries finds repairs paints follows watches opens borrows returns measures describes remembers".split()
+_NOUNS = [
+    "river",
+    "bridge",
+    "harbour",
+    "garden",
+    "window",
+    "letter",
+    "engine",
+    "candle",
+    "mountain",
+    "kitchen",
+    "library",
+    "station",
+    "painter",
+    "teacher",
+    "sailor",
+    "farmer",
+    "doctor",
+    "singer",
+    "market",
+    "forest",
+    "island",
+    "castle",
+    "tunnel",
+    "valley",
+    "meadow",
+    "mirror",
+    "blanket",
+    "hammer",
+    "basket",
+    "ladder",
+    "bottle",
+    "carpet",
+    "drawer",
+    "feather",
+    "glacier",
+    "helmet",
+    "insect",
+    "jacket",
+    "kettle",
+    "lantern",
+]
+_VERBS = [
+    "carries",
+    "finds",
+    "repairs",
+    "paints",
+    "follows",
+    "watches",
+    "opens",
+    "borrows",
+    "returns",
+    "measures",
+    "describes",
+    "remembers",
+]
 
 
 def prose(seed: int, num_words: int) -> str:
@@ -119,17 +169,17 @@ def react_rows(folder: Path, number: int) -> list[dict[str, Any]]:
     """Recorded agent runs: thoughts and actions are generated as long as they were, observations are as they were."""
     lines = (folder / "workloads" / "react" / "hotpotqa_100.jsonl").read_text().splitlines()
     traces = [next(iter(json.loads(line).items())) for line in lines]
-    examples = "".join(_trace_text(*trace) for trace in traces[:2])
+    examples = "".join(_trace_text(*trace) for trace in traces[:1])
     return [
         {"examples": examples, "question": question.removeprefix("Question: "), "steps": _steps(steps)}
-        for question, steps in traces[2 : 2 + number]
+        for question, steps in traces[1 : 1 + number]
     ]
 
 
 def _steps(steps: list[dict[str, str]]) -> list[tuple[int, int, str]]:
-    kept = [step for step in steps if "thought" in step][:4]
+    kept = [step for step in steps if "thought" in step][:3]
     return [
-        (max(4, len(step["thought"]) // 5), max(3, len(step["action"]) // 5), step.get("observation", "")[:300])
+        (max(4, len(step["thought"]) // 5), max(3, len(step["action"]) // 5), step.get("observation", "")[:160])
         for step in kept
     ]
 
@@ -137,7 +187,7 @@ def _steps(steps: list[dict[str, str]]) -> list[tuple[int, int, str]]:
 def _trace_text(question: str, steps: list[dict[str, str]]) -> str:
     lines = [question]
     for step in steps[:3]:
-        lines += [f"{key.title()}: {step[key][:200]}" for key in ("thought", "action", "observation") if key in step]
+        lines += [f"{key.title()}: {step[key][:120]}" for key in ("thought", "action", "observation") if key in step]
     return "\n".join(lines) + "\n\n"
 
 
@@ -251,7 +301,7 @@ def map_reduce(s, chunks, question):
 def map_reduce_by_hand(s, chunks, question):
     s += rf.system("You read documents carefully.")
     readers = s.fork(len(chunks))
-    for reader, chunk in zip(readers, chunks):
+    for reader, chunk in zip(readers, chunks, strict=True):
         reader += rf.user(f"{chunk}\nWhat does this say about: {question}") + rf.assistant(text("note", 24))
     notes = [note for note in (reader["note"].strip() for reader in readers) if note]
     s += rf.user("Notes:\n" + "\n".join(notes) + "\n" + question) + rf.assistant(text("answer", 32))

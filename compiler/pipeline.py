@@ -42,7 +42,7 @@ def run_pipeline(
     Each pass's result is verified. `on_pass` gets the pass, the module and the milliseconds it took. Raises UsageError
     for a name that is no pass, VerifyError, which names the pass, when one breaks the module.
     """
-    _check_names([*disable, *([after] if after else [])])
+    check_names([*disable, *([after] if after else [])])
     module = clone(module)
     verify(module, after="frontend")
     if after == "frontend":
@@ -60,7 +60,8 @@ def run_pipeline(
     return module
 
 
-def _check_names(names: Collection[str]) -> None:
+def check_names(names: Collection[str]) -> None:
+    """Raises UsageError for a name that is no pass."""
     known = ["frontend", *(each.name for each in PIPELINE)]
     for name in names:
         if name not in known:

@@ -14,7 +14,7 @@ from ..runtime.expression import SAMPLING_NAMES
 from ..runtime.generation import StreamEvent
 from ..runtime.request import SamplingParams
 
-RUN_OPTIONS = ("backend", "eager", "stream", "timeout")
+RUN_OPTIONS = ("backend", "eager", "stream", "timeout", "disable")
 _default: str | Path | Backend | None = None
 
 
@@ -22,6 +22,7 @@ _default: str | Path | Backend | None = None
 class Options:
     """Options of a run. backend None is the default one; timeout in seconds; sampling is what gens do not say.
 
+    disable: passes of the compiler to leave out.
     stream is called with each StreamEvent on the thread that called `run`, and may raise to end the run.
     """
 
@@ -29,6 +30,7 @@ class Options:
     eager: bool = False
     stream: Callable[[StreamEvent], None] | None = None
     timeout: float | None = None
+    disable: tuple[str, ...] = ()
     sampling: SamplingParams = SamplingParams()  # noqa: RUF009 (frozen)
 
     def updated(self, given: Mapping[str, Any]) -> Options:
@@ -40,6 +42,8 @@ class Options:
             if name in sampling:
                 sampling[name] = tuple(sampling[name])
         options = {name: given[name] for name in given if name in RUN_OPTIONS}
+        if "disable" in options:
+            options["disable"] = _pass_names(options["disable"])
         if unknown := sorted(given.keys() - sampling.keys() - options.keys()):
             known = ", ".join([*RUN_OPTIONS, *sorted(SAMPLING_NAMES)])
             raise UsageError(f"there is no option {unknown[0]!r}", help=f"the options are {known}")
@@ -54,6 +58,15 @@ class Options:
 
         given = default_backend() if self.backend is None else self.backend
         return open_backend(getattr(given, "endpoint", given))
+
+
+def _pass_names(disable: object) -> tuple[str, ...]:
+    """The passes to leave out, in the pipeline's order. Raises UsageError for a name that is none."""
+    from ..compiler.pipeline import PIPELINE, check_names
+
+    names = {disable} if isinstance(disable, str) else set(disable)  # type: ignore[call-overload]
+    check_names(names)
+    return tuple(each.name for each in PIPELINE if each.name in names)
 
 
 def _check(options: dict[str, Any]) -> None:

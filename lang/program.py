@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MAX_IN_FLIGHT = 256
 Row = Mapping[str, Any]
+# What a compiled form is made for: the class of the receiver, and the passes to leave out.
+_Form = tuple[type | None, tuple[str, ...]]
 
 
 class Program:
@@ -78,7 +80,7 @@ class Program:
         return self._options
 
     def options(self, **given: Any) -> Program:
-        """The same program with options set: backend, eager, stream, timeout, and any sampling parameter.
+        """The same program with options set: backend, eager, stream, timeout, disable, and any sampling parameter.
 
         Raises UsageError for names that are none.
         """
@@ -173,7 +175,8 @@ class Program:
         That of a method holds for instances of the class that it is bound to, or was defined in.
         """
         cache = self._cache
-        return cache.compiled(type(self._receiver[0]) if self._receiver and not cache.is_of_class else cache.owner)
+        receiver = type(self._receiver[0]) if self._receiver and not cache.is_of_class else cache.owner
+        return cache.compiled(receiver, self._options.disable)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.signature.is_given_state(args, kwargs, State):
@@ -245,7 +248,7 @@ class Program:
         return Execution(self.fn, compiled, arguments, options, emit, home)
 
 
-_MOST_CLASSES = 64
+_MOST_FORMS = 64
 
 
 class _Cache:
@@ -260,8 +263,9 @@ class _Cache:
         self.is_method = self.is_of_class = is_of_class
         self.owner: type | None = None
         self._is_static = is_static
+        self._is_loaded = False
         self._signatures = {self.is_method: Signature(function, is_method=self.is_method)}
-        self._compiled: dict[type | None, Compiled] = {}
+        self._compiled: dict[_Form, Compiled] = {}
         self._compiling = threading.Lock()
 
     @classmethod
@@ -280,7 +284,8 @@ class _Cache:
         entry = compiled.module.functions[compiled.module.entry]
         cache = cls(compiled.lowered.python[entry.name])
         cache.is_method = entry.body.args[0].type != CELL
-        cache._compiled[None] = compiled
+        cache._compiled[None, ()] = compiled
+        cache._is_loaded = True
         return cache
 
     def place_in(self, owner: type) -> None:
@@ -302,16 +307,20 @@ class _Cache:
             self._signatures[self.is_method] = Signature(self.function, is_method=self.is_method)
         return self._signatures[self.is_method]
 
-    def compiled(self, receiver: type | None) -> Compiled:
-        """The form for receivers of a class."""
+    def compiled(self, receiver: type | None, disable: tuple[str, ...]) -> Compiled:
+        """The form for receivers of a class, without some passes."""
+        if disable and self._is_loaded:
+            raise UsageError("a program from a file has been through the passes; `disable` comes too late")
+        form = (receiver, disable)
         with self._compiling:
-            known = self._compiled.get(receiver)
+            known = self._compiled.get(form)
             if known is None or not known.current():
                 from .compiled import Compiled
 
                 position = int(self.is_method)
-                known = self._compiled[receiver] = Compiled.of(self.function, position=position, receiver=receiver)
-                if len(self._compiled) > _MOST_CLASSES:
+                known = Compiled.of(self.function, position=position, receiver=receiver, disable=disable)
+                self._compiled[form] = known
+                if len(self._compiled) > _MOST_FORMS:
                     del self._compiled[next(iter(self._compiled))]
             return known
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,16 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import report
+
 ROOT = Path(__file__).parents[2]
-
-
-def report():
-    spec = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["report"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("case", ["one_gen", "fork_join", "compile_time"])
@@ -32,14 +24,13 @@ def test_a_case_gives_its_figure(case):
 
 
 def test_a_bar_holds_on_its_own_side(tmp_path, capsys):
-    module = report()
     bars = {
-        "low": module.Bar(2.0, 3.0, "ms"),
-        "missed": module.Bar(4.0, 3.0, "ms"),
-        "high": module.Bar(4.0, 3.0, "x", at_most=False),
-        "unknown": module.Bar(None, 3.0, "ms"),
+        "low": report.Bar(2.0, 3.0, "ms"),
+        "missed": report.Bar(4.0, 3.0, "ms"),
+        "high": report.Bar(4.0, 3.0, "x", at_most=False),
+        "unknown": report.Bar(None, 3.0, "ms"),
     }
-    module.write(str(tmp_path / "figures.json"), {"raw": [1]}, bars, {"cores": 2})
+    report.write(str(tmp_path / "figures.json"), {"raw": [1]}, bars, {"cores": 2})
     written = json.loads((tmp_path / "figures.json").read_text())
     assert {name: bar["holds"] for name, bar in written["bars"].items()} == {
         "low": True,

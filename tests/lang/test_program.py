@@ -415,3 +415,19 @@ def test_ctrl_c_is_prompt(eager: bool, batch: bool, tmp_path: Any) -> None:
     out, _ = process.communicate(timeout=20)
     assert out == "interrupted\n" and process.returncode == 0
     assert time.perf_counter() - begun < 8
+
+
+@rf.program
+def drafted(s):  # type: ignore[no-untyped-def]
+    draft = s.copy()
+    draft += rf.gen("x")
+    return draft["x"]
+
+
+def test_passes_can_be_left_out(backend: ScriptedBackend) -> None:
+    plain = drafted.options(disable="promote", backend=backend)
+    assert "cell.new" in plain.compile().ir and "cell.new" not in drafted.compile().ir
+    assert plain.compile() is drafted.options(disable=["promote"]).compile()
+    assert plain.run().value == drafted.run(backend=backend).value
+    with pytest.raises(UsageError, match="there is no pass named 'promotion'"):
+        drafted.options(disable="promotion")

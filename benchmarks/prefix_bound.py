@@ -1,0 +1,51 @@
+"""The fewest prompt tokens that a set of requests can be computed with: the size of their prefix tree.
+
+What an earlier request generated is in the cache for free but for its last token, whose KV nobody needed. So only the
+tokens of prompts that nobody computed before count. A request whose whole prompt is there still computes its last
+token, to get its logits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Served:
+    """A request as the engine saw it: its prompt, how much of that came from the cache, and what it generated."""
+
+    prompt: Sequence[int]
+    generated: Sequence[int]
+    cached: int
+
+
+def prefill_bound(requests: Iterable[Served]) -> int:
+    """Prompt tokens that must be computed by any order and any cache."""
+    known: set[bytes] = set()
+    bound = 0
+    for request in requests:
+        prefixes = list(_prefixes([*request.prompt, *request.generated]))
+        new = sum(prefix not in known for prefix in prefixes[: len(request.prompt)])
+        bound += max(1, new)
+        known.update(prefixes[: -1 if request.generated else None])
+    return bound
+
+
+def _prefixes(tokens: Sequence[int]) -> Iterable[bytes]:
+    """A digest for each prefix."""
+    digest = hashlib.blake2b(digest_size=12)
+    for token in tokens:
+        digest.update(token.to_bytes(4, "little"))
+        yield digest.digest()
+
+
+def prefill_tokens(requests: Iterable[Served]) -> int:
+    """Prompt tokens that were computed."""
+    return sum(len(request.prompt) - request.cached for request in requests)
+
+
+def prompt_tokens(requests: Iterable[Served]) -> int:
+    """Prompt tokens altogether."""
+    return sum(len(request.prompt) for request in requests)

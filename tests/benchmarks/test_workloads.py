@@ -1,0 +1,41 @@
+"""Every workload runs on the embedded model, and forks by hand give what the sequential loop gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ramify.backends.local import LocalBackend
+from ramify.backends.tiny import model_dir
+
+from benchmarks.workload_programs import workloads
+from benchmarks.workloads import measure
+
+NAMES = (
+    "mmlu hellaswag react generative_agents tree_of_thought self_consistency map_reduce skeleton_of_thought llm_judge "
+    "json_decoding chat_short chat_long rag table"
+)
+
+
+@pytest.fixture(scope="module")
+def backend():
+    opened = LocalBackend(model_dir(), dtype=torch.float32, check=True)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_a_workload_runs(name: str, data: Path, backend: LocalBackend):
+    (workload,) = [each for each in workloads(data, scale=1) if each.name == name]
+    row = workload.rows[0]
+    run = workload.program.run(**row, backend=backend)
+    if workload.by_hand is not None:
+        assert workload.by_hand.run(**row, backend=backend).value == run.value
+
+
+def test_a_measurement_is_consistent(data: Path, backend: LocalBackend):
+    workload = workloads(data, scale=1)[0]
+    measured = measure(backend, "all", workload.program, workload.rows[:6])
+    assert 0 < measured.bound <= measured.computed < measured.prompt
+    assert measured.calls == measured.generated == 6
