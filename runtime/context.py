@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..ir.errors import Cancelled, RamifyError
 from ..ir.span import Span
 from .backend import Backend
-from .expression import Call, Gen, Where, sampling, span_of
+from .expression import Call, Gen, Where, sampling, span_of, typed
 from .features import require
 from .generation import Generation, GenRecord, StreamEvent
 from .loop import loop, post
@@ -132,6 +132,8 @@ class Context:
     def _params(self, prompt: Prompt, expression: Gen, where: Where) -> SamplingParams:
         try:
             params = sampling(self.defaults, expression.params)
+            if "regex" in self.backend.features:
+                params = typed(params, expression.dtype)
         except RamifyError as error:
             error.span = span_of(where)
             raise

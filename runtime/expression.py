@@ -272,6 +272,22 @@ def _dtype(dtype: object) -> type | None:
     raise TypeError(f"dtype must be one of int, float, bool, str, not {_short(dtype)}")
 
 
+# What a backend that can enforce it makes sure of. White space after a number ends it, and is no part of the text.
+_FORMS = {
+    int: Constraint("regex", r"[-+]?[0-9]+[ \n]?"),
+    float: Constraint("regex", r"[-+]?[0-9]*\.?[0-9]+[ \n]?"),
+    bool: Constraint("regex", "(?i:true|false|yes|no)"),
+}
+
+
+def typed(params: SamplingParams, dtype: type | None) -> SamplingParams:
+    """The parameters of a generation whose text will stand for a value of a type."""
+    if dtype not in _FORMS or params.constraint is not None:
+        return params
+    stop = params.stop if dtype is bool else (*params.stop, " ", "\n")
+    return replace(params, constraint=_FORMS[dtype], stop=stop)
+
+
 def convert(text: str, dtype: type | None, name: str | None) -> Any:
     """The value that a generated text stands for. Raises ValueError that shows the text."""
     if dtype is None or dtype is str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...ir.core import Op, Value
+from ...ir.types import CELL
 from ...runtime.host import HostOp
 from ...runtime.prompt import Prompt
 from ..compiled import Compiled
@@ -22,10 +23,10 @@ def constant_prefix(compiled: Compiled, root: Prompt, bound: Mapping[str, Any]) 
     bound: arguments that are known.
     """
     function = compiled.module.functions[compiled.module.entry]
-    cell, *parameters = function.body.args
-    known: dict[Value, Any] = {
-        value: bound[name] for value, name in zip(parameters, function.param_names[1:], strict=True) if name in bound
-    }
+    parameters = function.body.args
+    named = zip(parameters, function.param_names, strict=True)
+    known: dict[Value, Any] = {value: bound[name] for value, name in named if name in bound}
+    cell = next(value for value in parameters if value.type == CELL)
     known[cell] = root
     prompt = root
     for op in function.body.ops:
