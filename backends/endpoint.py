@@ -104,7 +104,7 @@ class RuntimeEndpoint:
         loaded = Tokenizer.load(directory) if directory is not None else None
         self.chat = _chat(chat_template, loaded, self.model_info)
         self._tokens = PromptTokens(loaded) if loaded is not None and token_ids else None
-        self.features = SAMPLING | {"select", "score", "regex", "json_schema"}
+        self.features = SAMPLING | {"select", "score", "regex", "json_schema", "dtype"}
         self.reasons = {"seed": "the server would ignore it; start it with --enable-deterministic-inference"}
         if not self._server_info.enable_deterministic_inference:
             self.features -= {"seed"}

@@ -42,7 +42,7 @@ class LocalBackend:
     verify the engine's accounting whenever it is idle. Raises ModelError for a directory that cannot be loaded.
     """
 
-    features = SAMPLING | {"select", "score", "regex", "json_schema", "grammar", "processors"}
+    features = SAMPLING | {"select", "score", "regex", "json_schema", "grammar", "processors", "dtype"}
 
     def __init__(
         self,

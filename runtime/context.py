@@ -132,7 +132,7 @@ class Context:
     def _params(self, prompt: Prompt, expression: Gen, where: Where) -> SamplingParams:
         try:
             params = sampling(self.defaults, expression.params)
-            if "regex" in self.backend.features:
+            if "dtype" in self.backend.features:
                 params = typed(params, expression.dtype)
         except RamifyError as error:
             error.span = span_of(where)

@@ -276,7 +276,7 @@ def _dtype(dtype: object) -> type | None:
 _FORMS = {
     int: Constraint("regex", r"[-+]?[0-9]+[ \n]?"),
     float: Constraint("regex", r"[-+]?[0-9]*\.?[0-9]+[ \n]?"),
-    bool: Constraint("regex", "(?i:true|false|yes|no)"),
+    bool: Constraint("regex", "True|False|true|false|Yes|No|yes|no"),
 }
 
 

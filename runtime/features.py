@@ -35,6 +35,7 @@ FEATURES = {
     "json_schema": "json_schema",
     "grammar": "grammar",
     "processors": "processors",
+    "dtype": "dtype, so that the text always stands for a value",
 }
 # The features of sampling, which a backend that samples by itself has.
 SAMPLING = frozenset(
