@@ -30,6 +30,7 @@ from .echo import echo_fields, echoed_scores
 from .flavours import FLAVOURS, Flavour
 from .messages import conversation
 from .remote import Call, Remote, Retry, Trouble, decode, limits, nothing, server_sent, timeouts
+from .scoring import nothing_before
 from .wire import Answer, Collector
 
 if TYPE_CHECKING:
@@ -135,13 +136,16 @@ class OpenAI:
         return self._remote.send(partial(self._choose, body, choices), sink)
 
     def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> Call:
-        """See Scorer. What is scored of a text are the tokens that differ from the prompt's own."""
+        """See Scorer. What is scored of a text are the tokens that differ from the prompt's own. Raises RequestError."""
         if unconditional:
             raise Unsupported(
                 "scoring without the prompt needs the model's tokenizer, which is not here",
                 help="use another choice method",
             )
-        return self._remote.send(partial(self._score, str(prompt.text_value()), texts), sink)
+        before = str(prompt.text_value())
+        if texts and not before:
+            raise nothing_before(texts[0])
+        return self._remote.send(partial(self._score, before, texts), sink)
 
     def close(self) -> None:
         """See Backend."""

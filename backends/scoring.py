@@ -15,11 +15,16 @@ def first_judged(prompt_ids: Sequence[int], whole_ids: Sequence[int], text: str)
     """
     start = _common_length(prompt_ids, whole_ids)
     if start == 0 and whole_ids:
-        raise RequestError(
-            f"{text!r} cannot be scored: nothing stands before it, not even a beginning-of-text token",
-            help="append some text first",
-        )
+        raise nothing_before(text)
     return start
+
+
+def nothing_before(text: str) -> RequestError:
+    """The error for a text that nothing can judge."""
+    return RequestError(
+        f"{text!r} cannot be scored: nothing stands before it, not even a beginning-of-text token",
+        help="append some text first",
+    )
 
 
 def scored(text: str, tokens: tuple[TokenLogprob, ...], alone: tuple[TokenLogprob, ...] | None) -> Scored:
