@@ -136,7 +136,7 @@ class OpenAI:
         return self._remote.send(partial(self._choose, body, choices), sink)
 
     def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> Call:
-        """See Scorer. What is scored of a text are the tokens that differ from the prompt's own. Raises RequestError."""
+        """See Scorer. The tokens that differ from the prompt's own are scored. Raises RequestError, Unsupported."""
         if unconditional:
             raise Unsupported(
                 "scoring without the prompt needs the model's tokenizer, which is not here",
