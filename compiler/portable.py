@@ -44,7 +44,7 @@ class _Packing:
             return
         self.done.add(id(function))
         self.module.sources[name] = _source(function)
-        for used, value in _surroundings(function):
+        for used, value in surroundings(function):
             self.add_value(used, value, function)
 
     def add_value(self, name: str, value: Any, user: FunctionType) -> None:
@@ -79,7 +79,7 @@ def _refuse_attributes(name: str, user: FunctionType) -> None:
             )
 
 
-def _surroundings(function: FunctionType) -> Iterator[tuple[str, Any]]:
+def surroundings(function: FunctionType) -> Iterator[tuple[str, Any]]:
     """The globals and closure variables that a function's code names, except builtins."""
     closure = inspect.getclosurevars(function).nonlocals
     names = {step.argval for step in _instructions(function.__code__) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}

@@ -15,6 +15,7 @@
     │   └── ServerError         a server answered with an error, wrongly or not at all (its HTTP status)
     ├── ToolError               a tool call failed (runtime/toolcall.py); also a value that programs and models see
     ├── Cancelled               the run was cancelled
+    ├── RecordedError           what is left of an error that was written down (see its `kind`)
     └── UsageError              the command line, the REPL or an API was called wrongly
 
 Exceptions raised by the user's own host code are never wrapped: they reach the caller as they are, with a note
@@ -101,6 +102,17 @@ class ServerError(BackendError):
 
 class Cancelled(RamifyError):
     """The run was cancelled before it finished."""
+
+
+class RecordedError(RamifyError):
+    """What is left of an error that was written to a file or sent to another process; `kind` names its type."""
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
 
 
 class UsageError(RamifyError):

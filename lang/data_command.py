@@ -5,22 +5,19 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ..runtime.context import Usage
-from .journal import Journal
+from .batch import Batch
 from .loading import Loaded
-from .options import default_backend
 from .plain import to_json
 from .program import Program
-from .progress import shown_progress
+from .progress import Tally, shown
+from .records import run_record
 from .rendering import usage_line
-from .rows import fingerprint, read_rows
+from .rows import read_rows
 from .run import Run
-from .run_command import run_record
 
 Record = dict[str, Any]
 
@@ -31,112 +28,69 @@ def run_data(loaded: Loaded, program: Program, shared: dict[str, Any], given: ar
     Returns the exit code: 1 if a row has failed. Raises UsageError before anything runs.
     """
     rows = [{**shared, **row} for row in read_rows(Path(given.data), loaded)]
-    for number, row in enumerate(rows):
-        program.signature.bind((), row, number)
-    if not given.eager:
-        program.compile()
-    if given.out is None:
-        return _to_stdout(program, rows, given, out)
-    return _to_file(loaded, program, rows, given, out)
+    return _to_stdout(program, rows, given, out) if given.out is None else _to_file(program, rows, given, out)
 
 
 def _to_stdout(program: Program, rows: list[Record], given: argparse.Namespace, out: IO[str]) -> int:
     waiting: dict[int, bytes] = {}
     told = 0
 
-    def add(row: int, record: Record) -> None:
+    def write(row: int, run: Run) -> None:
         nonlocal told
-        waiting[row] = to_json({"row": row, **record})
+        waiting[row] = to_json({"row": row, **run_record(run)})
         while told in waiting:
             print(waiting.pop(told).decode(), file=out, flush=True)
             told += 1
 
-    tally = _run_rows(program, rows, range(len(rows)), add, given)
-    _tell_end(tally, f"{_counted(len(rows))}, {tally.failed} failed", given.quiet)
+    batch = program.run_batch(rows, as_completed=True, max_in_flight=given.in_flight, on_result=write)
+    first_error = _run(batch, given.quiet)
+    _tell_end(batch.tally, batch.tally.rows(), first_error, given.quiet)
+    return 1 if batch.tally.failed else 0
+
+
+def _to_file(program: Program, rows: list[Record], given: argparse.Namespace, out: IO[str]) -> int:
+    batch = program.run_batch(
+        rows,
+        as_completed=True,
+        max_in_flight=given.in_flight,
+        out=given.out,
+        resume=given.resume,
+        overwrite=given.overwrite,
+    )
+    tally, journal = batch.tally, batch.journal
+    assert journal is not None
+    if given.resume and not given.quiet:
+        print(f"{given.out}: {tally.earlier} of {_counted(len(rows))} were finished", file=sys.stderr)
+    try:
+        first_error = _run(batch, given.quiet)
+    except KeyboardInterrupt:
+        finished = f"{journal.num_finished} of {_counted(len(rows))} are finished, in {journal.part}"
+        raise KeyboardInterrupt(f"interrupted: {finished}\n  help: go on with: {_resuming(given.words)}") from None
+    _tell_end(tally, f"{given.out}: {tally.rows()}", first_error, given.quiet)
+    if given.json:
+        report = {"out": given.out, "rows": tally.done, "failed": tally.failed, "usage": tally.usage}
+        print(to_json(report).decode(), file=out)
     return 1 if tally.failed else 0
 
 
-def _to_file(loaded: Loaded, program: Program, rows: list[Record], given: argparse.Namespace, out: IO[str]) -> int:
-    program._options.open_backend()  # a model that cannot be loaded must not cost an earlier output
-    identity = fingerprint(loaded, program.name, rows, _options(given))
-    with Journal(Path(given.out), len(rows), identity) as journal:
-        (journal.resume if given.resume else journal.overwrite if given.overwrite else journal.begin)()
-        left = [row for row in range(len(rows)) if row not in journal.finished]
-        if given.resume and not given.quiet:
-            print(f"{journal.out}: {len(journal.finished)} of {_counted(len(rows))} were finished", file=sys.stderr)
-        try:
-            tally = _run_rows(program, rows, left, journal.add, given, journal.num_failed)
-        except KeyboardInterrupt:
-            finished = f"{len(journal.finished)} of {_counted(len(rows))} are finished, in {journal.part}"
-            raise KeyboardInterrupt(f"interrupted: {finished}\n  help: go on with: {_resuming(given.words)}") from None
-        failed = journal.num_failed
-        journal.complete()
-    _tell_end(tally, f"{journal.out}: {_counted(len(rows))}, {failed} failed", given.quiet)
-    if given.json:
-        report = {"out": journal.out, "rows": len(rows), "failed": failed, "usage": tally.usage}
-        print(to_json(report).decode(), file=out)
-    return 1 if failed else 0
+def _run(batch: Batch, quiet: bool) -> str:
+    """Run all; gives the first error in words, or nothing."""
+    first_error = ""
+    with batch, shown(not quiet, batch.tally, ends=False) as show:
+        for run in batch:
+            show()
+            if run.error is not None and not first_error:
+                first_error = f"row {run.row}: {type(run.error).__name__}: {run.error}"
+    return first_error
 
 
-class _Tally:
-    """What the rows of this run used and how they ended."""
-
-    def __init__(self, failed: int) -> None:
-        self.failed = failed
-        self.usage = Usage()
-        self.first_error = ""
-        self._started = time.perf_counter()
-
-    def add(self, row: int, run: Run) -> None:
-        """Count a finished row."""
-        for name in ("prompt_tokens", "cached_tokens", "generated_tokens", "calls"):
-            setattr(self.usage, name, getattr(self.usage, name) + getattr(run.usage, name))
-        self.usage.wall_ms = (time.perf_counter() - self._started) * 1000
-        if run.error is not None:
-            self.failed += 1
-            self.first_error = self.first_error or f"row {row}: {type(run.error).__name__}: {run.error}"
-
-
-def _run_rows(
-    program: Program,
-    rows: list[Record],
-    numbers: Sequence[int],
-    add: Callable[[int, Record], None],
-    given: argparse.Namespace,
-    failed_before: int = 0,
-) -> _Tally:
-    """Run the rows of these numbers; `add` gets each one's record as it finishes."""
-    tally = _Tally(failed_before)
-    finished = len(rows) - len(numbers)
-    with shown_progress(len(rows), finished, given.quiet) as show:
-
-        def receive(index: int, run: Run) -> None:
-            nonlocal finished
-            add(numbers[index], run_record(run))
-            tally.add(numbers[index], run)
-            finished += 1
-            show(finished, tally.failed)
-
-        chosen = [rows[number] for number in numbers]
-        program.run_batch(chosen, on_result=receive, max_in_flight=given.in_flight)
-    return tally
-
-
-def _tell_end(tally: _Tally, what: str, quiet: bool) -> None:
+def _tell_end(tally: Tally, what: str, first_error: str, quiet: bool) -> None:
     if tally.failed or not quiet:
         print(what, file=sys.stderr)
-    if tally.first_error:
-        print(f"the first to fail in this run was {tally.first_error}", file=sys.stderr)
+    if first_error:
+        print(f"the first to fail in this run was {first_error}", file=sys.stderr)
     if not quiet:
         print(usage_line(tally.usage), file=sys.stderr)
-
-
-def _options(given: argparse.Namespace) -> Record:
-    """The options that results depend on."""
-    model = str(given.model if given.model is not None else default_backend())
-    if Path(model).is_dir():
-        model = str(Path(model).resolve())
-    return {"model": model, "temperature": given.temperature, "max_tokens": given.max_tokens, "seed": given.seed}
 
 
 def _counted(number: int) -> str:

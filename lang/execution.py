@@ -25,7 +25,7 @@ from ..runtime.trail import locate, tidy
 from .arguments import Arguments
 from .failures import wants_debug
 from .options import Options
-from .run import Run
+from .run import Live, Run
 from .state import State
 
 if TYPE_CHECKING:
@@ -141,7 +141,11 @@ class Execution:
         error = await self.context.conclude(error)
         if not wants_debug():
             tidy(error)
-        return Run(self.context, self.state, None if error is not None else value, error)
+        return Run(Live(self.context, self.state), None if error is not None else value, error)
+
+    def unbegun(self, error: BaseException | None) -> Run:
+        """The run, without having begun, and why."""
+        return Run(Live(self.context, self.state), None, error)
 
     def run_here(self) -> Run:
         """Run the body eagerly on this very thread, and wait for what it leaves unfinished."""

@@ -1,7 +1,8 @@
-"""The output of a data run: nothing that was finished is lost, nothing is written twice.
+"""The output of a batch: nothing that was finished is lost, nothing is written twice.
 
-While a run goes on, `OUT.part` holds one line per finished row, in the order of finishing; `OUT` itself, in the rows'
-order, appears whole at the end. `OUT.meta` says what was run (see rows.fingerprint), for `--resume`.
+While a batch goes on, `OUT.part` holds one line per finished row, in the order of finishing; `OUT` itself, in the rows'
+order, appears whole at the end. `OUT.meta` says what was run (see identity.py), for resuming. Of each row a few bytes
+stay in memory, so that there may be millions.
 """
 
 from __future__ import annotations
@@ -10,96 +11,160 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from ..ir.errors import UsageError
+from .identity import Identity, difference
 from .plain import to_json
+
+How = Literal["new", "resume", "overwrite"]
+_NOT_FINISHED = -1
+_AGAIN = "start again with overwrite (--overwrite), which replaces it"
+
+
+def check_output(out: object, resume: bool, overwrite: bool) -> None:
+    """Raises UsageError for options of an output that do not go together."""
+    if out is None and (resume or overwrite):
+        raise UsageError("resume and overwrite need out, the file that the rows are in")
+    if resume and overwrite:
+        raise UsageError("resume goes on with an output and overwrite replaces it: give one of them")
+
+
+def open_journal(out: Path, identity: Identity, how: How, keys: Sequence[str] | None) -> Journal:
+    """Begin to write. Raises UsageError if that would touch an earlier output, or go on with one of something else.
+
+    keys: of all rows, where they are known; they are compared with those that are finished.
+    """
+    journal = Journal(out, identity)
+    try:
+        journal.open(how)
+        if keys is not None:
+            for row, key in enumerate(keys):
+                journal.has(row, key)
+            journal.check_fits(len(keys))
+    except BaseException:
+        journal.close()
+        raise
+    return journal
 
 
 class Journal:
-    """The files of one data run; use it as a context manager. `finished` maps finished rows to whether they failed."""
+    """The files of one batch. `add` may be called on any thread."""
 
-    def __init__(self, out: Path, num_rows: int, fingerprint: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, identity: Identity) -> None:
         self.out = out
         self.part = out.with_name(out.name + ".part")
         self.meta = out.with_name(out.name + ".meta")
-        self.finished: dict[int, bool] = {}
-        self._num_rows = num_rows
-        self._fingerprint = json.loads(to_json(fingerprint))
+        self.num_finished = 0
+        self.num_failed = 0
+        self._identity: Identity = json.loads(to_json(identity))
         self._file: IO[bytes] | None = None
-        self._places: dict[int, tuple[int, int]] = {}
+        self._is_closed = False
+        self._writing = threading.Lock()
+        # By row: where its line begins in OUT.part (or _NOT_FINISHED), and the hash of its arguments.
+        self._starts = array("q")
+        self._keys = array("Q")
 
-    def begin(self) -> None:
-        """Start a new run. Raises UsageError if there is an output already."""
+    def open(self, how: How) -> None:
+        """Begin. Raises UsageError if that would touch an earlier output, or go on with one of something else."""
+        self._check_place()
+        ways: dict[How, Callable[[], None]]
+        ways = {"new": self._begin, "resume": self._resume, "overwrite": self._overwrite}
+        ways[how]()
+
+    def has(self, row: int, key: str) -> bool:
+        """Whether a row is finished. Raises UsageError if that was a row with other arguments."""
+        if row >= len(self._starts) or self._starts[row] == _NOT_FINISHED:
+            return False
+        if self._keys[row] != int(key, 16):
+            raise UsageError(
+                f"row {row} is finished in {self.out}, but with other arguments than it has now",
+                help=f"resume with the same rows, or {_AGAIN}",
+            )
+        return True
+
+    def check_fits(self, num_rows: int) -> None:
+        """Raises UsageError if a row is finished that is none of so many."""
+        if len(self._starts) > num_rows:
+            raise UsageError(
+                f"row {len(self._starts) - 1} is finished in {self.out}, but there are only {num_rows} rows now",
+                help=f"resume with the same rows, or {_AGAIN}",
+            )
+
+    def record(self, row: int) -> dict[str, Any]:
+        """What was written of a finished row."""
+        with open(self.part, "rb") as part:
+            part.seek(self._starts[row])
+            return json.loads(part.readline())  # type: ignore[no-any-return]
+
+    def add(self, row: int, key: str, record: Mapping[str, Any]) -> None:
+        """Write a finished row, at once; a journal that is closed takes none. Thread-safe. Raises OSError."""
+        line = to_json({"row": row, "key": key, **record}) + b"\n"
+        with self._writing:
+            if self._is_closed:
+                return
+            file = self._append_file()
+            start = file.tell()
+            try:
+                _write_all(file, line)
+            except BaseException:  # a full disk, or Ctrl-C: half a line must not stay in front of the next one
+                self._cut(start)
+                raise
+            self._note(row, key, start, record["error"] is not None)
+
+    def complete(self, num_rows: int) -> bool:
+        """Put the rows in order and replace OUT.part by OUT, if all of so many are finished; says whether."""
+        self.check_fits(num_rows)
+        if self.num_finished < num_rows:
+            return False
+        with open(self.part, "rb") as part:
+            _write_whole(self.out, (_line(part, start) for start in self._starts))
+        self.part.unlink()
+        return True
+
+    def close(self) -> None:
+        """Let go of the files."""
+        with self._writing:
+            self._is_closed = True
+            self._release()
+
+    def _check_place(self) -> None:
+        if self.out.is_dir():
+            raise UsageError(f"the output is to be a file, and {self.out} is a folder")
+        if not self.out.parent.is_dir():
+            raise UsageError(f"there is no folder {str(self.out.parent)!r} for the output {self.out.name}")
+
+    def _begin(self) -> None:
         for path in (self.out, self.part):
             if path.exists() and (path == self.out or path.stat().st_size):
                 raise UsageError(
-                    f"{path} exists already",
-                    help="--resume goes on where that run stopped, --overwrite starts again and replaces it",
+                    f"{path} exists already", help=f"resume (--resume) goes on where that run stopped, or {_AGAIN}"
                 )
         self._lock()
-        _write_whole(self.meta, to_json(self._fingerprint, indent=1) + b"\n")
+        self._write_meta()
 
-    def overwrite(self) -> None:
-        """Start a new run in place of an earlier one."""
+    def _overwrite(self) -> None:
         self._lock()
         self.out.unlink(missing_ok=True)
         self._cut(0)
-        _write_whole(self.meta, to_json(self._fingerprint, indent=1) + b"\n")
+        self._write_meta()
 
-    def resume(self) -> None:
-        """Go on with an earlier run, or start a new one where there is none.
-
-        Raises UsageError if the earlier one was of another program, of other rows or with other options.
-        """
+    def _resume(self) -> None:
         if not self.out.exists() and not (self.part.exists() and self.part.stat().st_size):
-            self.begin()
+            self._begin()
             return
-        self._check_fingerprint()
+        self._check_identity()
         self._lock()
         if self.out.exists():
             self._take_back()
         self._read()
 
-    def add(self, row: int, record: Mapping[str, Any]) -> None:
-        """Write a finished row, at once. Raises OSError."""
-        line = to_json({"row": row, **record}) + b"\n"
-        file = self._append_file()
-        start = file.tell()
-        try:
-            _write_all(file, line)
-        except BaseException:  # a full disk, or Ctrl-C: half a line must not stay in front of the next one
-            self._cut(start)
-            raise
-        self._note(row, record, start, len(line))
-
-    def complete(self) -> bool:
-        """Put the rows in order and replace OUT.part by OUT, if every row is finished; says whether."""
-        if len(self.finished) < self._num_rows:
-            return False
-        with open(self.part, "rb") as part:
-            _write_whole(self.out, (_piece(part, *self._places[row]) for row in range(self._num_rows)))
-        self.part.unlink()
-        return True
-
-    @property
-    def num_failed(self) -> int:
-        """How many of the finished rows have failed."""
-        return sum(self.finished.values())
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the files."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _write_meta(self) -> None:
+        _write_whole(self.meta, to_json(self._identity, indent=1) + b"\n")
 
     def _append_file(self) -> IO[bytes]:
         if self._file is None:
@@ -109,6 +174,11 @@ class Journal:
             except OSError as error:
                 raise UsageError(f"{self.part} cannot be written: {error.strerror}") from None
         return self._file
+
+    def _release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _lock(self) -> None:
         """Two runs must not write one output. The lock ends with the process, however that ends."""
@@ -120,29 +190,23 @@ class Journal:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._release()
             raise UsageError(f"another run is writing {self.part} at this moment") from None
 
-    def _check_fingerprint(self) -> None:
+    def _check_identity(self) -> None:
         try:
             earlier = json.loads(self.meta.read_bytes())
-        except (OSError, ValueError):
+            told = difference(earlier, self._identity)
+        except (OSError, ValueError, AttributeError, KeyError):
             raise UsageError(
-                f"{self.meta} does not say what the earlier run was, so it cannot be resumed",
-                help="--overwrite starts again and replaces its output",
+                f"{self.meta} does not say what the earlier run was, so it cannot be resumed", help=_AGAIN
             ) from None
-        names = {"program": "another program", "source": "a program whose file has changed since",
-                 "rows": "other data", "options": "other options"}  # fmt: skip
-        for name, what in names.items():
-            before, now = earlier.get(name), self._fingerprint[name]
-            if before != now:
-                raise UsageError(
-                    f"{self.out} is the output of {what}: {_difference(before, now)}",
-                    help="resume with the same, or start again with --overwrite",
-                )
+        if told is not None:
+            raise UsageError(f"{self.out} is the output of {told}", help=f"resume with the same, or {_AGAIN}")
 
     def _take_back(self) -> None:
         """Make OUT, which an earlier run completed, OUT.part again (rows may have been taken out of it since)."""
-        self.close()
+        self._release()
         os.replace(self.out, self.part)
         self._lock()
 
@@ -153,9 +217,9 @@ class Journal:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
                     break
-                record = self._record(line, number)
-                if record["row"] not in self.finished:
-                    self._note(record["row"], record, start, len(line))
+                row, key, failed = self._parsed(line, number)
+                if row >= len(self._starts) or self._starts[row] == _NOT_FINISHED:
+                    self._note(row, key, start, failed)
                 start += len(line)
         self._cut(start)
 
@@ -165,28 +229,28 @@ class Journal:
         file.truncate(length)
         file.seek(0, os.SEEK_END)
 
-    def _record(self, line: bytes, number: int) -> dict[str, Any]:
+    def _parsed(self, line: bytes, number: int) -> tuple[int, str, bool]:
+        """A line's row and key, and whether it failed."""
         try:
             record = json.loads(line)
-            if record["row"] in range(self._num_rows):
-                return record  # type: ignore[no-any-return]
+            row, key = record["row"], record["key"]
+            if isinstance(row, int) and row >= 0 and 0 <= int(key, 16) < 2**64:
+                return row, key, record["error"] is not None
         except (ValueError, TypeError, KeyError):
             pass
         raise UsageError(
             f"{self.part}:{number} is not a row that this run could have written",
-            help="repair or delete the line, or start again with --overwrite",
+            help=f"repair or delete the line, or {_AGAIN}",
         )
 
-    def _note(self, row: int, record: Mapping[str, Any], start: int, length: int) -> None:
-        self.finished[row] = record.get("error") is not None
-        self._places[row] = (start, length)
-
-
-def _difference(before: Any, now: Any) -> str:
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return f"{before} there, {now} here"
-    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    return ", ".join(f"{name} = {before.get(name)} there, {now.get(name)} here" for name in names)
+    def _note(self, row: int, key: str, start: int, failed: bool) -> None:
+        missing = row + 1 - len(self._starts)
+        if missing > 0:
+            self._starts.extend([_NOT_FINISHED] * missing)
+            self._keys.extend([0] * missing)
+        self._starts[row], self._keys[row] = start, int(key, 16)
+        self.num_finished += 1
+        self.num_failed += failed
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:
@@ -195,9 +259,9 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _piece(file: IO[bytes], start: int, length: int) -> bytes:
+def _line(file: IO[bytes], start: int) -> bytes:
     file.seek(start)
-    return file.read(length)
+    return file.readline()
 
 
 def _write_whole(path: Path, data: bytes | Iterator[bytes]) -> None:

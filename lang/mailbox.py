@@ -11,7 +11,7 @@ from typing import Any
 
 from ..runtime.pending import Pending, WouldBlock, blocking, this_thread
 
-_CANCEL_SECONDS = 10.0
+CANCEL_SECONDS = 10.0
 
 
 class Mailbox:
@@ -25,13 +25,30 @@ class Mailbox:
         """Have `callback(*args)` called on the waiting thread. Thread-safe."""
         self._letters.put((callback, args))
 
+    def take_now(self) -> None:
+        """Make the calls that have come by now."""
+        while not self._letters.empty():
+            letter = self._letters.get()
+            if letter is not None:
+                callback, args = letter
+                callback(*args)
+
+    def take(self, timeout: float | None = None) -> None:
+        """Wait for a call, and make it and all others that have come by then. Raises queue.Empty after `timeout`."""
+        _check_may_wait()
+        with blocking():
+            letter = self._letters.get(timeout=timeout)
+        if letter is not None:
+            callback, args = letter
+            callback(*args)
+        self.take_now()
+
     def wait(self, done: Pending[Any], cancel: Callable[[], None]) -> None:
         """Make the calls until `done` is. An exception cancels, waits for the release, and goes on up.
 
         On Ctrl-C the calls are still made, so that what was finished by then is not lost.
         """
-        if this_thread.is_loop:
-            raise WouldBlock("a program was run on ramify's loop thread, which must not wait")
+        _check_may_wait()
         done.add_callback(lambda _: self._letters.put(None))
         try:
             with blocking():
@@ -40,7 +57,7 @@ class Mailbox:
             self.is_closing = True
             cancel()
             if isinstance(error, KeyboardInterrupt):
-                self._deliver(_CANCEL_SECONDS)
+                self._deliver(CANCEL_SECONDS)
             else:
                 self._drop()
             raise
@@ -55,7 +72,12 @@ class Mailbox:
 
     def _drop(self) -> None:
         try:
-            while self._letters.get(timeout=_CANCEL_SECONDS) is not None:
+            while self._letters.get(timeout=CANCEL_SECONDS) is not None:
                 pass
         except queue.Empty:
             return
+
+
+def _check_may_wait() -> None:
+    if this_thread.is_loop:
+        raise WouldBlock("a program was run on ramify's loop thread, which must not wait")

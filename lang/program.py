@@ -10,12 +10,12 @@ import importlib
 import inspect
 import pickle
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
-from functools import partial, update_wrapper
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from functools import update_wrapper
 from os import PathLike
+from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from ..ir.errors import UsageError
 from ..ir.types import CELL
@@ -24,10 +24,13 @@ from ..runtime.hosttask import PrivateLoop
 from ..runtime.loop import loop
 from ..runtime.pending import Pending
 from .arguments import Arguments, Signature
-from .batch import OnError, Progress, run_rows
+from .batch import Batch, BatchKeywords, BatchOptions, BoundRow, OnError
 from .execution import Execution, is_async
+from .identity import identity, row_key
+from .journal import How, check_output, open_journal
 from .mailbox import Mailbox
 from .options import RUN_OPTIONS, Options
+from .progress import Progress
 from .run import Run
 from .state import State
 
@@ -126,48 +129,71 @@ class Program:
                 relay.close()
         return _checked(run)
 
+    @overload
+    def run_batch(
+        self, rows: Iterable[Row], *, as_completed: Literal[False] = False, **options: Unpack[BatchKeywords]
+    ) -> list[Run]: ...
+    @overload
+    def run_batch(
+        self, rows: Iterable[Row], *, as_completed: Literal[True], **options: Unpack[BatchKeywords]
+    ) -> Batch: ...
     def run_batch(
         self,
         rows: Iterable[Row],
         *,
+        as_completed: bool = False,
         backend: Any = None,
         eager: bool | None = None,
         stream: Callable[[StreamEvent], None] | None = None,
         timeout: float | None = None,
+        deadline: float | None = None,
         progress: Progress = False,
         on_result: Callable[[int, Run], None] | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
         on_error: OnError = "keep",
-    ) -> list[Run]:
-        """Run over rows (dicts of arguments); the runs come in the rows' order.
+        out: str | PathLike[str] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> list[Run] | Batch:
+        """Run over rows (dicts of arguments); the runs come in the rows' order, or with `as_completed` as they end.
 
-        A row that fails keeps its error in `run.error`, and the others go on; on_error="raise" cancels and raises it.
-        on_result(row number, run) and progress(done, total) are called on this thread as rows end, in any order;
-        progress=True shows a bar. timeout is each row's. Raises UsageError, which names a wrong row, before anything
-        runs.
+        A row that fails keeps its error in `run.error`, and the others go on. on_error="raise" raises an ExceptionGroup
+        of the rows' errors when all rows are done, "stop" cancels the others and raises the first error. timeout is
+        each row's, deadline the whole batch's, in seconds. on_result(row number, run) and progress(done, total) are
+        called on this thread as rows end, in any order; progress=True shows a bar.
+
+        out: a file that each row is written to as it ends; `resume` skips the rows that are finished there, `overwrite`
+        replaces it. A list of rows is checked before anything runs (raises UsageError); any other iterable is read as
+        rows are needed, at most `max_in_flight` ahead, and what is wrong with a row of it becomes the row's error.
         """
         given = {"backend": backend, "eager": eager, "stream": stream, "timeout": timeout}
         options = self._options.updated({name: value for name, value in given.items() if value is not None})
-        if max_in_flight < 1:
-            raise UsageError(f"max_in_flight must be at least 1, got {max_in_flight}")
-        if on_error not in ("keep", "raise"):
-            raise UsageError(f'on_error is "keep" or "raise", not {on_error!r}')
-        bound = [self._bind_row(number, row) for number, row in enumerate(rows)]
+        how = BatchOptions(max_in_flight, deadline, on_error, on_result, keeps_all=not as_completed)
+        how.check()
+        check_output(out, resume, overwrite)
+        bound = self._bound_rows(rows, has_keys=out is not None)
         mailbox = Mailbox()
         emit = _stream_to(mailbox, options)
         compiled = None if options.eager else self.compile()
-        options = options.updated({"backend": options.open_backend()})
+        opened = options.updated({"backend": options.open_backend()})
+        journal = None
+        if out is not None:
+            mode: How = "resume" if resume else "overwrite" if overwrite else "new"
+            keys = [row.key for row in bound] if isinstance(bound, list) else None
+            journal = open_journal(Path(out), identity(self.fn, self._receiver, options), mode, keys)
         # The rows of an `async def` program share a loop; eagerly each has its own, for it blocks where it reads.
-        with PrivateLoop() if compiled is not None and is_async(self.fn) else nullcontext() as home:
-            executions = [partial(Execution, self.fn, compiled, each, options, emit, home) for each in bound]
-            return run_rows(
-                executions,
-                mailbox,
-                max_in_flight=max_in_flight,
-                progress=progress,
-                on_result=on_result,
-                on_error=on_error,
-            )
+        home = PrivateLoop() if compiled is not None and is_async(self.fn) else None
+        batch = Batch(
+            bound,
+            len(rows) if isinstance(rows, Sized) else None,
+            lambda arguments: Execution(self.fn, compiled, arguments, opened, emit, home.asyncio if home else None),
+            how,
+            mailbox,
+            journal,
+            progress,
+            home,
+        )
+        return batch if as_completed else batch.all()
 
     def compile(self) -> Compiled:
         """The program's compiled form; made again when a name that it uses has been rebound since.
@@ -230,6 +256,26 @@ class Program:
         mine = {name: kwargs[name] for name in RUN_OPTIONS if name in kwargs and name not in parameters}
         rest = {name: value for name, value in kwargs.items() if name not in mine} if mine else kwargs
         return self.signature.bind(args, rest), self._options.updated(mine) if mine else self._options
+
+    def _bound_rows(self, rows: Iterable[Row], *, has_keys: bool) -> Iterable[BoundRow]:
+        """The rows ready to run: all of them where they are a sequence, else each when it is asked for.
+
+        Raises UsageError for a wrong row of a sequence.
+        """
+        bound = (self._bound_row(number, row, row_key(row) if has_keys else "") for number, row in enumerate(rows))
+        if not isinstance(rows, Sequence):
+            return bound
+        checked = list(bound)
+        for row in checked:
+            if isinstance(row.arguments, UsageError):
+                raise row.arguments
+        return checked
+
+    def _bound_row(self, number: int, row: Row, key: str) -> BoundRow:
+        try:
+            return BoundRow(self._bind_row(number, row), key)
+        except UsageError as error:
+            return BoundRow(error, key)
 
     def _bind_row(self, number: int, row: Row) -> Arguments:
         if not isinstance(row, Mapping):

@@ -1,8 +1,7 @@
-"""The rows of a data run, and the fingerprint that says whether two runs are the same run."""
+"""The rows of a data run, read from a file."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from ..ir.errors import UsageError
 from .loading import Loaded
-from .plain import to_json
 
 Row = dict[str, Any]
 
@@ -59,21 +57,3 @@ def _checked(row: Any, where: str) -> Row:
         kind = type(row).__name__
         raise UsageError(f"{where} is {kind}, not an object whose keys are the program's arguments")
     return dict(row)
-
-
-def fingerprint(loaded: Loaded, program: str, rows: Iterable[Row], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a data run depends on; a run may be resumed only where all of it is the same."""
-    rows = list(rows)
-    return {
-        "program": program,
-        "source": _digest(loaded.source.encode()),
-        "rows": f"{len(rows)} rows, {_digest(*map(to_json, rows))}",
-        "options": dict(options),
-    }
-
-
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=12)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()

@@ -8,13 +8,12 @@ import sys
 from typing import IO, Any
 
 from ..ir.errors import RamifyError, UsageError
-from .failures import user_traceback
 from .loading import load_file, split_target
 from .parameters import parse_arguments
 from .plain import to_json
 from .program import Program
+from .records import run_record
 from .rendering import open_view, usage_line, value_text
-from .run import Run
 
 
 def run_command(given: argparse.Namespace) -> int:
@@ -53,22 +52,6 @@ def configured(program: Program, given: argparse.Namespace) -> Program:
     if given.eager:
         options["eager"] = True
     return program.options(**options)
-
-
-def run_record(run: Run) -> dict[str, Any]:
-    """What is written of a run: value, vars, text, usage, error (None, or its type, message and traceback)."""
-    return {
-        "value": run.value,
-        "vars": run.vars,
-        "text": run.text,
-        "usage": run.usage,
-        "error": None if run.error is None else error_record(run.error),
-    }
-
-
-def error_record(error: BaseException) -> dict[str, str]:
-    """An error as data; the traceback holds the user's frames."""
-    return {"type": type(error).__name__, "message": str(error), "traceback": user_traceback(error)}
 
 
 def exit_code(error: BaseException) -> int:

@@ -149,11 +149,11 @@ class WatchedProgram(Program):
         finally:
             view.close()
 
-    def run_batch(self, rows: Iterable[Row], **options: Any) -> list[Run]:
+    def run_batch(self, rows: Iterable[Row], **options: Any) -> Any:
         """See Program."""
         runs = super().run_batch(rows, **options)
-        for run in runs[-1:]:
-            self._remember(run)
+        if isinstance(runs, list) and runs:
+            self._remember(runs[-1])
         return runs
 
     def _remember(self, run: Run) -> Run:

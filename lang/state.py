@@ -53,6 +53,9 @@ class State(Reading):
         """A state that goes on from here on its own. For position_ids_offset see `fork`."""
         return State(self.prompt.fork(1)[0])
 
+    def __reduce__(self) -> str:
+        raise TypeError("a State belongs to its run and cannot be pickled; its text, messages and variables can")
+
     def __enter__(self) -> State:
         """`with s.copy() as draft:` reads well; nothing needs to be closed."""
         return self

@@ -294,7 +294,8 @@ def test_rows_that_fail_do_not_stop_the_others(ramify: Ramify, folder: Path) -> 
     assert [row["value"] and row["value"]["times"] for row in rows] == [2, None, 3]
     assert rows[1]["error"]["traceback"].startswith('Traceback (most recent call last):\n  File "programs.py", line 10')
     again = ramify(*words)
-    assert again.err.startswith("error: out.jsonl exists already\n  help: --resume goes on where that run stopped")
+    refused = "error: out.jsonl exists already\n  help: resume (--resume) goes on where that run stopped"
+    assert again.err.startswith(refused)
     assert ramify(*words, "--resume").code == 1
     assert ramify(*words, "--resume", "--seed", "1").err.startswith(
         "error: out.jsonl is the output of other options: seed"

@@ -1,4 +1,4 @@
-"""Files of programs, the values of --arg, rows of data, values as JSON, and the journal of a data run."""
+"""Files of programs, the values of --arg, rows of data, and values as JSON."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ import numpy
 import pytest
 from ramify.ir.errors import CompileError, UsageError
 from ramify.lang.failures import describe
-from ramify.lang.journal import Journal
 from ramify.lang.loading import load_file, split_target
 from ramify.lang.parameters import parse_arguments
 from ramify.lang.plain import plain, to_json
-from ramify.lang.rows import fingerprint, read_rows
+from ramify.lang.rows import read_rows
 
 TWO = """
 import ramify as rf
@@ -195,122 +194,3 @@ def test_values_as_json() -> None:
     assert json.loads(to_json("é \ud800 \u2028 \n")) == "é \ud800 \u2028 \n"
     assert to_json("é") == '"é"'.encode()
     assert b"..." in to_json(loop)
-
-
-IDENTITY = {"program": "p", "source": "s", "rows": "3 rows", "options": {"model": "tiny", "seed": None}}
-
-
-def record(value: Any = None, error: Any = None) -> dict[str, Any]:
-    return {"value": value, "error": error}
-
-
-def journal_of(tmp_path: Path, **changed: Any) -> Journal:
-    return Journal(tmp_path / "out.jsonl", 3, IDENTITY | changed)
-
-
-def test_rows_are_on_disk_at_once_and_ordered_at_the_end(tmp_path: Path) -> None:
-    with journal_of(tmp_path) as journal:
-        journal.begin()
-        journal.add(2, record("c"))
-        assert json.loads((tmp_path / "out.jsonl.part").read_text()) == {"row": 2, "value": "c", "error": None}
-        assert not journal.complete()
-        journal.add(0, record("a"))
-        journal.add(1, record(None, {"type": "ValueError"}))
-        assert journal.num_failed == 1
-        assert journal.complete()
-    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [row["row"] for row in rows] == [0, 1, 2]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.meta"]
-
-
-def test_resuming_drops_half_a_line(tmp_path: Path) -> None:
-    with journal_of(tmp_path) as journal:
-        journal.begin()
-        journal.add(1, record("b"))
-    part = tmp_path / "out.jsonl.part"
-    part.write_bytes(part.read_bytes() + b'{"row": 2, "val')
-    with journal_of(tmp_path) as journal:
-        journal.resume()
-        assert journal.finished == {1: False}
-        journal.add(2, record("c"))
-        journal.add(0, record("a"))
-        assert journal.complete()
-    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [(row["row"], row["value"]) for row in rows] == [(0, "a"), (1, "b"), (2, "c")]
-
-
-def test_rows_taken_out_of_a_finished_output_run_again(tmp_path: Path) -> None:
-    with journal_of(tmp_path) as journal:
-        journal.begin()
-        for row in range(3):
-            journal.add(row, record(row))
-        journal.complete()
-    out = tmp_path / "out.jsonl"
-    out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[::2]))
-    with journal_of(tmp_path) as journal:
-        journal.resume()
-        assert journal.finished == {0: False, 2: False}
-        journal.add(1, record("again"))
-        assert journal.complete()
-    assert json.loads(out.read_text().splitlines()[1])["value"] == "again"
-
-
-def test_outputs_of_something_else_are_refused(tmp_path: Path) -> None:
-    with journal_of(tmp_path) as journal:
-        journal.begin()
-        journal.add(0, record())
-    for changed, message in [
-        ({"source": "t"}, "is the output of a program whose file has changed since"),
-        ({"rows": "4 rows"}, "is the output of other data: 3 rows there, 4 rows here"),
-        ({"options": {"model": "tiny", "seed": 3}}, "is the output of other options: seed = None there, 3 here"),
-    ]:
-        with journal_of(tmp_path, **changed) as journal, pytest.raises(UsageError, match=message):
-            journal.resume()
-    with journal_of(tmp_path) as journal, pytest.raises(UsageError, match=r"exists already\n  help: --resume goes on"):
-        journal.begin()
-    (tmp_path / "out.jsonl.part").write_text('{"row": 7}\n')
-    with journal_of(tmp_path) as journal, pytest.raises(UsageError, match="part:1 is not a row"):
-        journal.resume()
-    (tmp_path / "out.jsonl.meta").unlink()
-    with journal_of(tmp_path) as journal, pytest.raises(UsageError, match="does not say what the earlier run was"):
-        journal.resume()
-    with journal_of(tmp_path) as journal:
-        journal.overwrite()
-        assert (tmp_path / "out.jsonl.part").read_bytes() == b""
-
-
-def test_two_runs_cannot_write_one_output(tmp_path: Path) -> None:
-    with journal_of(tmp_path) as first, journal_of(tmp_path) as second:
-        first.begin()
-        first.add(0, record())
-        with pytest.raises(UsageError, match="another run is writing"):
-            second.resume()
-
-
-def test_a_failed_write_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(file: Any, data: bytes) -> None:
-        file.write(data[:5])
-        raise OSError("disk full")
-
-    with journal_of(tmp_path) as journal:
-        journal.begin()
-        journal.add(0, record())
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
-            patch.setattr("ramify.lang.journal._write_all", fail)
-            journal.add(1, record())
-        journal.add(2, record())
-    with journal_of(tmp_path) as journal:
-        journal.resume()
-        assert journal.finished == {0: False, 2: False}
-
-
-def test_fingerprints_tell_runs_apart(two: Any) -> None:
-    base = fingerprint(two, "first", [{"a": 1}], {})
-    assert base == fingerprint(two, "first", [{"a": 1}], {})
-    others = [
-        fingerprint(two, "second", [{"a": 1}], {}),
-        fingerprint(two, "first", [{"a": "1"}], {}),
-        fingerprint(two, "first", [{"a": 1}], {"seed": 1}),
-        fingerprint(dataclasses.replace(two, source="x"), "first", [{"a": 1}], {}),
-    ]
-    assert base not in others
