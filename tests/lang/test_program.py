@@ -163,7 +163,7 @@ def test_a_partial_run_shows_how_far_it_came(backend: ScriptedBackend, eager: bo
     assert not run.ok and run.value is None and isinstance(run.error, KeyError)
     assert run.text.startswith("start") and run.messages == []
     assert "KeyError: 'key'" in run.traceback and '{}["key"]' in run.traceback
-    assert repr(run) == "<Run failed: KeyError('key')>"
+    assert repr(run) == "<Run of row 0 failed: KeyError('key')>"
 
 
 @BOTH
