@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -504,3 +505,23 @@ def test_with_a_bar_on_the_terminal_stdout_still_goes_into_the_pipe(tmp_path: Pa
     assert sorted(out.splitlines()) == sorted(f"in row {n}" for n in range(30))
     text = shown.decode()
     assert "in row" not in text and "/30 rows" in text and "30 rows, 0 failed" in text
+
+
+@rf.program
+async def waits(s, n):  # type: ignore[no-untyped-def]
+    s += f"{n}" + rf.gen("x")
+    await asyncio.sleep(0)
+    return n, s["x"]
+
+
+@BOTH
+@pytest.mark.parametrize("takes", [6, 2, 0])
+def test_batches_of_async_programs_leave_no_event_loop_behind(eager: bool, takes: int) -> None:
+    batch = waits.run_batch(rows(6), backend=Held(100 + takes), eager=eager, as_completed=True, max_in_flight=6)
+    assert sorted(run.value[0] for _, run in zip(range(takes), batch, strict=False)) == list(range(100, 100 + takes))
+    batch.close()
+    del batch
+    end = time.monotonic() + 20
+    while any(thread.name == "ramify-async" for thread in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
