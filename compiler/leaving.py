@@ -1,4 +1,4 @@
-"""How `return`, `break` and `continue` leave: through the marks to end on the way, up to the loop or the function."""
+"""How `return`, `break` and `continue` leave: through what ends on the way, up to the loop, try or function around."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..ir.core import Value
+from ..ir.core import Region, Value
 
 if TYPE_CHECKING:
     from .lowering import Lowering
@@ -27,7 +27,14 @@ class Ending:
     end: Callable[[], None]
 
 
-Around = Loop | Ending
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A flow.try around, which ends when it is left. kinds: what it is left for."""
+
+    kinds: set[str]
+
+
+Around = Loop | Ending | Try
 
 
 def leave(low: Lowering, kind: str, value: Value | None = None) -> None:
@@ -35,6 +42,10 @@ def leave(low: Lowering, kind: str, value: Value | None = None) -> None:
     for around in reversed(low.around):
         if isinstance(around, Ending):
             around.end()
+        elif isinstance(around, Try):
+            around.kinds.add(kind)
+            low.builder.op("flow.leave", [value] if kind == "return" and value is not None else [], kind=kind)
+            return None
         elif kind != "return":
             if kind == "break" and around.finished is not None:
                 low.env[around.finished] = low.builder.value("py.const", value=False)
@@ -44,9 +55,24 @@ def leave(low: Lowering, kind: str, value: Value | None = None) -> None:
     return None
 
 
+def leave_if(low: Lowering, how: Value, kind: str, value: Value) -> None:
+    """Lower leaving in that way if this is how an op before has ended."""
+    condition = low.expression_op(f"__how == {kind!r}", [], {"__how": how})
+    yes, no = Region(), Region()
+    low.builder.op("flow.if", [condition], results=(), regions=[yes, no])
+    with low.region(yes):
+        leave(low, kind, value)
+    with low.region(no):
+        low.builder.op("flow.yield")
+
+
 def unreachable(low: Lowering) -> None:
     """End a region whose end is never reached."""
-    low.builder.op("flow.return", [low.builder.value("py.const", value=None)])
+    nothing = low.builder.value("py.const", value=None)
+    if any(isinstance(around, Try) for around in low.around):
+        low.builder.op("flow.leave", [nothing], kind="return")
+    else:
+        low.builder.op("flow.return", [nothing])
 
 
 def end_region(low: Lowering, terminator: str, names: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """The state of lowering one function: the environment, the boxes, the loops and scopes around, and the host ops.
 
-`env` maps each plain local variable to its SSA value; variables that nested functions share live in boxes. Values in
+`env` maps each plain local variable to its SSA value; variables that nested functions share live in boxes. Those that a
+try around assigns are `followed` by a variable (var.new), which is set wherever they are assigned. Values in
 `unsure` may be those of variables that were never assigned: reading one is host code, which raises as Python does. A
 run of host statements is held in `pending` until something that is not host code follows, then becomes one py.block.
 """
@@ -35,6 +36,7 @@ class Lowering:
     on_eager: Callable[[ast.AST, str], None] = lambda node, reason: None
     env: dict[str, Value] = field(default_factory=dict)
     boxes: dict[str, Value] = field(default_factory=dict)
+    followed: dict[str, Value] = field(default_factory=dict)
     around: list[Around] = field(default_factory=list)
     pending: list[ast.stmt] = field(default_factory=list)
     unsure: set[Value] = field(default_factory=set)
@@ -60,13 +62,13 @@ class Lowering:
     @contextmanager
     def inner_names(self, names: set[str]) -> Iterator[None]:
         """Inside, `names` are plain variables of their own: those of a comprehension hide the function's."""
-        outer = set(self.scope.locals), dict(self.env), dict(self.boxes)
+        outer = set(self.scope.locals), dict(self.env), dict(self.boxes), dict(self.followed)
         self.scope.locals |= names
         for name in names:
-            self.env.pop(name, None)
-            self.boxes.pop(name, None)
+            for table in (self.env, self.boxes, self.followed):
+                table.pop(name, None)
         yield
-        self.scope.locals, self.env, self.boxes = outer
+        self.scope.locals, self.env, self.boxes, self.followed = outer
 
     def read(self, name: str) -> Value:
         """The value of a local variable here; a cell when the name is a state."""
@@ -95,6 +97,18 @@ class Lowering:
             self.block_op(f"{name} = __value", [ast.Name(name, ast.Store())], {"__value": value})
         else:
             self.env[name] = value
+            if name in self.followed:
+                self.builder.op("var.set", [self.followed[name], value])
+
+    def delete(self, name: str) -> None:
+        """Unbind a local variable, whether it is bound or not."""
+        if name in self.boxes:
+            nodes = ast.parse(f"{name} = None; del {name}").body
+            self.block_op(f"{name} = None; del {name}", nodes, {})
+        else:
+            value = self.builder.value("py.unbound", name=name, hint=name)
+            self.unsure.add(value)
+            self.assign(name, value)
 
     def temporary(self) -> str:
         """A fresh name that no user variable has."""
@@ -133,12 +147,15 @@ class Lowering:
         """A py.block over the local names in `nodes`; binds the variables that the code assigns."""
         outputs = self.assigned(nodes)
         surely = _surely_assigned(nodes)
-        unsure = {name for name in outputs if name not in surely and not self.is_sure(name)} | _deleted(nodes)
-        inputs, operands, captures, reads = self._operands(nodes, temporaries, skip=surely)
+        unsure = {name for name in outputs if name not in surely and not self.is_sure(name)} | deleted_names(nodes)
+        writes = [name for name in outputs if name in self.followed]
+        inputs, operands, captures, reads = self._operands(nodes, temporaries, skip=surely.difference(writes))
+        operands += [self.followed[name] for name in writes]
         results = [OBJ] * (len(outputs) + (2 if signals else 0))
         made = self.builder.op(
             "py.block", operands, results=results, hints=outputs, code=code, inputs=inputs,
-            captures=captures or None, reads=reads or None, outputs=outputs, signals=signals or None,
+            captures=captures or None, reads=reads or None, writes=writes or None, outputs=outputs,
+            signals=signals or None,
         )  # fmt: skip
         for name, value in zip(outputs, made.results[: len(outputs)], strict=True):
             self.env[name] = value
@@ -215,7 +232,7 @@ def _surely_assigned(nodes: Sequence[ast.AST]) -> frozenset[str]:
     return frozenset(sure)
 
 
-def _deleted(nodes: Sequence[ast.AST]) -> set[str]:
+def deleted_names(nodes: Sequence[ast.AST]) -> set[str]:
     """Names that a `del` or the end of an `except ... as` takes away."""
     return {name for root in nodes for node in [root, *own_nodes(root)] if (name := _deleted_by(node)) is not None}
 

@@ -2,9 +2,10 @@
 
 A cell escapes when anything but a load, a store, a fork that is never joined or a reading host op uses it. For each of
 the others every load is replaced by the prompt that the cell holds there; ifs and loops that store to it carry the
-prompt along. Cells made by `cell.new` become `prompt.branch`. The entry's parameter belongs to the run, which may look
-at it at any time and after an error, so its stores stay where they are. Parameters of helpers stay cells: a caller may
-hand over the same state twice.
+prompt along. Cells made by `cell.new` become `prompt.branch`, unless a try stores to them. The entry's parameter
+belongs to the run, which may look at it at any time and after an error. So its stores stay, as do those to cells that a
+try stores to; behind a try the cell is loaded anew. Parameters of helpers stay cells: a caller may hand over the same
+state twice.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.core import Function, Module, Op, Region, Value
+from ..ir.span import Span
 from ..ir.types import CELL, PROMPT
 from .rewrite import replace_uses, uses
 
@@ -31,16 +33,35 @@ def promote(module: Module) -> None:
 
 def _promote_parameter(function: Function, cell: Value) -> None:
     if any(op.name == "cell.load" and op.operands[0] is cell for op in function.body.walk()):
-        first = Op("cell.load", [cell], [Value(PROMPT, cell.name)], span=function.span)
-        work = _Promotion(function, cell, keep_stores=True)
-        work.region(function.body, first.result)
-        function.body.ops.insert(0, first)
+        _promote_kept(function, cell, function.body, function.span)
+
+
+def _promote_kept(function: Function, cell: Value, region: Region, span: Span | None) -> None:
+    """Promote a cell from the beginning of a region on, but leave its stores where they are."""
+    first = Op("cell.load", [cell], [Value(PROMPT, cell.name)], span=span)
+    _Promotion(function, cell, keep_stores=True).region(region, first.result)
+    region.ops.insert(0, first)
+
+
+def _is_stored_in_try(region: Region, cell: Value) -> bool:
+    tries = (op for op in region.walk() if op.name == "flow.try")
+    return any(_is_stored_in(op, cell) for op in tries)
+
+
+def _is_stored_in(op: Op, cell: Value) -> bool:
+    inside = (inner for region in op.regions for inner in region.walk())
+    return any(inner.name == "cell.store" and inner.operands[0] is cell for inner in inside)
 
 
 def _promote_new(region: Region, function: Function) -> None:
     for op in list(region.ops):
         if op.name == "cell.new" and not _escapes(function.body, op.result):
             index = region.ops.index(op)
+            if _is_stored_in_try(function.body, op.result):
+                rest = Region([], region.ops[index + 1 :])
+                _promote_kept(function, op.result, rest, op.span)
+                region.ops[index + 1 :] = rest.ops
+                continue
             rest = Region([], region.ops[index + 1 :])
             # The branch stays: its number is part of what a seeded run draws there.
             branch = Op("prompt.branch", [op.operands[0]], [Value(PROMPT, op.result.name)], span=op.span)
@@ -82,6 +103,10 @@ class _Promotion:
         for op in region.ops:
             if op.name in ("flow.break", "flow.continue") and carried:
                 op.operands.append(current)
+            if op.name == "flow.try" and _is_stored_in(op, self.cell):
+                kept += [op, load := self._try(op, current)]
+                current = load.result
+                continue
             if op.regions:
                 current = self._nested(op, current, carried)
             elif self.cell in op.operands:
@@ -91,6 +116,22 @@ class _Promotion:
             kept.append(op)
         region.ops = kept
         return current
+
+    def _try(self, op: Op, current: Value) -> Op:
+        """Rewrite a try that stores to the cell; returns a load of what it holds afterwards.
+
+        An exception may come between any two of its stores, so every region but the first loads what it holds by then.
+        """
+        self.region(op.regions[0], current)
+        for region in op.regions[1:]:
+            if any(self.cell in inner.operands for inner in region.walk()):
+                load = self._load(region.ops[0])
+                self.region(region, load.result)
+                region.ops.insert(0, load)
+        return self._load(op)
+
+    def _load(self, at: Op) -> Op:
+        return Op("cell.load", [self.cell], [Value(PROMPT, self.cell.name)], span=at.span)
 
     def _access(self, op: Op, current: Value) -> tuple[Value, bool]:
         """Rewrite a use of the cell; returns what the cell holds afterwards, and whether the op stays."""
@@ -109,7 +150,7 @@ class _Promotion:
         return current, True
 
     def _nested(self, op: Op, current: Value, carried: bool) -> Value:
-        if not self._stored_in(op):
+        if not _is_stored_in(op, self.cell):
             for region in op.regions:
                 self.region(region, current, carried=carried and op.name not in _LOOPS)
             return current
@@ -133,10 +174,3 @@ class _Promotion:
     def _close(self, region: Region, last: Value, terminator: str) -> None:
         if region.ops[-1].name == terminator:
             region.ops[-1].operands.append(last)
-
-    def _stored_in(self, op: Op) -> bool:
-        return any(
-            inner.name == "cell.store" and inner.operands[0] is self.cell
-            for region in op.regions
-            for inner in region.walk()
-        )

@@ -12,10 +12,11 @@ from ..ir.types import OBJ
 from .appends import lower_append
 from .branching import choose
 from .expressions import bind_target, is_lazy, lift, lower_expression, state_cell
-from .leaving import Loop, end_region, leave
+from .leaving import Loop, end_region, leave, leave_if
 from .lowering import Lowering
 from .matches import lower_match
 from .source import own_nodes
+from .tries import lower_try
 from .withs import can_lower, lower_with
 
 
@@ -262,6 +263,12 @@ def _with(low: Lowering, node: ast.With) -> None:
     return lower_with(low, node.items, lambda: lower_block(low, node.body))
 
 
+def _try(low: Lowering, node: ast.Try) -> None:
+    if not low.scope.mentions(node):
+        return _eagerly(low, node, "")  # nothing in it waits
+    return lower_try(low, node, lambda body: lower_block(low, body))
+
+
 def _match(low: Lowering, node: ast.Match) -> None:
     lower_match(low, node, lambda body: lower_block(low, body))
 
@@ -292,7 +299,7 @@ def _is_evaluated_first(low: Lowering, node: ast.stmt) -> bool:
 
 
 def _keyword(node: ast.stmt) -> str:
-    words = {ast.TryStar: "try", ast.AsyncWith: "async with", ast.AsyncFor: "async for", ast.FunctionDef: "def"}
+    words = {ast.TryStar: "except*", ast.AsyncWith: "async with", ast.AsyncFor: "async for", ast.FunctionDef: "def"}
     return words.get(type(node), type(node).__name__.removesuffix("Def").lower())
 
 
@@ -306,17 +313,7 @@ def _eagerly(low: Lowering, node: ast.stmt, reason: str) -> None:
         return
     signal, value = made.results[-2:]
     for exit_ in sorted(exits):
-        _on_signal(low, signal, exit_, value)
-
-
-def _on_signal(low: Lowering, signal: Value, name: str, value: Value) -> None:
-    condition = low.expression_op(f"__signal == {name!r}", [], {"__signal": signal})
-    yes, no = Region(), Region()
-    low.builder.op("flow.if", [condition], results=(), regions=[yes, no])
-    with low.region(yes):
-        leave(low, name, value)
-    with low.region(no):
-        low.builder.op("flow.yield")
+        leave_if(low, signal, exit_, value)
 
 
 _LOWER: dict[type[ast.stmt], Callable[[Lowering, Any], None]] = {
@@ -332,4 +329,5 @@ _LOWER: dict[type[ast.stmt], Callable[[Lowering, Any], None]] = {
     ast.While: _while,
     ast.With: _with,
     ast.Match: _match,
+    ast.Try: _try,
 }

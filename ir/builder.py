@@ -34,7 +34,7 @@ class Builder:
         """Append an op; result types come from the declaration unless `results` gives them."""
         if results is None:
             declared = OPS[name].results
-            results = (_RESULT_TYPES[declared],) if declared else ()
+            results = [_RESULT_TYPES[each] for each in declared.split(", ") if each]
         names = [*hints, *[""] * (len(results) - len(hints))]
         values = [Value(type_, hint) for type_, hint in zip(results, names, strict=True)]
         kept = {key: value for key, value in attrs.items() if value is not None or key == "value"}

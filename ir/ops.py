@@ -111,6 +111,10 @@ _DECLARED = (
     ),
     OpDef("py.box", "obj", "obj", "A variable shared with nested functions.", {"name": "str"}),
     OpDef("py.unbox", "obj", "obj", "The value in a box."),
+    # A variable that a try assigns: an exception may come between any two of its values.
+    OpDef("var.new", "obj", "obj", "A variable with its first value (or py.unbound).", silent=True),
+    OpDef("var.get", "obj", "obj", "The value of a variable now.", silent=True),
+    OpDef("var.set", "obj, obj", "", "Give a variable another value."),
     OpDef(
         "py.expr",
         "obj...",
@@ -124,8 +128,17 @@ _DECLARED = (
         "obj...",
         "*",
         "Execute statements; results are the variables in `outputs`. With `signals`, two "
-        "more results follow: None, 'return', 'break' or 'continue', and the returned value.",
-        {"code": "str", "inputs": "strs", "captures": "strs?", "reads": "strs?", "outputs": "strs", "signals": "bool?"},
+        "more results follow: None, 'return', 'break' or 'continue', and the returned value. The outputs in `writes` "
+        "also go to variables (the last operands), as far as they were assigned even when the code raises.",
+        {
+            "code": "str",
+            "inputs": "strs",
+            "captures": "strs?",
+            "reads": "strs?",
+            "writes": "strs?",
+            "outputs": "strs",
+            "signals": "bool?",
+        },
         rule="host",
     ),
     OpDef(
@@ -135,6 +148,9 @@ _DECLARED = (
         "Run the Python body of a function of this module as it is (eagerly).",
         {"callee": "str"},
         rule="callee",
+    ),
+    OpDef(
+        "py.catches", "obj, obj", "obj", "Whether `except` with this class or tuple of classes catches an exception."
     ),
     OpDef("py.list", "", "obj", "A new list that a comprehension fills."),
     OpDef("py.push", "obj, obj", "", "Append to such a list; the item may still be on its way."),
@@ -166,6 +182,15 @@ _DECLARED = (
         rule="while",
     ),
     OpDef(
+        "flow.try",
+        "",
+        "obj, obj",
+        "Run region 0; then region 2, or region 1 with the exception that was raised; then region 3 whatever happened. "
+        "Gives None, 'return', 'break' or 'continue', and the returned value.",
+        regions=4,
+        rule="try",
+    ),
+    OpDef(
         "flow.call",
         "obj...",
         "obj",
@@ -175,11 +200,27 @@ _DECLARED = (
         {"callee": "str", "keywords": "strs?", "method": "str?"},
         rule="call",
     ),
-    OpDef("flow.yield", "obj...", "", "End a region of flow.if, or a loop body, with its values.", terminator=True),
+    OpDef(
+        "flow.yield",
+        "obj...",
+        "",
+        "End a region of flow.if or flow.try, or a loop body, with its values.",
+        terminator=True,
+    ),
     OpDef("flow.condition", "obj, obj...", "", "End a while's region 0: go on?, carried values.", terminator=True),
     OpDef("flow.break", "obj...", "", "Leave the innermost loop with its carried values.", terminator=True),
     OpDef("flow.continue", "obj...", "", "Go to the innermost loop's next turn.", terminator=True),
     OpDef("flow.return", "obj", "", "Leave the function with a value.", terminator=True),
+    OpDef(
+        "flow.leave",
+        "obj...",
+        "",
+        "Leave the innermost flow.try, which says that it was for a 'return' (of the operand), 'break' or 'continue'.",
+        {"kind": "str"},
+        terminator=True,
+        rule="leave",
+    ),
+    OpDef("flow.raise", "obj", "", "Go on raising the exception that a flow.try has caught.", terminator=True),
 )
 
 OPS: dict[str, OpDef] = {declaration.name: declaration for declaration in _DECLARED}

@@ -28,7 +28,7 @@ _WORDS = {
     "OPERATION": "an op such as `prompt.append`",
     "NAME": "a name",
     "TYPE_NAME": "a type such as `prompt`",
-    "REGION_WORD": "`else`, `do` or `test`",
+    "REGION_WORD": "`else`, `do`, `test`, `except` or `finally`",
     "NUMBER": "a number",
     "RANGE": "a range of line:column such as `:3:4-3:9`",
     "STRING": "a string",

@@ -16,7 +16,12 @@ from .ops import OPS
 from .span import Span
 
 # The word before each region of an op; parser and people need no more than the brace, so "" is fine for a first one.
-_REGION_WORDS = {"flow.if": ("", "else"), "flow.for": ("do",), "flow.while": ("test", "do")}
+_REGION_WORDS = {
+    "flow.if": ("", "else"),
+    "flow.for": ("do",),
+    "flow.while": ("test", "do"),
+    "flow.try": ("do", "except", "else", "finally"),
+}
 _STEP = "  "
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _LONGEST_DECIMAL_BITS = 1024  # beyond this ints print as hex: CPython refuses very long decimal ints

@@ -209,10 +209,13 @@ def _check_named(checker: _FunctionChecker, op: Op, place: _Place) -> None:
 
 
 def _check_host(checker: _FunctionChecker, op: Op, place: _Place) -> None:
-    names = [*op.attrs["inputs"], *op.attrs.get("captures", [])]
+    names = [*op.attrs["inputs"], *op.attrs.get("captures", []), *op.attrs.get("writes", [])]
     if len(names) != len(op.operands):
         given = _count(len(op.operands), "operand")
-        checker.fail(op, f"{op.name} names {_count(len(names), 'input')} and captures, but has {given}")
+        checker.fail(op, f"{op.name} names {_count(len(names), 'input')}, captures and writes, but has {given}")
+    for name in op.attrs.get("writes", []):
+        if name not in op.attrs["outputs"]:
+            checker.fail(op, f"{op.name} writes {name}, which is none of its outputs")
     if op.name == "py.block":
         expected = len(op.attrs["outputs"]) + (2 if op.attrs.get("signals") else 0)
         if expected != len(op.results):
@@ -227,15 +230,41 @@ def _check_host(checker: _FunctionChecker, op: Op, place: _Place) -> None:
         checker.fail(op, f"the code of {op.name} is not Python: {problem}")
 
 
+# What leaves more than the region it ends: an op inside may be left by it if the op itself may.
+_EXITS = ("flow.return", "flow.leave", "flow.raise", "flow.break", "flow.continue")
+
+
+def _exits(place: _Place, names: Sequence[str] = _EXITS) -> dict[str, Sequence[Type] | None]:
+    return {name: place.ends[name] for name in names if name in place.ends}
+
+
 def _check_if(checker: _FunctionChecker, op: Op, place: _Place) -> None:
-    # A branch may also leave the loop around it, or the function.
-    ends: dict[str, Sequence[Type] | None] = {"flow.yield": [result.type for result in op.results]}
-    ends |= {name: place.ends[name] for name in ("flow.break", "flow.continue") if name in place.ends}
-    ends["flow.return"] = None
+    ends = {"flow.yield": [result.type for result in op.results], **_exits(place)}
     for region in op.regions:
         if region.args:
             checker.fail(op, "the regions of flow.if take no arguments")
         checker.region(op, region, _Place("a region of flow.if", ends))
+
+
+def _check_try(checker: _FunctionChecker, op: Op, place: _Place) -> None:
+    words = ("the body", "the handlers", "the else region", "the final region")
+    for index, (word, region) in enumerate(zip(words, op.regions, strict=True)):
+        wanted = [OBJ] if index == 1 else []
+        if [arg.type for arg in region.args] != wanted:
+            checker.fail(op, f"{word} of flow.try takes {'the exception, an obj' if wanted else 'no arguments'}")
+        ends: dict[str, Sequence[Type] | None] = {"flow.yield": [], "flow.leave": None}
+        if index == 1:
+            ends["flow.raise"] = None
+        checker.region(op, region, _Place(f"{word} of flow.try", ends))
+
+
+def _check_leave(checker: _FunctionChecker, op: Op, place: _Place) -> None:
+    kind = op.attrs["kind"]
+    if kind not in ("return", "break", "continue"):
+        checker.fail(op, f"flow.leave is for a return, break or continue, not {_shown(kind)}")
+    wanted = 1 if kind == "return" else 0
+    if len(op.operands) != wanted:
+        checker.fail(op, f"flow.leave for a {kind} takes {_count(wanted, 'operand')}, not {len(op.operands)}")
 
 
 def _check_for(checker: _FunctionChecker, op: Op, place: _Place) -> None:
@@ -245,7 +274,7 @@ def _check_for(checker: _FunctionChecker, op: Op, place: _Place) -> None:
     if not body.args or body.args[0].type not in (OBJ, item):
         checker.fail(op, "the first argument of flow.for's body is the item, an obj")
     _same(checker, op, "flow.for's body", body.args[1:], carried)
-    checker.region(op, body, _loop_body("the body of flow.for", carried))
+    checker.region(op, body, _loop_body("the body of flow.for", carried, place))
 
 
 def _check_while(checker: _FunctionChecker, op: Op, place: _Place) -> None:
@@ -254,7 +283,7 @@ def _check_while(checker: _FunctionChecker, op: Op, place: _Place) -> None:
     _same(checker, op, "flow.while's test", test.args, carried)
     _same(checker, op, "flow.while's body", body.args, carried)
     checker.region(op, test, _Place("the test of flow.while", {"flow.condition": carried}))
-    checker.region(op, body, _loop_body("the body of flow.while", carried))
+    checker.region(op, body, _loop_body("the body of flow.while", carried, place))
 
 
 def _carried(checker: _FunctionChecker, op: Op, start: Sequence[Value]) -> list[Type]:
@@ -270,8 +299,8 @@ def _same(checker: _FunctionChecker, op: Op, what: str, args: Sequence[Value], c
         checker.fail(op, f"{what} takes ({actual}), but the loop carries ({_list(carried)})")
 
 
-def _loop_body(what: str, carried: Sequence[Type]) -> _Place:
-    return _Place(what, {**dict.fromkeys(_LOOP_ENDS, carried), "flow.return": None})
+def _loop_body(what: str, carried: Sequence[Type], place: _Place) -> _Place:
+    return _Place(what, {**dict.fromkeys(_LOOP_ENDS, carried), **_exits(place, ("flow.return", "flow.leave"))})
 
 
 def _check_callee(checker: _FunctionChecker, op: Op, place: _Place) -> None:
@@ -307,6 +336,8 @@ _RULES: dict[str, _Rule] = {
     "if": _check_if,
     "for": _check_for,
     "while": _check_while,
+    "try": _check_try,
+    "leave": _check_leave,
     "call": _check_call,
     "callee": _check_callee,
 }

@@ -106,9 +106,9 @@ class Execution:
 
     def _cancel_body(self, error: BaseException) -> None:
         assert self._body is not None
-        self._body.cancel(error)
         if self.task is not None:
-            self.task.drop()
+            self.task.drop()  # first: what the body does in a `finally` is no part of it
+        self._body.cancel(error)
 
     def _interrupt(self, error: BaseException) -> None:
         """The asyncio task was cancelled: raised in the program where it waits, or the end of an ended one."""
@@ -139,6 +139,7 @@ class Execution:
             error = error.error
         locate(error)
         error = await self.context.conclude(error)
+        locate(error)
         if not wants_debug():
             tidy(error)
         return Run(Live(self.context, self.state), None if error is not None else value, error)

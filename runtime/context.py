@@ -68,14 +68,15 @@ class Context:
     stream: called with each StreamEvent, on the loop thread or a host thread; must not block. cancelled: why it was
     cancelled, if it was. state: the cell that the run began with, if it has one. reads: values that the program has
     read before they arrived (compiled runs only). marked: the last error that was given its place in the program.
+    num_watching: how many tries would see an exception now; what is read then is waited for at once.
     unread: whether the error that it ended with is of a generation that the program had not looked at.
     tool_calls: each with how many generations and choices were asked for before it.
     """
 
     __slots__ = (
         "_branches", "_is_entered", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled",
-        "defaults", "host_context", "in_flight", "marked", "on_cancel", "reads", "state", "stream", "streams",
-        "tool_calls", "unread", "usage",
+        "defaults", "host_context", "in_flight", "marked", "num_watching", "on_cancel", "reads", "state", "stream",
+        "streams", "tool_calls", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +96,7 @@ class Context:
         self.reads: list[Read] = []
         self.state: Any = None
         self.in_flight = 0
+        self.num_watching = 0
         self.unread = False
         self._num_checked = 0
         self.marked: BaseException | None = None
@@ -224,7 +226,7 @@ class Context:
         a generation nobody has read, in program order. Outstanding requests are awaited, or cancelled on an error.
         """
         if self.cancelled is None and not isinstance(error, asyncio.CancelledError):
-            error = await self._read_error() or error
+            error = await self.read_error() or error
         if error is None:
             error = await self._call_error()
             self.unread = error is not None and self.cancelled is None
@@ -235,13 +237,19 @@ class Context:
         self.usage.wall_ms = (time.perf_counter() - self._started) * 1000
         return error
 
-    async def _read_error(self) -> BaseException | None:
-        for read in self.reads:
+    async def read_error(self) -> BaseException | None:
+        """The error of the first value read so far that has failed, once those before it have arrived.
+
+        An eager run would have ended there: the run's state goes back to what it was.
+        """
+        while self._num_checked < len(self.reads):
+            read = self.reads[self._num_checked]
             await Settled(read.pending)
             if read.pending.error is not None:
                 if read.prompt is not None:
                     self.state.prompt = read.prompt  # an eager run would have appended nothing since
                 return read.failure()
+            self._num_checked += 1
         return None
 
     def check_reads(self) -> None:

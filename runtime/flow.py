@@ -1,6 +1,7 @@
 """The steps of control flow: if, for, while and calls.
 
-Regions end with an outcome (why, values). A break or continue is met by the innermost loop, a return by the call.
+Regions end with an outcome (why, values). A break or continue is met by the innermost loop, a return by the call; what
+leaves a try (trying.py) is met by that.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ..ir.core import Op
 from .context import Context
 from .host import Escaped, Unbound
 from .hosttask import HostTask
-from .linker import BREAK, RETURN, YIELD, Frame, LinkedFunction, Linker, Outcome, Step, execute, waiting
+from .linker import BREAK, LEAVE, RETURN, YIELD, Frame, LinkedFunction, Linker, Outcome, Step, execute, waiting
 from .methods import runs
 from .pending import Pending, gather
 from .reading import Branches
@@ -80,7 +81,7 @@ def flow_for(linker: Linker, op: Op) -> Step:
             values[item_slot] = item
             _assign(frame, carried_slots, carried)
             kind, outcome = await execute(body, frame)
-            if kind == RETURN:
+            if kind in (RETURN, LEAVE):
                 return kind, outcome
             carried = outcome
             if kind == BREAK:
@@ -131,7 +132,7 @@ def flow_while(linker: Linker, op: Op) -> Step:
                 break
             _assign(frame, body.args, carried)
             kind, outcome = await execute(body, frame)
-            if kind == RETURN:
+            if kind in (RETURN, LEAVE):
                 return kind, outcome
             carried = outcome
             if kind == BREAK:
@@ -144,13 +145,18 @@ def flow_while(linker: Linker, op: Op) -> Step:
 
 
 async def invoke(
-    function: LinkedFunction, context: Context, arguments: list[Any], depth: int, task: HostTask | None
+    function: LinkedFunction,
+    context: Context,
+    arguments: list[Any],
+    depth: int,
+    task: HostTask | None,
+    handled: BaseException | None = None,
 ) -> Any:
     """Run a function on one value for each parameter; its own value may still be on its way."""
     if depth > _MAX_DEPTH:
         raise RecursionError(f"programs call one another more than {_MAX_DEPTH} levels deep")
     values = function.template.copy()
-    frame = Frame(function, context, values, depth, task)
+    frame = Frame(function, context, values, depth, task, handled)
     _assign(frame, function.body.args, arguments)
     try:
         _, (result,) = await execute(function.body, frame)
@@ -177,7 +183,9 @@ def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -
             frame.values[result] = await _call_as_python(frame, method, values[:num_positional], named)
             return
         arguments = function.bind(values[:num_positional], named)
-        frame.values[result] = await Call(invoke(function, frame.context, arguments, frame.depth + 1, frame.task))
+        frame.values[result] = await Call(
+            invoke(function, frame.context, arguments, frame.depth + 1, frame.task, frame.handled)
+        )
 
     return step
 

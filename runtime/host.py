@@ -36,6 +36,15 @@ class Unbound:
         return UnboundLocalError(f"cannot access local variable {self.name!r} where it is not associated with a value")
 
 
+class Variable:
+    """A local variable that a try assigns, with the value it has now (which may be a Pending, or Unbound)."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 class Escaped(Exception):
     """Carries a StopIteration of host code through coroutines, in which it would mean something else."""
 
@@ -45,7 +54,7 @@ class Escaped(Exception):
 
 
 class HostOp:
-    """A linked op. Operand values come in the op's order: inputs, then the boxes of captures."""
+    """A linked op. Operand values come in its order: inputs, the boxes of captures, the variables of writes."""
 
     __slots__ = (
         "_captures",
@@ -57,6 +66,7 @@ class HostOp:
         "_owner",
         "_quick_names",
         "_variants",
+        "_writes",
         "awaits",
         "is_text",
     )
@@ -67,6 +77,7 @@ class HostOp:
         self._code: HostCode = parse(op)
         self._inputs: tuple[str, ...] = tuple(op.attrs["inputs"])
         self._captures: tuple[str, ...] = tuple(op.attrs.get("captures") or ())
+        self._writes: tuple[str, ...] = tuple(op.attrs.get("writes") or ())
         self._outputs: tuple[str, ...] = tuple(op.attrs.get("outputs") or ())
         self._variants: dict[frozenset[str], tuple[Result, Any]] = {}
         shadowed = {*owner.__globals__, *owner.__code__.co_freevars, *self._captures}
@@ -81,7 +92,7 @@ class HostOp:
         """Whether the op, on these operands, can run on the loop thread. Prompts must have arrived."""
         if self._outside is None or self._captures or self.awaits:
             return False
-        if not are_plain(values, self._harmless):
+        if not are_plain(values[: len(self._inputs)], self._harmless):
             return False
         return not self._outside or are_plain((self._look_up(name) for name in self._outside), self._harmless)
 
@@ -109,6 +120,8 @@ class HostOp:
             if local is None:
                 raise
             raise local from None
+        finally:
+            self._write(values, arguments)
 
     async def awaited(self, values: Sequence[Any]) -> Any:
         """The same for code that awaits."""
@@ -120,6 +133,8 @@ class HostOp:
             if local is None:
                 raise
             raise local from None
+        finally:
+            self._write(values, arguments)
 
     def _prepare(self, values: Sequence[Any]) -> tuple[Result, FunctionType, list[Any]]:
         """The function to call for these operands, what it gives, and its arguments."""
@@ -127,9 +142,16 @@ class HostOp:
         missing = [name for name, value in zip(self._inputs, inputs, strict=True) if type(value) is Unbound]
         result, function = self._variant(frozenset(missing) if missing else _NONE)
         if self._captures:
-            boxes = dict(zip(self._captures, values[len(inputs) :], strict=True))
+            boxes = dict(zip(self._captures, values[len(inputs) :], strict=False))
             function = self._enclosed(function.__code__, boxes)
-        return result, function, [*inputs, {}] if result == "signals" else inputs
+        return result, function, [*inputs, {}] if result == "saved" else inputs
+
+    def _write(self, values: Sequence[Any], arguments: Sequence[Any]) -> None:
+        """Put what the code has assigned so far into the variables of writes."""
+        if self._writes:
+            assigned = arguments[-1]
+            for name, variable in zip(self._writes, values[-len(self._writes) :], strict=True):
+                variable.value = assigned[name] if name in assigned else Unbound(name)
 
     def _as_local(self, error: NameError, code: CodeType) -> NameError | None:
         """What the program's own function would raise: boxes are free variables here, but its own there."""
@@ -144,15 +166,15 @@ class HostOp:
         return None
 
     def _give(self, result: Result, returned: Any, arguments: Sequence[Any]) -> Any:
-        """The op's results, from what the function returned and, with signals, left in its last argument."""
+        """The op's results, from what the function returned and, of saved ones, left in its last argument."""
         if result == "value":
             return returned
         if result == "tuple":
             return list(returned)
         if result == "locals":
             return self._outputs_of(returned)
-        signal, value = returned
-        return [*self._outputs_of(arguments[-1]), signal, value]
+        outputs = self._outputs_of(arguments[-1])
+        return [*outputs, *returned] if self._code.has_signals else outputs
 
     def _outputs_of(self, local_values: dict[str, Any]) -> list[Any]:
         return [local_values[name] if name in local_values else Unbound(name) for name in self._outputs]

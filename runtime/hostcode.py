@@ -3,8 +3,9 @@
 The function's parameters are the op's inputs; captured boxes and the variables of enclosing functions are CPython
 cells. It returns an expression's value, a tuple of outputs, or its `locals()` where an output may be unassigned.
 Code that awaits becomes a coroutine function.
-With signals, a `return`, `break` or `continue` that leaves the block becomes `return (signal, value)`, and the locals
-go into a dict that the caller passes, so that `finally` and `with` clauses have run by then.
+With signals, a `return`, `break` or `continue` that leaves the block becomes `return (signal, value)`. With signals or
+writes, the locals go into a dict that the caller passes, so that `finally` and `with` clauses have run by then, and
+that they are known when the code raises.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, Literal
 from ..ir.core import Op
 from ..ir.span import Span
 
-Result = Literal["value", "tuple", "locals", "signals"]
+Result = Literal["value", "tuple", "locals", "saved"]
 
 _LOCALS, _OUT = "__ramify_locals", "__ramify_out"
 _FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
@@ -44,6 +45,11 @@ class HostCode:
         return self.op.name == "py.expr"
 
     @property
+    def has_signals(self) -> bool:
+        """Whether `return`, `break` and `continue` in the code leave more than the code."""
+        return bool(self.op.attrs.get("signals"))
+
+    @property
     def expression(self) -> ast.expr:
         """The expression of a py.expr."""
         (statement,) = self.body
@@ -54,8 +60,8 @@ class HostCode:
         """In what form the function gives its outputs when the inputs in `unbound` have no value."""
         if self.is_expression:
             return "value"
-        if self.op.attrs.get("signals"):
-            return "signals"
+        if self.has_signals or self.op.attrs.get("writes"):
+            return "saved"
         sure = set(self.op.attrs["inputs"]) - unbound | _assigned_at_top(self.body)
         return "tuple" if set(self.op.attrs["outputs"]) <= sure - _unassigned(self.body) else "locals"
 
@@ -137,7 +143,7 @@ def compile_host(host: HostCode, owner: FunctionType, unbound: frozenset[str], r
     op = host.op
     inputs: Sequence[str] = op.attrs["inputs"]
     captures: Sequence[str] = op.attrs.get("captures") or ()
-    parameters = [*inputs, _OUT] if result == "signals" else list(inputs)
+    parameters = [*inputs, _OUT] if result == "saved" else list(inputs)
     inner = _function("host", parameters, [], is_async=host.awaits)
     inner.body = _prologue(captures, [name for name in inputs if name in unbound]) + _ending(host, result)
     outer = _function("maker", list(dict.fromkeys([*captures, *owner.__code__.co_freevars, _LOCALS])), [inner])

@@ -15,6 +15,7 @@ from .linker import LinkedFunction, Linker
 from .pending import Pending
 from .prompt import Prompt
 from .steps import MAKERS, cell_new, prompt_fork, py_call
+from .trying import flow_try
 
 
 class Interpreter:
@@ -37,6 +38,7 @@ class Interpreter:
             "flow.if": flow_if,
             "flow.for": flow_for,
             "flow.while": flow_while,
+            "flow.try": flow_try,
             "flow.call": partial(flow_call, functions=functions),
             "py.call": partial(py_call, python=python),
             "cell.new": partial(cell_new, new_cell=new_cell),

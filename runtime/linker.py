@@ -25,26 +25,35 @@ Outcome = tuple[str, list[Any]]
 Waiting = Coroutine[Any, Any, Outcome | None] | None
 Step = Callable[["Frame"], Waiting]
 
-YIELD, BREAK, CONTINUE, RETURN, CONDITION = "yield", "break", "continue", "return", "condition"
-_ENDS = {f"flow.{kind}": kind for kind in (YIELD, BREAK, CONTINUE, RETURN, CONDITION)}
+YIELD, BREAK, CONTINUE, CONDITION = "yield", "break", "continue", "condition"
+# These end every region around them: up to the function's, up to the innermost try's.
+RETURN, LEAVE = "return", "leave"
 
 
 class Frame:
     """One call of a function: its values by slot. turns counts loop turns since the others last had theirs.
 
-    task: where host code runs, in an `async def` program and in all that it calls; None for the host pool.
+    task: where host code runs, in an `async def` program and in all that it calls; None for the host pool. handled: the
+    exception that is being handled, by this function or one that has called it.
     """
 
-    __slots__ = ("context", "depth", "function", "task", "turns", "values")
+    __slots__ = ("context", "depth", "function", "handled", "task", "turns", "values")
 
     def __init__(
-        self, function: LinkedFunction, context: Context, values: list[Any], depth: int, task: HostTask | None
+        self,
+        function: LinkedFunction,
+        context: Context,
+        values: list[Any],
+        depth: int,
+        task: HostTask | None,
+        handled: BaseException | None = None,
     ) -> None:
         self.function = function
         self.context = context
         self.values = values
         self.depth = depth
         self.task = task
+        self.handled = handled
         self.turns = 0
 
 
@@ -157,8 +166,8 @@ class Linker:
         steps = []
         end: Callable[[Frame], Outcome] = _no_values
         for op in region.ops:
-            if op.name in _ENDS:
-                end = _ending(_ENDS[op.name], self.slots(op.operands))
+            if op.name in _ENDINGS:
+                end = _ENDINGS[op.name](op, self.slots(op.operands))
             elif op.name in _CONSTANTS and (value := _CONSTANTS[op.name](op)) is not None:
                 self.template[self.slot(op.result)] = value[0]
             else:
@@ -178,25 +187,60 @@ class Linker:
         return [self.slot(value) for value in values]
 
 
-def _ending(kind: str, slots: list[int]) -> Callable[[Frame], Outcome]:
-    if kind == RETURN:
-        return _returning(slots[0])
+def _passing(kind: str) -> Callable[[Op, list[int]], Callable[[Frame], Outcome]]:
+    """The maker of an end that passes values on."""
+
+    def make(_: Op, slots: list[int]) -> Callable[[Frame], Outcome]:
+        def end(frame: Frame) -> Outcome:
+            values = frame.values
+            return kind, [values[slot] for slot in slots]
+
+        return end
+
+    return make
+
+
+def _returning(_: Op, slots: list[int]) -> Callable[[Frame], Outcome]:
+    (slot,) = slots
 
     def end(frame: Frame) -> Outcome:
-        values = frame.values
-        return kind, [values[slot] for slot in slots]
+        return RETURN, [_bound(frame, slot)]
 
     return end
 
 
-def _returning(slot: int) -> Callable[[Frame], Outcome]:
+def _leaving(op: Op, slots: list[int]) -> Callable[[Frame], Outcome]:
+    kind = op.attrs["kind"]
+
     def end(frame: Frame) -> Outcome:
-        value = frame.values[slot]
-        if isinstance(value, Unbound):
-            raise value.error()
-        return RETURN, [value]
+        return LEAVE, [kind, _bound(frame, slots[0]) if slots else None]
 
     return end
+
+
+def _raising(_: Op, slots: list[int]) -> Callable[[Frame], Outcome]:
+    (slot,) = slots
+
+    def end(frame: Frame) -> Outcome:
+        error = frame.values[slot]
+        raise Escaped(error) if isinstance(error, StopIteration) else error
+
+    return end
+
+
+def _bound(frame: Frame, slot: int) -> Any:
+    value = frame.values[slot]
+    if isinstance(value, Unbound):
+        raise value.error()
+    return value
+
+
+_ENDINGS: dict[str, Callable[[Op, list[int]], Callable[[Frame], Outcome]]] = {
+    **{f"flow.{kind}": _passing(kind) for kind in (YIELD, BREAK, CONTINUE, CONDITION)},
+    "flow.return": _returning,
+    "flow.leave": _leaving,
+    "flow.raise": _raising,
+}
 
 
 def _no_values(_: Frame) -> Outcome:

@@ -17,7 +17,8 @@ from ..ir.core import Op
 from ..ir.errors import RamifyError
 from .context import Read
 from .expression import Expression, Where, build_gen, build_score, build_select
-from .host import Escaped, HostOp, Unbound
+from .handling import awaited_while_handling, is_caught, while_handling
+from .host import Escaped, HostOp, Unbound, Variable
 from .hostpool import host_pool
 from .linker import Frame, Linker, Outcome, Step, Waiting, waiting
 from .pending import Pending, PendingText, Settled, gather
@@ -32,6 +33,8 @@ def in_pool(frame: Frame, function: Callable[..., Any], *args: Any) -> Pending[A
 
     That of an `async def` program, and of what it calls, belongs to the task of the run instead.
     """
+    if frame.handled is not None:
+        function, args = while_handling, (frame.handled, function, *args)
     if frame.task is not None:
         return frame.task.call(function, *args)
     run = frame.context.run_host
@@ -45,13 +48,33 @@ def in_pool(frame: Frame, function: Callable[..., Any], *args: Any) -> Pending[A
     return host_pool().submit(call)
 
 
-def _read(frame: Frame, value: Any, op: Op) -> Any:
-    """Remember a value that the program has read before it arrived: an eager run would have met its error here."""
+def _in_task(frame: Frame, host: HostOp, values: Sequence[Any]) -> Pending[Any]:
+    """Run host code that awaits, which stands in `async def` programs only."""
+    assert frame.task is not None
+    if frame.handled is None:
+        return frame.task.run(host.awaited, values)
+    return frame.task.run(awaited_while_handling, frame.handled, host.awaited, values)
+
+
+def _take(frame: Frame, result: int, value: Any, op: Op) -> Waiting:
+    """Put a value that the program reads here into a slot, also before it has arrived.
+
+    Then it is remembered: an eager run would have met its error here. Inside a try it is waited for.
+    """
     if isinstance(value, Pending):
         context = frame.context
+        if context.num_watching:
+            return _arrived(frame, result, value)
         held = None if context.state is None else context.state.prompt
         context.reads.append(Read(value, op.span, frame.function.python_name, held))
-    return value
+    frame.values[result] = value
+    return None
+
+
+async def _arrived(frame: Frame, result: int, value: Any) -> None:
+    while isinstance(value, Pending):
+        value = await value
+    frame.values[result] = value
 
 
 def prompt_empty(linker: Linker, op: Op) -> Step:
@@ -136,8 +159,7 @@ def prompt_get(linker: Linker, op: Op) -> Step:
     (before,), result, name = linker.slots(op.operands), linker.slot(op.result), op.attrs["name"]
 
     def step(frame: Frame) -> Waiting:
-        frame.values[result] = _read(frame, frame.values[before].get(name), op)
-        return None
+        return _take(frame, result, frame.values[before].get(name), op)
 
     return step
 
@@ -146,8 +168,7 @@ def prompt_text(linker: Linker, op: Op) -> Step:
     (before,), result = linker.slots(op.operands), linker.slot(op.result)
 
     def step(frame: Frame) -> Waiting:
-        frame.values[result] = _read(frame, frame.values[before].text_value(), op)
-        return None
+        return _take(frame, result, frame.values[before].text_value(), op)
 
     return step
 
@@ -166,8 +187,7 @@ def prompt_messages(linker: Linker, op: Op) -> Step:
     (before,), result = linker.slots(op.operands), linker.slot(op.result)
 
     def step(frame: Frame) -> Waiting:
-        frame.values[result] = _read(frame, frame.values[before].messages_value(), op)
-        return None
+        return _take(frame, result, frame.values[before].messages_value(), op)
 
     return step
 
@@ -349,19 +369,17 @@ def py_host(linker: Linker, op: Op) -> Step:
     def run(frame: Frame) -> Waiting:
         values = [frame.values[slot] for slot in operands]
         if host.is_quick(values):
-            store(frame, host(values))
+            handled = frame.handled
+            store(frame, host(values) if handled is None else while_handling(handled, host, values))
             return None
         return in_host_thread(frame, values)
 
     async def in_host_thread(frame: Frame, values: list[Any]) -> None:
         frame.context.check_reads()
-        if frame.task is None:
-            store(frame, await in_pool(frame, host, values))
-            return
-        for value in values:
+        for value in values if frame.task is not None else ():
             if isinstance(value, Reading) and (blocker := value.prompt.arrived()) is not None:
                 await Settled(blocker)  # reads on the caller's event loop must not block it
-        store(frame, await (frame.task.run(host.awaited, values) if host.awaits else frame.task.call(host, values)))
+        store(frame, await (_in_task(frame, host, values) if host.awaits else in_pool(frame, host, values)))
 
     async def wait_and_run(frame: Frame) -> Outcome | None:
         for slot in operands:
@@ -383,9 +401,10 @@ def py_host(linker: Linker, op: Op) -> Step:
                 return wait_and_run(frame)
         if not is_late:
             return run(frame)
-        if is_lazy and (later := _later(host, [frame.values[slot] for slot in operands])) is not None:
-            frame.values[results[0]] = _read(frame, later, op)
-            return None
+        if is_lazy and not frame.context.num_watching:
+            later = _later(host, [frame.values[slot] for slot in operands])
+            if later is not None:
+                return _take(frame, results[0], later, op)
         return wait_and_run(frame)
 
     return step
@@ -450,6 +469,46 @@ def _spread(parameters: Sequence[inspect.Parameter], values: Sequence[Any]) -> t
     return args, kwargs
 
 
+def py_catches(linker: Linker, op: Op) -> Step:
+    (error, classes), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = is_caught(frame.values[error], frame.values[classes])
+        return None
+
+    return waiting((classes,), step)
+
+
+def var_new(linker: Linker, op: Op) -> Step:
+    (first,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = Variable(frame.values[first])
+        return None
+
+    return step
+
+
+def var_get(linker: Linker, op: Op) -> Step:
+    (variable,), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[result] = frame.values[variable].value
+        return None
+
+    return step
+
+
+def var_set(linker: Linker, op: Op) -> Step:
+    variable, value = linker.slots(op.operands)
+
+    def step(frame: Frame) -> Waiting:
+        frame.values[variable].value = frame.values[value]
+        return None
+
+    return step
+
+
 def py_list(linker: Linker, op: Op) -> Step:
     result = linker.slot(op.result)
 
@@ -479,9 +538,8 @@ def py_collect(linker: Linker, op: Op) -> Step:
     def step(frame: Frame) -> Waiting:
         collected = frame.values[items]
         if any(isinstance(item, Pending) for item in collected):
-            collected = _read(frame, gather(collected), op)
-        frame.values[result] = collected
-        return None
+            collected = gather(collected)
+        return _take(frame, result, collected, op)
 
     return step
 
@@ -509,6 +567,10 @@ MAKERS: dict[str, Maker] = {
     "py.unbox": py_unbox,
     "py.expr": py_host,
     "py.block": py_host,
+    "py.catches": py_catches,
+    "var.new": var_new,
+    "var.get": var_get,
+    "var.set": var_set,
     "py.list": py_list,
     "py.push": py_push,
     "py.collect": py_collect,

@@ -14,20 +14,20 @@ _OURS = tuple(f"ramify.{package}." for package in ("ir", "compiler", "runtime", 
 
 
 def mark(error: Exception, span: Span, program: str) -> None:
-    """Say once where in a compiled program an error arose: as a span, a note, and a frame of the traceback."""
+    """Say once where in a compiled program an error arose: as a frame of the traceback, and as a note."""
     if isinstance(error, Cancelled):
         return
     line = _line_in(error, span.file, program)
     if line is None:
         add_frame(error, span, program)
-    if isinstance(error, RamifyError):
-        error.span = error.span or span
-    elif not any(note.startswith(("in program ", "in the generation ")) for note in getattr(error, "__notes__", ())):
+    if not isinstance(error, RamifyError) and not any(
+        note.startswith(("in program ", "in the generation ")) for note in getattr(error, "__notes__", ())
+    ):
         error.add_note(f"in program {program}, {span.file}:{line or span.line}")
 
 
 def locate(error: BaseException | None) -> None:
-    """Give an error of ramify's that an eager program met the span of the user's code that met it."""
+    """Give an error of ramify's that a run ends with the span of the user's code that met it."""
     if not isinstance(error, RamifyError) or error.span is not None:
         return
     theirs = [entry for entry in _entries(error) if not _is_ours(entry)]

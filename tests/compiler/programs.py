@@ -93,14 +93,31 @@ def matches(s, point):
             s += f"{other}"
 
 
-def eager_statement(s):
+def tries(s):
     for _ in range(2):
         try:
             s += rf.gen("x")
-            if s["x"]:
-                return 1
-        except ValueError:
+            number = int(s["x"])
+            if number:
+                return number
+        except ValueError as error:
+            s += f"{error}"
             continue
+        except (KeyError, TypeError):
+            number = 0
+        else:
+            break
+        finally:
+            s += "!"
+    return number
+
+
+def eager_statement(s):
+    with open("x") as file:
+        for line in file:
+            s += line
+            if line:
+                return 1
     return 2
 
 
@@ -123,7 +140,7 @@ async def ask_later(s, question):
 
 
 GOLDEN = (
-    appends, branches, loops, forks, helpers, closures, scopes, loop_else, matches, coroutine, eager_statement,
+    appends, branches, loops, forks, helpers, closures, scopes, loop_else, matches, tries, coroutine, eager_statement,
     eager_whole,
 )  # fmt: skip
 

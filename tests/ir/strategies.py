@@ -98,6 +98,7 @@ class _Grower:
         self.builder = Builder(Region())
         self.pools: dict[str, list[Value]] = {}
         self.loop: _Loop | None = None
+        self.exits = ["flow.return"]
 
     def function(self, name: str) -> Function:
         roles = ["cell", *self.draw(st.lists(st.sampled_from(["obj", "cell"]), max_size=2))]
@@ -146,6 +147,8 @@ class _Grower:
             return self.emit("py.list", roles=["list"])
         if role == "box":
             return self.emit("py.box", self.pick("obj"), roles=["box"], name=self.draw(STRINGS))
+        if role == "variable":
+            return self.emit("var.new", self.pick("obj"), roles=["variable"])
         if role == "forks":
             source = self.pick(self.draw(st.sampled_from(["prompt", "cell"])))
             joins = self.draw(st.sampled_from([None, True]))
@@ -162,13 +165,13 @@ class _Grower:
             self.draw(st.sampled_from(_SIMPLE if self.depth_left == 0 else _ALL))(self)
 
     @contextmanager
-    def region(self, region: Region, loop: _Loop | None) -> Iterator[None]:
-        """Grow a region: its values are forgotten at its end."""
-        outer, outer_loop = {role: list(pool) for role, pool in self.pools.items()}, self.loop
-        self.loop, self.depth_left = loop, self.depth_left - 1
+    def region(self, region: Region, loop: _Loop | None, exits: list[str] | None = None) -> Iterator[None]:
+        """Grow a region: its values are forgotten at its end. exits: what may leave it and more, if not as around."""
+        outer, outer_loop, outer_exits = {role: list(pool) for role, pool in self.pools.items()}, self.loop, self.exits
+        self.loop, self.depth_left, self.exits = loop, self.depth_left - 1, self.exits if exits is None else exits
         with self.builder.inside(region):
             yield
-        self.pools, self.loop, self.depth_left = outer, outer_loop, self.depth_left + 1
+        self.pools, self.loop, self.depth_left, self.exits = outer, outer_loop, self.depth_left + 1, outer_exits
 
     # One method for each op, or group of ops that differ in their names alone.
 
@@ -269,6 +272,9 @@ class _Grower:
         if self.draw(st.booleans()):
             attrs["captures"] = ["boxed"]
             operands.append(self.pick("box"))
+        if "outputs" in attrs and self.draw(st.booleans()):
+            attrs["writes"] = ["c"]
+            operands.append(self.pick("variable"))
         return operands
 
     def call(self) -> None:
@@ -308,7 +314,7 @@ class _Grower:
         """A loop of at most two turns: its first carried value counts them."""
         roles, test, body = ["obj", *self.carried_roles()], Region(), Region()
         start = [self.constant(0), *(self.pick(role) for role in roles[1:])]
-        with self.region(test, None):
+        with self.region(test, None, []):
             test.args = [self.new(role) for role in roles]
             self.ops()
             goes_on = self.emit("py.expr", test.args[0], roles=["obj"], code="n < 2", inputs=["n"])
@@ -321,15 +327,40 @@ class _Grower:
             self.end(self.draw(st.sampled_from(_LOOP_ENDS)), roles)
         self.emit("flow.while", *start, results=_types(roles), regions=[test, body], roles=roles)
 
+    def try_block(self) -> None:
+        regions = [Region(), Region(), Region(), Region()]
+        for index, region in enumerate(regions):
+            with self.region(region, None, ["flow.leave"]):
+                if index == 1:
+                    region.args = [self.new("obj")]
+                self.ops()
+                if index == 1 and self.draw(st.booleans()):
+                    self.emit("flow.raise", region.args[0])
+                else:
+                    self.end("flow.yield", [])
+        self.emit("flow.try", regions=regions, roles=["obj", "obj"])
+
+    def get_variable(self) -> None:
+        self.emit("var.get", self.pick("variable"), roles=["obj"])
+
+    def set_variable(self) -> None:
+        self.emit("var.set", self.pick("variable"), self.pick("obj"))
+
+    def catches(self) -> None:
+        self.emit("py.catches", self.pick("obj"), self.pick("obj"), roles=["obj"])
+
     def carried_roles(self) -> list[str]:
         return self.draw(st.lists(st.sampled_from(["prompt", "obj", "cell", "text"]), max_size=2))
 
     def end(self, terminator: str, roles: list[str]) -> None:
         """End the region: as asked, or sooner by leaving a loop or the function."""
-        choices = [terminator] * 4 + ["flow.return"] + (["flow.break", "flow.continue"] if self.loop else [])
+        choices = [terminator] * 4 + self.exits + (["flow.break", "flow.continue"] if self.loop else [])
         terminator = self.draw(st.sampled_from(choices))
         if terminator == "flow.return":
             self.emit(terminator, self.pick("obj"))
+        elif terminator == "flow.leave":
+            kind = self.draw(st.sampled_from(["return", "break", "continue"]))
+            self.emit(terminator, *([self.pick("obj")] if kind == "return" else []), kind=kind)
         elif self.loop and (terminator in ("flow.break", "flow.continue") or roles is self.loop.roles):
             self.emit(terminator, *self.passed(self.loop))
         else:
@@ -373,10 +404,13 @@ _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.cell_of,
     _Grower.unbound,
     _Grower.unbox,
+    _Grower.get_variable,
+    _Grower.set_variable,
+    _Grower.catches,
     _Grower.push,
     _Grower.collect,
     _Grower.expression,
     _Grower.block,
     _Grower.call,
 ]
-_ALL = [*_SIMPLE, *[_Grower.branch, _Grower.for_loop, _Grower.while_loop] * 2]
+_ALL = [*_SIMPLE, *[_Grower.branch, _Grower.for_loop, _Grower.while_loop, _Grower.try_block] * 2]

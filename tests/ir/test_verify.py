@@ -118,6 +118,46 @@ _INVALID = {
         f'%p = cell.load %s : prompt %q = lm.gen %p {{dynamic = ["seed"]}} : prompt {_RETURN}',
         "lm.gen names 1 dynamic operand but has 0",
     ),
+    "a try without its handlers' argument": (
+        f"%y, %z = flow.try : obj, obj do {{ flow.yield }} except {{ flow.yield }} else {{ flow.yield }} finally "
+        f"{{ flow.yield }} {_RETURN}",
+        "the handlers of flow.try takes the exception, an obj",
+    ),
+    "a return inside of a try": (
+        f"%y, %z = flow.try : obj, obj do {{ flow.return %x }} except (%e: obj) {{ flow.yield }} else {{ flow.yield }} "
+        f"finally {{ flow.yield }} {_RETURN}",
+        "flow.return cannot end the body of flow.try; that ends in flow.yield or flow.leave",
+    ),
+    "a return out of a loop inside of a try": (
+        "%y, %z = flow.try : obj, obj do { flow.for %x do (%i: obj) { flow.return %x } flow.yield } "
+        f"except (%e: obj) {{ flow.yield }} else {{ flow.yield }} finally {{ flow.yield }} {_RETURN}",
+        "flow.return cannot end the body of flow.for; that ends in flow.yield or flow.continue or flow.break or "
+        "flow.leave",
+    ),
+    "raising again outside of the handlers": (
+        "%y, %z = flow.try : obj, obj do { flow.raise %x } except (%e: obj) { flow.yield } else { flow.yield } "
+        f"finally {{ flow.yield }} {_RETURN}",
+        "flow.raise cannot end the body of flow.try; that ends in flow.yield or flow.leave",
+    ),
+    "leaving outside of a try": (
+        'flow.leave %x {kind = "return"}',
+        "flow.leave cannot end the body of a function; that ends in flow.return",
+    ),
+    "leaving for a return of nothing": (
+        '%y, %z = flow.try : obj, obj do { flow.leave {kind = "return"} } except (%e: obj) { flow.yield } else '
+        f"{{ flow.yield }} finally {{ flow.yield }} {_RETURN}",
+        "flow.leave for a return takes 1 operand, not 0",
+    ),
+    "leaving for a jump": (
+        '%y, %z = flow.try : obj, obj do { flow.leave {kind = "jump"} } except (%e: obj) { flow.yield } else '
+        f"{{ flow.yield }} finally {{ flow.yield }} {_RETURN}",
+        'flow.leave is for a return, break or continue, not "jump"',
+    ),
+    "a write that is no output": (
+        '%v = var.new %x : obj %y = py.block %v {code = "y = 1", inputs = [], writes = ["z"], outputs = ["y"]} : obj '
+        f"{_RETURN}",
+        "py.block writes z, which is none of its outputs",
+    ),
     "a role twice": (
         f'%p = cell.load %s : prompt %q = prompt.role %p, %x {{role = "user", mark = "end", dynamic = ["role"]}} '
         f": prompt {_RETURN}",
@@ -137,7 +177,7 @@ _INVALID = {
     ),
     "host inputs": (
         f'%y = py.expr %x {{code = "x", inputs = ["x"], captures = ["c"]}} : obj {_RETURN}',
-        "py.expr names 2 inputs and captures, but has 1 operand",
+        "py.expr names 2 inputs, captures and writes, but has 1 operand",
     ),
     "host outputs": (
         f'%y = py.block {{code = "y = 1", inputs = [], outputs = ["y"], signals = True}} : obj {_RETURN}',
@@ -216,7 +256,7 @@ _INVALID = {
     "break in the test of a loop": (
         "flow.for %x do (%i: obj) { flow.while test { flow.if %x { flow.break } else { flow.yield } "
         f"flow.condition %x }} do {{ flow.yield }} flow.yield }} {_RETURN}",
-        "flow.break cannot end a region of flow.if outside of any loop; that ends in flow.yield or flow.return",
+        "flow.break cannot end a region of flow.if outside of any loop; that ends in flow.yield",
     ),
     "break through an if": (
         "%y = flow.for %x, %x : obj do (%i: obj, %c: obj) { flow.if %x { flow.break } else { flow.yield } "
@@ -267,6 +307,18 @@ _VALID = {
     "branches leave loops": (
         "%y = flow.for %x, %x : obj do (%i: obj, %c: obj) {\n flow.if %c { flow.break %i } else {\n"
         " flow.if %c { flow.continue %i } else { flow.return %x }\n flow.yield }\n flow.yield %c }"
+    ),
+    "a try, and a loop that leaves it": (
+        """%y, %z = flow.try : obj, obj do {
+             flow.for %x do (%i: obj) {
+               flow.if %i { flow.leave %i {kind = "return"} } else { flow.break }
+               flow.yield
+             }
+             flow.leave {kind = "break"}
+           } except (%e: obj) {
+             flow.if %e { flow.raise %e } else { flow.yield }
+             flow.yield
+           } else { flow.yield } finally { flow.yield }"""
     ),
     "a dynamic name": ('%p = cell.load %s : prompt %y = prompt.bind %p, %x, %x {dynamic = ["name"]} : prompt'),
     "signals": '%y, %z, %w = py.block %x {code = "if x: return 1\\ny = 2", inputs = ["x"], outputs = ["y"], '
