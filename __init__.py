@@ -23,6 +23,7 @@ if __name__ != "ramify":
 if TYPE_CHECKING:
     from .backends.endpoint import RuntimeEndpoint as RuntimeEndpoint
     from .backends.openai import OpenAI as OpenAI
+    from .ir.errors import OutputError as OutputError
     from .ir.errors import RamifyError as RamifyError
     from .lang.options import set_default_backend as set_default_backend
     from .lang.primitives import assistant as assistant
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ir.errors": ("RamifyError",),
+    "ir.errors": ("OutputError", "RamifyError"),
     "lang.options": ("set_default_backend",),
     "lang.primitives": (
         "gen", "gen_int", "gen_string", "score", "select", "system", "user", "assistant",

@@ -12,6 +12,7 @@
     │   ├── ContextOverflow     prompt and max_tokens do not fit the model's context
     │   └── Unsupported         this backend cannot do what was asked
     ├── BackendError            the backend failed while it served a request
+    ├── OutputError             a generated text is not the value that was asked for; also a ValueError
     │   └── ServerError         a server answered with an error, wrongly or not at all (its HTTP status)
     ├── ToolError               a tool call failed (runtime/toolcall.py); also a value that programs and models see
     ├── Cancelled               the run was cancelled
@@ -98,6 +99,14 @@ class ServerError(BackendError):
     ) -> None:
         super().__init__(message, span=span, help=help)
         self.status = status
+
+
+class OutputError(RamifyError, ValueError):
+    """A generated text does not stand for the value that the gen asked for; `text` is what was generated."""
+
+    def __init__(self, message: str, *, text: str, span: Span | None = None, help: str | None = None) -> None:
+        super().__init__(message, span=span, help=help)
+        self.text = text
 
 
 class Cancelled(RamifyError):

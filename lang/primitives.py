@@ -65,14 +65,16 @@ def gen(
     choices_method: ChoiceMethod | str | None = None,
     regex: str | None = None,
     json_schema: Mapping[str, Any] | str | None = None,
+    schema: Any = None,
     grammar: str | PathLike[str] | None = None,
     processors: Iterable[Processor] | None = None,
 ) -> Gen | Select:
     """Text that the model generates; `name` makes it a variable.
 
     What is not given comes from the run, and else from SamplingParams: max_tokens 128, temperature 0 (greedy). dtype:
-    int, float or bool turn the text into a value, which may fail with a ValueError. choices: the same as `select`.
-    regex, json_schema, grammar (Lark): what the text must match. processors: see SamplingParams.
+    int, float or bool turn the text into a value, which may fail with an OutputError. choices: the same as `select`.
+    regex, json_schema, grammar (Lark): what the text must match. schema: a type; the text is JSON of one, the value the
+    decoded object. processors: see SamplingParams.
     """
     given = dict(
         max_tokens=max_tokens,
@@ -94,6 +96,7 @@ def gen(
         choices_method=choices_method,
         regex=regex,
         json_schema=json_schema,
+        schema=schema,
         grammar=grammar,
         processors=processors,
     )

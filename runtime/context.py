@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..ir.errors import Cancelled, RamifyError
 from ..ir.span import Span
 from .backend import Backend
-from .expression import Call, Gen, Where, sampling, span_of, typed
+from .expression import Call, Gen, Where, sampling, span_of
 from .features import require
 from .generation import Generation, GenRecord, StreamEvent
 from .loop import loop, post
@@ -27,6 +27,7 @@ from .request import Done, SamplingParams
 from .seeds import gen_seed
 from .toolcall import ToolCall, ToolRecord
 from .trail import mark
+from .values import typed
 
 _RELEASE_SECONDS = 5.0
 _branch_numbers = threading.Lock()

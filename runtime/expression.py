@@ -18,12 +18,12 @@ from ..ir.span import Span
 from .choices import CHOICE_METHODS, ChoiceMethod, token_length_normalized
 from .constraint import Constraint, take_constraint
 from .request import SamplingParams
+from .schema import Schema, schema_of
+from .values import DTYPES
 
 # What a gen says of its sampling by name; its constraint is built from other arguments.
 SAMPLING_NAMES = frozenset(f.name for f in fields(SamplingParams)) - {"constraint"}
-_DTYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
-_EXCLUSIVE = ("choices", "dtype", "regex", "json_schema", "grammar")
-_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+_EXCLUSIVE = ("choices", "dtype", "regex", "json_schema", "schema", "grammar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,16 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class Gen(Expression):
-    """A generation. `params` holds the sampling parameters that were given; the others come from the run."""
+    """A generation. `params` holds the sampling parameters that were given; the others come from the run.
+
+    dtype or schema: what the text stands for, if not for itself.
+    """
 
     kind: ClassVar[Literal["gen"]] = "gen"
     name: str | None
     params: tuple[tuple[str, Any], ...] = ()
     dtype: type | None = None
+    schema: Schema | None = None
     where: Where = field(default=None, compare=False, repr=False)
 
 
@@ -175,7 +179,8 @@ def build_gen(name: object = None, params: Mapping[str, Any] | None = None, wher
     given = {key: value for key, value in (params or {}).items() if value is not None}
     _check_exclusive(given)
     dtype, choices, method = (given.pop(key, None) for key in ("dtype", "choices", "choices_method"))
-    constraint = _constraint(given, where)
+    schema = schema_of(given.pop("schema")) if "schema" in given else None
+    constraint = _constraint(given, where) if schema is None else schema.constraint
     if unknown := [key for key in given if key not in SAMPLING_NAMES]:
         raise TypeError(f"gen() got an unexpected keyword argument {unknown[0]!r}")
     if choices is not None:
@@ -190,7 +195,7 @@ def build_gen(name: object = None, params: Mapping[str, Any] | None = None, wher
         given["processors"] = _processors(given["processors"])
     if constraint is not None:
         given["constraint"] = constraint
-    return Gen(_name("gen", name), tuple(given.items()), _dtype(dtype), where)
+    return Gen(_name("gen", name), tuple(given.items()), _dtype(dtype), schema, where)
 
 
 def _constraint(given: dict[str, Any], where: Where) -> Constraint | None:
@@ -265,49 +270,11 @@ def _processors(value: object) -> tuple[Any, ...]:
 
 
 def _dtype(dtype: object) -> type | None:
-    if dtype is None or dtype in _DTYPES.values():
+    if dtype is None or dtype in DTYPES.values():
         return dtype  # type: ignore[return-value]
-    if isinstance(dtype, str) and dtype in _DTYPES:
-        return _DTYPES[dtype]
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
     raise TypeError(f"dtype must be one of int, float, bool, str, not {_short(dtype)}")
-
-
-# What a backend that can enforce it makes sure of. White space after a number ends it, and is no part of the text.
-_FORMS = {
-    int: Constraint("regex", r"[-+]?[0-9]+[ \n]?"),
-    float: Constraint("regex", r"[-+]?[0-9]*\.?[0-9]+[ \n]?"),
-    bool: Constraint("regex", "True|False|true|false|Yes|No|yes|no"),
-}
-
-
-def typed(params: SamplingParams, dtype: type | None) -> SamplingParams:
-    """The parameters of a generation whose text will stand for a value of a type."""
-    if dtype not in _FORMS or params.constraint is not None:
-        return params
-    stop = params.stop if dtype is bool else (*params.stop, " ", "\n")
-    return replace(params, constraint=_FORMS[dtype], stop=stop)
-
-
-def convert(text: str, dtype: type | None, name: str | None) -> Any:
-    """The value that a generated text stands for. Raises ValueError that shows the text."""
-    if dtype is None or dtype is str:
-        return text
-    stripped = text.strip()
-    try:
-        if dtype is bool:
-            return _boolean(stripped)
-        return dtype(stripped)
-    except ValueError:
-        label = f"gen({name!r}, dtype={dtype.__name__})"
-        raise ValueError(f"{label} generated {text!r}, which is no {dtype.__name__}") from None
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise ValueError(text)
 
 
 def _checked(defaults: SamplingParams, given: tuple[tuple[str, Any], ...]) -> SamplingParams:

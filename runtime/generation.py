@@ -10,10 +10,11 @@ from ..ir.errors import RamifyError
 from ..ir.span import Span
 from .backend import Handle, Scorer, Selector
 from .choices import NamedMethod, choose, needs_unconditional
-from .expression import Call, Gen, Score, Select, Where, convert, span_of
+from .expression import Call, Gen, Score, Select, Where, span_of
 from .hostpool import host_pool
-from .pending import Pending, PendingText
+from .pending import Pending, PendingObject, PendingText
 from .request import Delta, Done, Event, Failed, SamplingParams, Scored, TokenLogprob
+from .values import read_value
 
 if TYPE_CHECKING:
     from .context import Context
@@ -186,7 +187,7 @@ class Generation:
         expression = self.expression
         self.done = done
         if isinstance(expression, Gen):
-            self._convert(done.text, expression)
+            self._read(done, expression)
         elif isinstance(expression, Select):
             self._value = done.text
             if self.context.streams:
@@ -196,10 +197,10 @@ class Generation:
             self._value = totals[0] if expression.single else totals
         self.pending.set_result(done)
 
-    def _convert(self, text: str, expression: Gen) -> None:
+    def _read(self, done: Done, expression: Gen) -> None:
         try:
-            self._value = convert(text, expression.dtype, expression.name)
-        except ValueError as error:
+            self._value = read_value(expression, done)
+        except Exception as error:  # a class of the user's may raise what it likes while it is decoded
             self._value_error = error
             self._locate(error)
 
@@ -220,9 +221,17 @@ class Generation:
         """The variable's value, or a Pending of it (also when it has failed)."""
         if self.done is not None and self._value_error is None:
             return self._value
+        return self.pending.then(self._arrived_value, self._new_pending())
+
+    def _new_pending(self) -> Pending[Any] | None:
+        """A Pending that says of the value what is known before it arrives."""
         expression = self.expression
-        is_text = isinstance(expression, Select) or (isinstance(expression, Gen) and expression.dtype in (None, str))
-        return self.pending.then(self._arrived_value, PendingText() if is_text else None)
+        if isinstance(expression, Score):
+            return None if expression.single else PendingObject()
+        if isinstance(expression, Gen) and expression.schema is not None:
+            return PendingObject()
+        is_text = isinstance(expression, Select) or expression.dtype in (None, str)
+        return PendingText() if is_text else None
 
     def _arrived_value(self, _: Done) -> Any:
         if self._value_error is not None:

@@ -172,6 +172,12 @@ class PendingText(Pending[str]):
     __slots__ = ()
 
 
+class PendingObject(Pending[Any]):
+    """A Pending of an object that host code may change: who looks at it has to do so in the program's order."""
+
+    __slots__ = ()
+
+
 class _Gather(Pending[list[Any]]):
     __slots__ = ("_items", "_missing")
 

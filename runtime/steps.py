@@ -21,7 +21,7 @@ from .handling import awaited_while_handling, is_caught, while_handling
 from .host import Escaped, HostOp, Unbound, Variable
 from .hostpool import host_pool
 from .linker import Frame, Linker, Outcome, Step, Waiting, waiting
-from .pending import Pending, PendingText, Settled, gather
+from .pending import Pending, PendingObject, PendingText, Settled, gather
 from .prompt import Prompt
 from .reading import Reading
 
@@ -415,7 +415,7 @@ _IMMUTABLE = (str, int, float, bool, type(None), Pending)
 
 def _later(host: HostOp, values: list[Any]) -> Pending[Any] | None:
     """A Pending of the expression's value, if nothing it uses can change until its inputs arrive."""
-    if not all(isinstance(value, _IMMUTABLE) for value in values):
+    if not all(isinstance(value, _IMMUTABLE) and not isinstance(value, PendingObject) for value in values):
         return None
     return gather(values).then(host, PendingText() if host.is_text else None)
 

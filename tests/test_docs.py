@@ -34,7 +34,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
             continue
         name = f"<{page.name}:{line}>"
         linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
-        exec(compile(code, name, "exec"), space)
+        exec(compile(code, name, "exec", dont_inherit=True), space)
 
 
 def test_links_lead_somewhere() -> None:

@@ -12,6 +12,7 @@ from types import FunctionType
 from typing import Any
 
 import ramify as rf
+from ramify.ir.errors import OutputError
 from ramify.lang.arguments import Signature
 from ramify.lang.execution import Execution
 from ramify.lang.options import Options
@@ -101,6 +102,8 @@ def outcome(run: Run, is_own: Callable[[str], bool]) -> dict[str, Any]:
 
 def place_of(error: BaseException, is_own: Callable[[str], bool]) -> tuple[str, int] | None:
     """The user's line that an error names: that of the generation, in the traceback, by its span, or in a note."""
+    if isinstance(error, OutputError) and error.span is not None:
+        return Path(error.span.file).name, error.span.line
     notes = getattr(error, "__notes__", ())
     if found := _noted(notes, "in the generation at ", is_own):
         return found

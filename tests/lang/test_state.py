@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
-from ramify.ir.errors import BackendError, UsageError
+from ramify.ir.errors import BackendError, OutputError, UsageError
 
 
 def run(body: Callable[..., Any], backend: Any = None) -> rf.Run:
@@ -84,10 +84,12 @@ def test_a_text_that_is_no_value_of_the_dtype_shows_itself() -> None:
         try:
             return s["n"]
         except ValueError as error:
-            return str(error)
+            return error
 
     told = run(body, ScriptedBackend(lambda *_: "many"))
-    assert told.value == "gen('n', dtype=int) generated 'many', which is no int"
+    assert isinstance(told.value, OutputError) and told.value.text == "many"
+    assert told.value.message == "gen('n', dtype=int) generated 'many', which is no int"
+    assert told.value.span is not None and told.value.span.source_line().strip() == 's += rf.gen_int("n")'
 
     def unread(s: rf.State) -> None:
         s += rf.gen_int("n")
