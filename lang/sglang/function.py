@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -12,6 +10,7 @@ from ...ir.errors import UsageError
 from ...runtime.context import Context
 from ...runtime.expression import build_gen
 from ..arguments import Arguments
+from ..batch import Batch
 from ..options import Options
 from ..program import MAX_IN_FLIGHT, Program
 from ..run import Run
@@ -96,10 +95,8 @@ class SglFunction:
         program = self.program.options(**options({**settings, "backend": backend}))
         rows = [self._row(number, row) for number, row in enumerate(batch_kwargs)]
         num_at_once = MAX_IN_FLIGHT if num_threads == "auto" else int(num_threads)
-        if generator_style:
-            return _one_by_one(program, rows, num_at_once, progress_bar)
-        runs = program.run_batch(rows, progress=progress_bar, max_in_flight=num_at_once)
-        return [ProgramState.of(run) for run in runs]
+        batch = program.run_batch(rows, as_completed=True, progress=progress_bar, max_in_flight=num_at_once)
+        return _in_order(batch) if generator_style else list(_in_order(batch))
 
     def trace(self, *, backend: Any = None, **arguments: Any) -> Compiled:
         """What is there to see of the program before it runs: its compiled form, for any arguments."""
@@ -163,40 +160,16 @@ def _checked(run: Run) -> Run:
     return run
 
 
-_END = object()
-
-
-def _one_by_one(
-    program: Program, rows: list[dict[str, Any]], num_at_once: int, progress_bar: bool
-) -> Iterator[ProgramState]:
-    """The rows' states in order, while the batch runs on a thread of its own."""
-    finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    is_closed = False
-
-    def keep(number: int, run: Run) -> None:
-        if is_closed:
-            raise GeneratorExit
-        finished.put((number, run))
-
-    def work() -> None:
-        try:
-            program.run_batch(rows, progress=progress_bar, max_in_flight=num_at_once, on_result=keep)
-            finished.put(_END)
-        except BaseException as error:
-            finished.put(error)
-
-    threading.Thread(target=work, name="ramify-batch", daemon=True).start()
-    early: dict[int, Run] = {}
-    try:
-        for number in range(len(rows)):
-            while number not in early:
-                item = finished.get()
-                if isinstance(item, BaseException):
-                    raise item
-                early.update([item])
-            yield ProgramState.of(early.pop(number))
-    finally:
-        is_closed = True
+def _in_order(batch: Batch) -> Iterator[ProgramState]:
+    """The rows' states in their order, each as soon as it and those before it have ended."""
+    early: dict[int | None, Run] = {}
+    number = 0
+    with batch:
+        for run in batch:
+            early[run.row] = run
+            while number in early:
+                yield ProgramState.of(early.pop(number))
+                number += 1
 
 
 @overload

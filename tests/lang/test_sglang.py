@@ -140,14 +140,7 @@ def test_rows_one_by_one_may_be_left_early() -> None:
     states = two_turns.run_batch([("a",)] * 500, backend=slow, num_threads=1, generator_style=True)
     assert next(states).error() is None
     states.close()
-    _join("ramify-batch")
     assert len(slow.requests) < 500
-
-
-def _join(name: str) -> None:
-    for thread in threading.enumerate():
-        if thread.name == name:
-            thread.join(20)
 
 
 def test_a_row_that_fails_leaves_the_others_alone(backend: ScriptedBackend) -> None:
