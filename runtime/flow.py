@@ -160,11 +160,14 @@ async def invoke(
     _assign(frame, function.body.args, arguments)
     try:
         _, (result,) = await execute(function.body, frame)
+        return result
     except Escaped as error:
         if not function.is_async:
             raise
-        raise RuntimeError("coroutine raised StopIteration") from error.error
-    return result
+        stop = error.error
+    raised = RuntimeError("coroutine raised StopIteration")
+    raised.__cause__ = raised.__context__ = stop
+    raise raised
 
 
 def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -> Step:

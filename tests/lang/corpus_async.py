@@ -270,73 +270,20 @@ async def a_bad_number_is_met_at_its_read(s):
     return number
 
 
-@case(raises=RuntimeError)
-@rf.program
-async def a_stop_iteration_in_a_helper(s):
-    s += "a"
-    await stopping(s)
-
-
-async def stopping(s: Any) -> None:
-    s += "b"
-    raise StopIteration("over")
-
-
-@case(raises=asyncio.CancelledError)
-@rf.program
-async def cancelling_oneself(s):
-    s += "a" + rf.gen("x", max_tokens=1)
-    raise asyncio.CancelledError("enough")
+async def stop(s):
+    s += "x"
+    raise StopIteration(1)
 
 
 @case()
 @rf.program
-async def a_timeout_inside(s):
-    s += "a"
+async def a_stop_iteration_leaves_a_coroutine(s):
     try:
-        async with asyncio.timeout(0.01):
-            await asyncio.sleep(30)
-    except TimeoutError:
-        s += "late" + rf.gen("x", max_tokens=1)
+        s += "a"
+        raise StopIteration(2)
+    except StopIteration as error:
+        s += f"b{error.value}" + await fetch("c")
     try:
-        await asyncio.wait_for(asyncio.sleep(30), 0.01)
-    except TimeoutError:
-        s += "late again"
-    return s.text(), asyncio.current_task().cancelling()
-
-
-@case()
-@rf.program
-async def the_whole_body_eager(s):
-    names = sorted(locals())
-    s += await fetch("e") + rf.gen("x", max_tokens=1)
-    return names, s["x"]
-
-
-class Desk:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @rf.program
-    async def ask(self, s, question):
-        s += self.name + await fetch(question) + rf.gen("x", max_tokens=1)
-        return s["x"]
-
-    async def note(self, s, word):
-        s += await fetch(word)
-
-    @rf.program
-    async def work(self, s):
-        await self.note(s, "w")
-        value = await self.ask(s, "q")
-        return value, await self.ask(s.copy(), value), s.text()
-
-
-case()(Desk("desk").work)
-
-
-@case()
-@rf.program
-async def nothing_to_await(s):
-    s += "plain" + rf.gen("x", max_tokens=2)
-    return s["x"].upper()
+        await stop(s)
+    except RuntimeError as error:
+        return s.text(), type(error.__cause__).__name__, type(error.__context__).__name__

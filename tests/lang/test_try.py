@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 from collections.abc import Callable
@@ -138,6 +139,28 @@ def test_a_cancelled_run_is_not_caught_but_its_finally_runs() -> None:
     (run,) = stubborn.run_batch([{"log": log}], backend=ScriptedBackend(delay=60), timeout=0.05)
     assert isinstance(run.error, Cancelled)
     assert log == ["finally"]
+
+
+@rf.program
+async def tidies_up(s, log: list):
+    try:
+        s += rf.gen("x") if not log else "x"
+        s.text()
+        await asyncio.sleep(60)
+    except Exception:
+        log.append("caught")
+    finally:
+        await asyncio.sleep(0)
+        log.append("finally")
+        await asyncio.sleep(0)
+        log.append(s.text() == "x")
+
+
+@pytest.mark.parametrize("log", [[], ["call"]], ids=["in a read", "in a call"])
+def test_a_finally_may_await_when_the_run_is_cancelled(log: list) -> None:
+    (run,) = tidies_up.run_batch([{"log": log}], backend=ScriptedBackend(delay=60), timeout=0.05)
+    assert isinstance(run.error, Cancelled)
+    assert log in (["finally"], ["call", "finally", True])
 
 
 def test_an_error_that_was_caught_does_not_end_the_run() -> None:

@@ -246,7 +246,7 @@ def test_call_binds_as_python_does() -> None:
 
     assert run(call(1), others=[helper], python=python)[0] == (1, "default")
     assert run(call(2, 1, keywords=["b", "a"]), others=[helper], python=python)[0] == (1, 2)
-    with pytest.raises(TypeError, match="missing a required argument: 'a'"):
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'a'"):
         run(call(2, keywords=["b"]), others=[helper], python=python)
 
 
