@@ -60,7 +60,8 @@ class Flavour:
     the server does the same by itself. max_tokens: the field that bounds a chat answer. continues: the fields that make
     it continue a last assistant message, or None if it cannot. max_stops: how many stop strings it takes. chat, text:
     the fields that make an answer match a constraint, by the gen's argument that asks for it, for each kind of model.
-    choice: the fields that make an answer one of some texts, or None. echoes_logprobs: whether it tells the
+    tool_role: whether it takes messages of the role "tool" by themselves, without its own interface for tools. choice:
+    the fields that make an answer one of some texts, or None. echoes_logprobs: whether it tells the
     log-probabilities of a text model's prompt. tokens_as_ids: the fields that make it name tokens by their ids.
     """
 
@@ -75,11 +76,14 @@ class Flavour:
     choice: Callable[[Sequence[str]], Fields] | None = None
     echoes_logprobs: bool = False
     tokens_as_ids: Fields = field(default_factory=dict)
+    tool_role: bool = True
 
     def features(self, *, is_chat: bool) -> frozenset[str]:
         """The features of runtime/features.py that its fields make."""
         sampling = (_FEATURES.get(name, name) for name in self.fields if name not in _NO_FEATURE)
-        return frozenset((*sampling, "logprobs", *(self.chat if is_chat else self.text)))
+        constraints = self.chat if is_chat else self.text
+        typed = ("dtype",) if "regex" in constraints else ()  # numbers are asked for by their form
+        return frozenset((*sampling, "logprobs", *constraints, *typed))
 
     def constraint(self, constraint: Constraint, *, is_chat: bool) -> Fields:
         """The fields of a request that make its answer match."""
@@ -141,6 +145,7 @@ FLAVOURS = {
             {**_UNSAID, "temperature": 1.0, "top_p": 1.0},
             max_tokens="max_completion_tokens",
             max_stops=4,
+            tool_role=False,
         ),
         Flavour("compatible", _BASIC),
         Flavour(

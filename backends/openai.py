@@ -155,6 +155,11 @@ class OpenAI:
         if not self.is_chat_model:
             return {"prompt": prompt.text_value()}
         talk = conversation(prompt)
+        if not self.flavour.tool_role and any(message["role"] == "tool" for message in talk.messages):
+            raise Unsupported(
+                "this server takes a tool's message only as the answer to a call of its own interface for tools",
+                help="write the result as rf.user(result.content)",
+            )
         if not talk.continued:
             return {"messages": talk.messages}
         if self._continues is None:

@@ -229,7 +229,7 @@ class Remote(Generic[C]):
                 return await call.work(call)
             except Trouble as trouble:
                 if not self._may_retry(trouble, call, tries):
-                    raise self._error(trouble, call, tries) from trouble.__cause__
+                    raise self._error(trouble, call, tries) from trouble.__cause__ or trouble
                 pause = self.retry.pause(tries, trouble.retry_after)
             await asyncio.sleep(pause)
             tries += 1

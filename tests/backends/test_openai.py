@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -461,6 +464,30 @@ def test_parameters_that_the_flavour_lacks_are_refused(server: StubServer, conne
     assert server.requests == []
 
 
+@EAGER
+def test_messages_of_tools_are_refused_where_a_server_needs_more_than_their_text(
+    server: StubServer, connect: Any, eager: bool
+) -> None:
+    @rf.program
+    def program(s: rf.State) -> Any:
+        s += rf.user("What?") + rf.tool_message({"price": 4})
+        s += rf.assistant(rf.gen("x"))
+
+    with pytest.raises(Unsupported, match="takes a tool's message only as the answer to a call"):
+        program.run(backend=connect(flavour="openai"), eager=eager)
+    program.run(backend=connect(flavour="vllm"), eager=eager)
+    assert [asked.body["messages"][-1] for asked in server.requests] == [{"role": "tool", "content": '{"price":4}'}]
+
+
+@EAGER
+def test_numbers_are_asked_for_by_their_form_where_a_server_can(server: StubServer, connect: Any, eager: bool) -> None:
+    server.app = lambda asked: json_reply({"choices": [{"message": {"content": "42"}, "finish_reason": "stop"}]})
+    assert ask.run(backend=connect(flavour="sglang"), dtype=int, eager=eager).value == 42
+    assert ask.run(backend=connect(flavour="openai"), dtype=int, eager=eager).value == 42
+    first, second = (asked.body for asked in server.requests)
+    assert first["regex"].startswith("[-+]?[0-9]+") and "regex" not in second
+
+
 def test_options_that_cannot_work() -> None:
     with pytest.raises(UsageError, match="unknown flavour 'x'"):
         OpenAI("m", api_key="k", flavour="x")
@@ -685,6 +712,34 @@ def test_500_rows_at_once_over_few_connections_and_through_faults(
 def test_connections_are_used_again(server: StubServer, connect: Any) -> None:
     ask.run_batch([{"question": str(n)} for n in range(200)], backend=connect(max_connections=8))
     assert server.num_connections <= 8
+
+
+FORKED = """
+import os, sys
+import ramify as rf
+
+@rf.program
+def ask(s, question):
+    s += rf.user(question) + rf.assistant(rf.gen("x"))
+    return s["x"]
+
+backend = rf.OpenAI("m", base_url=sys.argv[1])
+rows = [{"question": str(number)} for number in range(3)]
+here = [run.value for run in ask.run_batch(rows, backend=backend)]
+child = os.fork()
+if child == 0:
+    os._exit([run.value for run in ask.run_batch(rows, backend=backend)] != here)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert ask.run("0", backend=backend).value == here[0]
+"""
+
+
+def test_a_forked_child_connects_anew(server: StubServer, tmp_path: Path) -> None:
+    (tmp_path / "forked.py").write_text(FORKED)
+    command = [sys.executable, "-W", "ignore", "forked.py", f"{server.url}/v1"]
+    done = subprocess.run(command, cwd=tmp_path, timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(server.requests) == 7
 
 
 @EAGER
