@@ -7,7 +7,7 @@ come to the loop many at a time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -126,6 +126,9 @@ class _Request(ABC):
         self.sink = sink
         self.is_over = False
         self.sent: list[EngineRequest] = []
+        self._sharing = sink.sharing
+        self._key: Hashable | None = None
+        self._requests: list[EngineRequest] = []
 
     @abstractmethod
     def encode(self, work: Tokenization) -> list[EngineRequest]:
@@ -141,9 +144,37 @@ class _Request(ABC):
             self.begin(requests.result())
 
     def begin(self, requests: list[EngineRequest]) -> None:
-        """Go on with the engine."""
-        for request in requests:
+        """Go on with the engine, unless an equal request is there to share its answer."""
+        self._requests = requests
+        if self._sharing is None:
+            self.ask()
+        else:
+            self._key = self.key(requests)
+            self._sharing.enter(self._key, self)
+
+    def key(self, requests: list[EngineRequest]) -> Hashable:
+        """What is the same for equal requests."""
+        return tuple((tuple(each.token_ids), each.params, each.score_from) for each in requests)
+
+    def ask(self) -> None:
+        """Go to the engine."""
+        if self.is_over:  # it was cancelled while it waited for an equal one
+            self._settle(Done("", (), "cancelled"))
+            return
+        for request in self._requests:
             self.submit(request)
+
+    def answered(self, done: Done) -> None:
+        """Take the answer of an equal request."""
+        if self.sink.wants_deltas and not self.is_over:
+            self.sink(Delta(done.text, done.token_ids, done.logprobs))
+        self.end(done)
+
+    def _settle(self, event: Done | Failed) -> None:
+        """Let those who wait for the same answer know."""
+        if self._sharing is not None and self._key is not None:
+            key, self._key = self._key, None
+            self._sharing.settle(key, event)
 
     def submit(self, request: EngineRequest) -> None:
         self.sent.append(request)
@@ -166,6 +197,8 @@ class _Request(ABC):
         if not self.is_over:
             self.is_over = True
             self.sink(event)
+            if self.sent:
+                self._settle(event)
 
 
 class _Generation(_Request):
@@ -225,9 +258,13 @@ class _Scoring(_Request):
         return EngineRequest(token_ids, _NOTHING, partial(self._on_engine, place), score_from=score_from)
 
     def begin(self, requests: list[EngineRequest]) -> None:
-        super().begin(requests)
-        if not requests:
+        if requests:
+            super().begin(requests)
+        else:
             self.end(self._done())
+
+    def key(self, requests: list[EngineRequest]) -> Hashable:
+        return tuple(self._texts), super().key(requests)
 
     def _on_engine(self, place: tuple[int, bool], event: Event) -> None:
         """Take an event on the engine's thread."""

@@ -10,6 +10,7 @@ from ..ir.core import Module, clone
 from ..ir.errors import UsageError
 from ..ir.verify import verify
 from .canonicalize import canonicalize
+from .cse import cse
 from .dce import dce
 from .promote import promote
 
@@ -27,6 +28,7 @@ PIPELINE = (
     Pass("promote", promote, "states that do not escape become prompt values"),
     Pass("canonicalize", canonicalize, "constant texts appended in a row become one"),
     Pass("dce", dce, "what nobody can notice is dropped"),
+    Pass("cse", cse, "equal requests are answered once"),
 )
 
 

@@ -73,13 +73,13 @@ _DECLARED = (
     ),
     OpDef("prompt.branch", "prompt", "prompt", "A copy's prompt: the same, on a branch of its own."),
     # The model. `name` binds the result in the new prompt; `params` are constant arguments; `dynamic` names those that
-    # come as operands after the fixed ones, in order.
+    # come as operands after the fixed ones, in order; with `share` the answer of an equal request will do.
     OpDef(
         "lm.gen",
         "prompt, obj...",
         "prompt",
         "Generate text after the prompt.",
-        {"name": "str?", "params": "dict?", "dynamic": "strs?"},
+        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?"},
         rule="dynamic",
     ),
     OpDef(
@@ -87,7 +87,7 @@ _DECLARED = (
         "prompt, obj, obj...",
         "prompt",
         "Append the most likely of a list of choices.",
-        {"name": "str?", "params": "dict?", "dynamic": "strs?"},
+        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?"},
         rule="dynamic",
     ),
     OpDef(
@@ -95,7 +95,7 @@ _DECLARED = (
         "prompt, obj, obj...",
         "prompt",
         "Bind the log-probability of a text after the prompt, or those of a list of texts; append nothing.",
-        {"name": "str?", "params": "dict?", "dynamic": "strs?"},
+        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?"},
         rule="dynamic",
     ),
     # Cells: the user's State objects.

@@ -21,6 +21,7 @@ from ..runtime.hosttask import HostTask, PrivateLoop
 from ..runtime.loop import loop, post
 from ..runtime.pending import Pending
 from ..runtime.routine import Routine, spawn
+from ..runtime.sharing import Sharing
 from ..runtime.trail import locate, tidy
 from .arguments import Arguments
 from .failures import wants_debug
@@ -53,12 +54,13 @@ class Execution:
         options: Options,
         emit: Callable[[StreamEvent], None] | None = None,
         home: asyncio.AbstractEventLoop | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self._function = function
         self._compiled = compiled
         self._arguments = arguments
         self._timeout = options.timeout
-        self.context = Context(options.open_backend(), options.sampling, emit)
+        self.context = Context(options.open_backend(), options.sampling, emit, sharing)
         self.state = self.context.state = State(self.context.root())
         self._body: Routine[Any] | None = None
         self._loop: PrivateLoop | None = None

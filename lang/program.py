@@ -23,6 +23,7 @@ from ..runtime.generation import StreamEvent
 from ..runtime.hosttask import PrivateLoop
 from ..runtime.loop import loop
 from ..runtime.pending import Pending
+from ..runtime.sharing import Sharing
 from .arguments import Arguments, Signature
 from .batch import Batch, BatchKeywords, BatchOptions, BoundRow, OnError
 from .execution import Execution, is_async
@@ -182,11 +183,14 @@ class Program:
             keys = [row.key for row in bound] if isinstance(bound, list) else None
             journal = open_journal(Path(out), identity(self.fn, self._receiver, options), mode, keys)
         # The rows of an `async def` program share a loop; eagerly each has its own, for it blocks where it reads.
+        sharing = Sharing()
         home = PrivateLoop() if compiled is not None and is_async(self.fn) else None
         batch = Batch(
             bound,
             len(rows) if isinstance(rows, Sized) else None,
-            lambda arguments: Execution(self.fn, compiled, arguments, opened, emit, home.asyncio if home else None),
+            lambda arguments: Execution(
+                self.fn, compiled, arguments, opened, emit, home.asyncio if home else None, sharing
+            ),
             how,
             mailbox,
             journal,

@@ -13,6 +13,7 @@ from .request import Event, SamplingParams
 
 if TYPE_CHECKING:
     from .prompt import Prompt
+    from .sharing import Sharing
 
 
 class Chat(Protocol):
@@ -28,10 +29,15 @@ class Chat(Protocol):
 
 
 class Sink(Protocol):
-    """Takes the events of one request, on the loop thread. Deltas may be left out unless `wants_deltas`."""
+    """Takes the events of one request, on the loop thread. Deltas may be left out unless `wants_deltas`.
+
+    sharing: where equal requests may be found, whose answer will do; None if it will not.
+    """
 
     @property
     def wants_deltas(self) -> bool: ...
+    @property
+    def sharing(self) -> Sharing | None: ...
     def __call__(self, event: Event) -> None: ...
 
 

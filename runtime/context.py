@@ -25,6 +25,7 @@ from .pending import Pending, Settled
 from .prompt import Prompt
 from .request import Done, SamplingParams
 from .seeds import gen_seed
+from .sharing import Sharing
 from .toolcall import ToolCall, ToolRecord
 from .trail import mark
 from .values import typed
@@ -38,12 +39,16 @@ running: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ramify
 
 @dataclass(slots=True)
 class Usage:
-    """What a run has used. wall_ms runs from its start to its end; calls counts generations, choices and scores."""
+    """What a run has used. wall_ms runs from its start to its end; calls counts generations, choices and scores.
+
+    shared_calls: those of them that an equal request has answered, for which nothing was computed.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
     calls: int = 0
+    shared_calls: int = 0
     wall_ms: float = 0.0
 
 
@@ -71,13 +76,14 @@ class Context:
     read before they arrived (compiled runs only). marked: the last error that was given its place in the program.
     num_watching: how many tries would see an exception now; what is read then is waited for at once.
     unread: whether the error that it ended with is of a generation that the program had not looked at.
-    tool_calls: each with how many generations and choices were asked for before it.
+    tool_calls: each with how many generations and choices were asked for before it. sharing: the answers to this run's
+    requests, or to those of all rows of a batch.
     """
 
     __slots__ = (
         "_branches", "_is_entered", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled",
-        "defaults", "host_context", "in_flight", "marked", "num_watching", "on_cancel", "reads", "state", "stream",
-        "streams", "tool_calls", "unread", "usage",
+        "defaults", "host_context", "in_flight", "marked", "num_watching", "on_cancel", "reads", "sharing", "state",
+        "stream", "streams", "tool_calls", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -85,8 +91,10 @@ class Context:
         backend: Backend,
         defaults: SamplingParams | None = None,
         stream: Callable[[StreamEvent], None] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self.backend = backend
+        self.sharing = sharing or Sharing()
         self.defaults = defaults or _DEFAULTS
         self.stream = stream
         self.streams = stream is not None
@@ -194,6 +202,7 @@ class Context:
         """Add a finished request to the usage."""
         usage = self.usage
         usage.calls += 1
+        usage.shared_calls += done.shared
         usage.prompt_tokens += done.prompt_tokens
         usage.cached_tokens += done.cached_tokens
         usage.generated_tokens += done.generated_tokens

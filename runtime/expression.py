@@ -70,7 +70,8 @@ class Expression:
 class Gen(Expression):
     """A generation. `params` holds the sampling parameters that were given; the others come from the run.
 
-    dtype or schema: what the text stands for, if not for itself.
+    dtype or schema: what the text stands for, if not for itself. share: the answer of an equal request
+    will do (runtime/sharing.py); so in choices and scores.
     """
 
     kind: ClassVar[Literal["gen"]] = "gen"
@@ -79,6 +80,7 @@ class Gen(Expression):
     dtype: type | None = None
     schema: Schema | None = None
     where: Where = field(default=None, compare=False, repr=False)
+    share: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Select(Expression):
     choices: tuple[str, ...]
     method: ChoiceMethod = token_length_normalized
     where: Where = field(default=None, compare=False, repr=False)
+    share: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class Score(Expression):
     texts: tuple[str, ...]
     single: bool = False
     where: Where = field(default=None, compare=False, repr=False)
+    share: bool = field(default=False, compare=False, repr=False)
 
 
 # What becomes a request to the backend.

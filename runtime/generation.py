@@ -14,6 +14,7 @@ from .expression import Call, Gen, Score, Select, Where, span_of
 from .hostpool import host_pool
 from .pending import Pending, PendingObject, PendingText
 from .request import Delta, Done, Event, Failed, SamplingParams, Scored, TokenLogprob
+from .sharing import Sharing, is_deterministic
 from .values import read_value
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class StreamEvent:
 class GenRecord:
     """One generation, choice or score of a run, for the trace. Times in milliseconds; error is set if it failed.
 
-    logprobs: of the generated tokens, where they were asked for. scores: of the texts of a choice or score.
+    logprobs: of the generated tokens, where they were asked for. scores: of the texts of a choice or score. shared: an
+    equal request was answered, and nothing computed for this one.
     """
 
     kind: Literal["gen", "select", "score"]
@@ -57,6 +59,7 @@ class GenRecord:
     wall_ms: float
     logprobs: tuple[TokenLogprob, ...]
     scores: tuple[Scored, ...]
+    shared: bool
     error: BaseException | None
 
 
@@ -91,6 +94,13 @@ class Generation:
     def wants_deltas(self) -> bool:
         """Whether somebody looks at the text while it grows."""
         return self.context.streams
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """Where its answer may be found, if that of an equal request will do."""
+        if not self.expression.share or (self.params is not None and not is_deterministic(self.params)):
+            return None
+        return self.context.sharing
 
     @property
     def error(self) -> BaseException | None:
@@ -273,6 +283,7 @@ class Generation:
             done.wall_ms,
             done.logprobs,
             done.scores,
+            done.shared,
             self.error,
         )
 

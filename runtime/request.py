@@ -155,7 +155,7 @@ class Done:
     text and token_ids are the whole generation without the stop: token_ids are the generated tokens whose text lies
     wholly before the stop, `tail` is the text after them: what was before a stop string that began inside a token, or
     all of it, where a server tells no token ids. matched: the stop string or stop token id that ended it. scores: where
-    scores were asked for, one for each text. Times in milliseconds.
+    scores were asked for, one for each text. shared: the answer of an equal request. Times in milliseconds.
     """
 
     text: str
@@ -170,6 +170,7 @@ class Done:
     generated_tokens: int = 0
     queue_ms: float = 0.0
     wall_ms: float = 0.0
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import CellType, FunctionType
 from typing import Any
@@ -218,13 +219,16 @@ def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]
     if op.name in _LISTS:
         names = (_LISTS[op.name], *names)
     ready = None if names else _try(build, fixed)
+    shares = bool(op.attrs.get("share"))
+    if ready is not None and shares:
+        ready = replace(ready, share=True)  # type: ignore[type-var]
 
     def step(frame: Frame) -> Waiting:
         values = frame.values
         expression = ready
         if expression is None:
             given = {name: values[slot] for name, slot in zip(names, operands, strict=True)}
-            expression = build({**fixed, **given})
+            expression = replace(build({**fixed, **given}), share=shares)  # type: ignore[type-var]
         values[result] = values[before].append_value(expression, span)
         return None
 

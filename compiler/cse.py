@@ -1,0 +1,19 @@
+"""Pass `cse`: generations, choices and scores may take the answer of an equal request.
+
+Which requests are equal is only known when they are made, by their tokens, so the pass marks the ops and
+runtime/sharing.py merges: within a run, and among the rows of a batch. Only what tokens and parameters alone decide is
+merged: greedy or seeded generations, without functions of the user's.
+"""
+
+from __future__ import annotations
+
+from ..ir.core import Module
+
+MODEL_OPS = ("lm.gen", "lm.select", "lm.score")
+
+
+def cse(module: Module) -> None:
+    """Mark all ops of the model, in place."""
+    for op in module.walk():
+        if op.name in MODEL_OPS:
+            op.attrs = op.attrs | {"share": True}
