@@ -81,7 +81,7 @@ class PartOfText(PendingText):
 
 
 def append_reasoned(prompt: Prompt, expression: Reasoned, where: Where) -> Prompt:
-    """The prompt after the expression, with the answers only. Raises UsageError for a gen of another type than text."""
+    """The prompt after the expression, with the answers only. Raises UsageError for a gen with a dtype or schema."""
     start = prompt.fork(1)[0]
     for node in start.append_value(expression.body, where).since(start):
         if node.kind != "gen":
@@ -97,8 +97,8 @@ def append_reasoned(prompt: Prompt, expression: Reasoned, where: Where) -> Promp
 
 def _part(generation: Generation, marks: ReasoningMarks, index: int) -> PartOfText:
     expression = generation.expression
-    if isinstance(expression, Gen) and expression.dtype not in (None, str):
-        raise UsageError(f"gen({expression.name!r}) has a dtype, but reasoning is told from an answer that is text")
+    if isinstance(expression, Gen) and (expression.dtype not in (None, str) or expression.schema is not None):
+        raise UsageError(f"gen({expression.name!r}) has a type, but reasoning is told from an answer that is text")
 
     def split(done: Done) -> str:
         return marks.split(done.text)[index]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ...ir.errors import UsageError
 from ...runtime.context import Context
 from ...runtime.expression import build_gen
-from ..arguments import Arguments
 from ..batch import Batch
 from ..options import Options
 from ..program import MAX_IN_FLIGHT, Program
@@ -66,13 +65,14 @@ class SglFunction:
         goes before a setting of that name. Raises what the program itself raises; a generation that failed and that
         nobody has read is left in `error()`.
         """
-        settings = sort_out(kwargs, self.program.signature.parameters)
-        program = self.program.options(**settings.options)
-        arguments = self._bind(program, args, settings.arguments)
+        program = self.program
+        settings = sort_out(kwargs, program.signature.parameters)
+        arguments = program.signature.bind(args, self.bind_arguments | settings.arguments)
+        run_options = program.run_options.updated(settings.options)
         if settings.stream:
             stream = Stream()
-            return ProgramState.start(program.execution(arguments, program.run_options, stream), stream)
-        state = ProgramState.of(_checked(program.finish(arguments, program.run_options)))
+            return ProgramState.start(program.execution(arguments, run_options, stream), stream)
+        state = ProgramState.of(_checked(program.finish(arguments, run_options)))
         if global_config.verbosity >= 2:
             print(state.text())
         return state
@@ -133,9 +133,6 @@ class SglFunction:
 
     def __repr__(self) -> str:
         return f"<function {self.program.signature}>"
-
-    def _bind(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        return program.signature.bind(args, self.bind_arguments | kwargs)
 
     def _row(self, number: int, row: Any) -> dict[str, Any]:
         """A row as a dict of arguments."""

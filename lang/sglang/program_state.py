@@ -132,5 +132,9 @@ class ProgramState:
         assert self._execution is not None
         return VariableReader(stream, self._execution.context, self._outcome, var_name, with_meta=with_meta)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its finished run is."""
+        return ProgramState.of, (self.run,)
+
     def __repr__(self) -> str:
         return repr(self.run).replace("<Run", "<ProgramState", 1) if self._outcome.done else "<ProgramState running>"

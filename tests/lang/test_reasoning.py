@@ -102,5 +102,5 @@ def test_wrong_calls(eager: bool) -> None:
     def program(s):  # type: ignore[no-untyped-def]
         s += sgl.separate_reasoning(sgl.gen("x", dtype=int))
 
-    with pytest.raises(UsageError, match="has a dtype"):
+    with pytest.raises(UsageError, match="has a type"):
         program.run(backend=ScriptedBackend(thinking), eager=eager)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,12 @@ def test_a_run_gives_its_state(backend: ScriptedBackend, eager: bool) -> None:
     assert repr(state).startswith("<ProgramState value=")
     with pytest.raises(UnknownVariable, match="no variable 'five'"):
         state["five"]
+
+
+def test_a_state_can_be_pickled(backend: ScriptedBackend) -> None:
+    state = two_turns.run("Is it?", backend=backend, stream=True)
+    copied = pickle.loads(pickle.dumps(state))
+    assert (copied.text(), copied["one"], copied.ret_value) == (state.text(), state["one"], state.ret_value)
 
 
 def test_eager_and_compiled_runs_are_the_same(backend: ScriptedBackend) -> None:
