@@ -121,7 +121,9 @@ def _helper_call(low: Lowering, node: ast.Call, *, is_awaited: bool = False) -> 
     parameters = inspect.signature(callee.function).parameters
     positional = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     given = _positional(callee, node)
-    if len(given) > len(positional) or any(k.arg not in parameters for k in node.keywords):
+    named_kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    by_name = {p.name for p in parameters.values() if p.kind in named_kinds}
+    if len(given) > len(positional) or any(k.arg not in by_name for k in node.keywords):
         return None  # *args, **kwargs, or a call that Python itself will refuse
     named = dict(zip(positional, given, strict=False))
     named |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg is not None}
@@ -159,8 +161,9 @@ def _can_loop(node: ast.ListComp) -> bool:
 
 def _list_comprehension(low: Lowering, node: ast.ListComp) -> Value:
     items = low.builder.value("py.list", hint="items")
+    iterable = lower_expression(low, node.generators[0].iter)  # in the scope around
     with low.inner_names({name for g in node.generators for name in stored_names(g.target)}):
-        _generate(low, node.generators, lambda: _push(low, items, node.elt))
+        _generate(low, node.generators, iterable, lambda: _push(low, items, node.elt))
     return low.builder.value("py.collect", items)
 
 
@@ -168,19 +171,24 @@ def _push(low: Lowering, items: Value, element: ast.expr) -> None:
     low.builder.op("py.push", [items, lower_expression(low, element)])
 
 
-def _generate(low: Lowering, generators: list[ast.comprehension], innermost: Callable[[], None]) -> None:
-    if not generators:
-        return innermost()
+def _generate(
+    low: Lowering, generators: list[ast.comprehension], iterable: Value, innermost: Callable[[], None]
+) -> None:
     first, rest = generators[0], generators[1:]
-    iterable = lower_expression(low, first.iter)
     item = Value(OBJ, "item")
     body = Region([item])
     low.builder.op("flow.for", [iterable], results=(), regions=[body])
+
+    def inside() -> None:
+        if rest:
+            _generate(low, rest, lower_expression(low, rest[0].iter), innermost)
+        else:
+            innermost()
+
     with low.region(body):
         bind_target(low, first.target, item)
-        _filter(low, first.ifs, lambda: _generate(low, rest, innermost))
+        _filter(low, first.ifs, inside)
         low.builder.op("flow.yield")
-    return None
 
 
 def _filter(low: Lowering, conditions: list[ast.expr], inside: Callable[[], None]) -> None:
@@ -201,8 +209,9 @@ def bind_target(low: Lowering, target: ast.expr, value: Value) -> None:
     """Assign a value to a loop or assignment target."""
     if isinstance(target, ast.Name):
         return low.assign(target.id, value)
-    assignment = ast.Assign([target], ast.Name("__value", ast.Load()))
-    low.block_op(f"{ast.unparse(target)} = __value", [assignment], {"__value": value})
+    name = low.own_name("__value")
+    assignment = ast.Assign([target], ast.Name(name, ast.Load()))
+    low.block_op(f"{ast.unparse(target)} = {name}", [assignment], {name: value})
     return None
 
 
@@ -222,10 +231,13 @@ def _conditional(low: Lowering, node: ast.IfExp) -> Value:
 def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True) -> Value:
     temporaries: dict[str, Value] = {}
     lifted = lift(low, node, temporaries)
-    code = low.source.segment([node]) if is_verbatim and not temporaries else ast.unparse(lifted)
     with low.at(node):
         if _binds(lifted):
             return _with_walrus(low, lifted, temporaries)
+        if is_verbatim and not temporaries:
+            code = low.source.segment([node])
+        else:
+            code = low.source.rewritten(lifted, temporaries)
         return low.expression_op(code, [lifted], temporaries, lazy=is_lazy(lifted))
 
 

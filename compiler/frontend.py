@@ -15,6 +15,7 @@ from types import FunctionType
 from ..ir.builder import Builder
 from ..ir.core import Function, Module, Region, Value
 from ..ir.errors import CompileError
+from ..ir.private import private_prefix, unmangled
 from ..ir.span import Span
 from ..ir.types import CELL, OBJ
 from .lowering import Lowering, lower_body
@@ -117,13 +118,16 @@ class _Work:
 
     def _compile(self, name: str, callee: Callee, states: frozenset[str], source: Source) -> Function:
         function = callee.function
+        prefix = private_prefix(function.__qualname__)
         looked_into = sorted({n.id for n in ast.walk(source.tree) if isinstance(n, ast.Name)} & LOOKED_INTO)
-        scope = analyse(source, set(states), shadowed(function, looked_into, self.bindings))
+        written = {unmangled(state, prefix) for state in states}
+        scope = analyse(source, written, shadowed(function, looked_into, self.bindings))
         resolver = Resolver(function, scope, self.bindings, _receiver(callee, source))
         body, parameters = _open(function, states)
         lowering = Lowering(source, scope, resolver, Builder(body), self.request)
         lowering.on_eager = lambda node, reason: self.notes.append(EagerNote(source.span(node), reason))
-        lower_body(lowering, source.tree.body, dict(zip(parameters, body.args, strict=True)))
+        names = [unmangled(parameter, prefix) for parameter in parameters]
+        lower_body(lowering, source.tree.body, dict(zip(names, body.args, strict=True)))
         return Function(name, body, parameters, source.span(source.tree))
 
 
@@ -131,7 +135,9 @@ def _receiver(callee: Callee, source: Source) -> tuple[str, type] | None:
     """The name and the class of a method's first parameter, if the name keeps its value."""
     if callee.receiver is None:
         return None
-    name = next(iter(inspect.signature(callee.function).parameters))
+    name = unmangled(
+        next(iter(inspect.signature(callee.function).parameters)), private_prefix(callee.function.__qualname__)
+    )
     return None if name in stored_names(*source.tree.body) else (name, callee.receiver)
 
 
@@ -148,7 +154,7 @@ def _eager_function(name: str, function: FunctionType, states: frozenset[str], s
     return Function(name, body, parameters, builder.span)
 
 
-_NEEDS_A_FRAME = {"exec", "eval", "locals", "vars", "super", "__class__"}
+_NEEDS_A_FRAME = {"exec", "eval", "locals", "super", "__class__"}
 
 
 def _why_eager(source: Source) -> tuple[ast.AST, str] | None:
@@ -158,6 +164,8 @@ def _why_eager(source: Source) -> tuple[ast.AST, str] | None:
             case ast.Global() | ast.Nonlocal():
                 word = "global" if isinstance(node, ast.Global) else "nonlocal"
                 return node, f"`{word}` needs the function's own frame"
-            case ast.Name(id=name) if name in _NEEDS_A_FRAME:
+            case ast.Name(id=name) | ast.Call(func=ast.Name(id="dir" | "vars" as name), args=[]) if (
+                name in _NEEDS_A_FRAME or isinstance(node, ast.Call)
+            ):
                 return node, f"`{name}` needs the function's own frame"
     return None

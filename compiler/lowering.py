@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ..ir.builder import Builder
 from ..ir.core import Op, Region, Value
+from ..ir.private import mangled
 from ..ir.types import CELL, OBJ
 from .leaving import Around
 from .resolve import Callee, Resolver
@@ -83,7 +84,8 @@ class Lowering:
         """The value a plain local variable has here, which may be `py.unbound`."""
         if name in self.env:
             return self.env[name]
-        value = self.builder.value("py.unbound", name=name, hint=name)
+        shown = mangled(name, self.resolver.prefix)
+        value = self.builder.value("py.unbound", name=shown, hint=name)
         self.unsure.add(value)
         return value
 
@@ -94,7 +96,8 @@ class Lowering:
     def assign(self, name: str, value: Value) -> None:
         """Bind a local variable."""
         if name in self.boxes:
-            self.block_op(f"{name} = __value", [ast.Name(name, ast.Store())], {"__value": value})
+            own = self.own_name("__value")
+            self.block_op(f"{name} = {own}", [ast.Name(name, ast.Store())], {own: value})
         else:
             self.env[name] = value
             if name in self.followed:
@@ -113,7 +116,13 @@ class Lowering:
     def temporary(self) -> str:
         """A fresh name that no user variable has."""
         self.num_temporaries += 1
-        return f"__t{self.num_temporaries}"
+        return self.own_name(f"__t{self.num_temporaries}")
+
+    def own_name(self, name: str) -> str:
+        """The name, changed if need be to one that no user variable has."""
+        while name in self.scope.locals:
+            name += "_"
+        return name
 
     def assigned(self, nodes: Sequence[ast.AST]) -> list[str]:
         """The plain local variables that the code may rebind. `s += ...` on a state changes it but rebinds nothing."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
+from ..ir.private import mangled, private_prefix
 from .scope import Scope
 
 _MISSING = object()
@@ -65,11 +66,17 @@ class Resolver:
     bindings: list[Binding] = field(default_factory=list)
     receiver: tuple[str, type] | None = None
 
+    @property
+    def prefix(self) -> str:
+        """What private names begin with here."""
+        return private_prefix(self.function.__qualname__)
+
     def find(self, node: ast.expr) -> Any:
         """The object that a name or dotted name refers to; None when it is local, dynamic or unknown."""
         path = _path(node)
         if path is None or path[0] in self.scope.locals:
             return None
+        path = tuple(mangled(name, self.prefix) for name in path)
         found = _look_up(self.function, path)
         if found is _MISSING:
             return None
@@ -78,7 +85,7 @@ class Resolver:
 
     def is_defined(self, name: str) -> bool:
         """Whether a name from outside means something now."""
-        return _look_up_name(self.function, name) is not _MISSING
+        return _look_up_name(self.function, mangled(name, self.prefix)) is not _MISSING
 
     def primitive(self, node: ast.expr) -> str | None:
         """The kind of primitive that is called by `node` ("gen", "user", ...), or None."""
@@ -100,7 +107,7 @@ class Resolver:
     def _callee(self, node: ast.Call) -> Callee | None:
         match node.func:
             case ast.Attribute(value=ast.Name(id=name), attr=method) if self.receiver and name == self.receiver[0]:
-                return self._method(self.receiver[1], method)
+                return self._method(self.receiver[1], mangled(method, self.prefix))
         function = _plain_function(self.find(node.func))
         return None if function is None else Callee(function)
 

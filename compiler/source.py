@@ -10,9 +10,11 @@ import ast
 import inspect
 import linecache
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
+
+from msgspec.structs import replace
 
 from ..ir.errors import CompileError
 from ..ir.span import Span
@@ -37,26 +39,75 @@ class Source:
         object.__setattr__(self, "in_texts", inner)
 
     def span(self, node: ast.AST) -> Span:
-        """The span of a node of this function."""
-        return Span.from_node(node, self.file)
+        """The span of a node of this function; that of a definition inside it begins with its decorators."""
+        span = Span.from_node(node, self.file)
+        return span if node is self.tree else replace(span, line=self._first_line(node))
+
+    def _first_line(self, node: ast.AST) -> int:
+        line: int = node.lineno  # type: ignore[attr-defined]
+        if decorators := getattr(node, "decorator_list", None):
+            line = decorators[0].lineno
+            while not linecache.getline(self.file, line).lstrip().startswith("@"):
+                line -= 1
+        return line
 
     def segment(self, nodes: Sequence[ast.AST]) -> str:
         """The source text from the first node to the last, dedented where that cannot change a string literal."""
+        if id(nodes[0]) in self.in_texts:
+            return ast.unparse(nodes[0])
+        text = b"".join(self._lines(nodes)).decode()
+        return text if any(map(_has_long_string, nodes)) else textwrap.dedent(text)
+
+    def rewritten(self, node: ast.AST, names: Collection[str]) -> str:
+        """The text of a node in which some names stand for what was at their places; lines are kept where they can be.
+
+        Errors in code of several lines can then point at the right one.
+        """
+        stand_ins = [n for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in names]
+        on_one_line = node.lineno == node.end_lineno  # type: ignore[attr-defined]
+        if on_one_line or id(node) in self.in_texts:
+            return ast.unparse(node)
+        lines = self._lines([node])
+        for name in sorted(stand_ins, key=lambda n: (n.lineno, n.col_offset), reverse=True):
+            _replace(lines, name, node.lineno)  # type: ignore[attr-defined]
+        text = textwrap.dedent(b"".join(lines).decode())
+        return text if _says(text, node) else ast.unparse(node)
+
+    def _lines(self, nodes: Sequence[ast.AST]) -> list[bytes]:
+        """The lines from the first node to the last; what stands around them is blank, or left out."""
         first, last = nodes[0], nodes[-1]
-        if id(first) in self.in_texts:
-            return ast.unparse(first)
-        start_line, start = first.lineno, first.col_offset  # type: ignore[attr-defined]
+        start_line, start = self._first_line(first), first.col_offset  # type: ignore[attr-defined]
         end_line, end = last.end_lineno, last.end_col_offset  # type: ignore[attr-defined]
         lines = [linecache.getline(self.file, n).encode() for n in range(start_line, end_line + 1)]
         lines[-1] = lines[-1][:end]
         lead = lines[0][:start]
         lines[0] = (lead if lead.isspace() else b" " * start) + lines[0][start:]
-        text = b"".join(lines).decode()
-        return text if any(map(_has_long_string, nodes)) else textwrap.dedent(text)
+        return lines
 
     def group_span(self, nodes: Sequence[ast.AST]) -> Span:
         """The span of several nodes that follow each other."""
         return self.span(nodes[0]).merge(self.span(nodes[-1]))
+
+
+def _replace(lines: list[bytes], name: ast.Name, first_line: int) -> None:
+    """Put a name where it says it is; blanks keep what follows it on its last line in place."""
+    start, end = name.lineno - first_line, (name.end_lineno or name.lineno) - first_line
+    before, after = lines[start][: name.col_offset], lines[end][name.end_col_offset :]
+    if start == end:
+        lines[start] = before + name.id.encode().ljust((name.end_col_offset or 0) - name.col_offset) + after
+        return
+    lines[start] = before + name.id.encode() + b"\n"
+    lines[start + 1 : end] = [b"\n"] * (end - start - 1)
+    lines[end] = b" " * (name.end_col_offset or 0) + after
+
+
+def _says(text: str, node: ast.AST) -> bool:
+    """Whether a text is the source of a node."""
+    try:
+        parsed = ast.parse(f"(\n{text}\n)", mode="eval").body if isinstance(node, ast.expr) else ast.parse(text).body[0]
+    except (SyntaxError, IndexError):
+        return False
+    return ast.dump(parsed) == ast.dump(node)
 
 
 class NoSource(Exception):

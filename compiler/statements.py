@@ -286,7 +286,7 @@ def _other(low: Lowering, node: ast.stmt) -> None:
         if isinstance(child := getattr(lifted, field, None), ast.expr) and _is_evaluated_first(low, node):
             setattr(lifted, field, lift(low, child, temporaries))
             break  # only what is evaluated first may be lifted
-    code = ast.unparse(lifted) if temporaries else low.source.segment([node])
+    code = low.source.rewritten(lifted, temporaries) if temporaries else low.source.segment([node])
     low.block_op(code, [lifted], temporaries)
     return None
 

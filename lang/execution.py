@@ -134,7 +134,10 @@ class Execution:
         return _awaited(host_pool().submit(self._call))
 
     def _call(self) -> Any:
-        return self.context.run_host(self._arguments.call, self._function, self.state)
+        try:
+            return self.context.run_host(self._arguments.call, self._function, self.state)
+        except StopIteration as error:
+            raise Escaped(error) from None
 
     async def _conclude(self, value: Any, error: BaseException | None) -> Run:
         if isinstance(error, Escaped):

@@ -13,6 +13,7 @@ from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from ..ir.core import Op
+from ..ir.private import mangled, private_prefix
 from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
 from .hostwork import are_plain, only_moves, outside_names
 from .prompt import Prompt
@@ -64,6 +65,7 @@ class HostOp:
         "_outputs",
         "_outside",
         "_owner",
+        "_prefix",
         "_quick_names",
         "_variants",
         "_writes",
@@ -74,6 +76,7 @@ class HostOp:
     def __init__(self, op: Op, owner: FunctionType) -> None:
         """Raises SyntaxError for code that Python does not accept."""
         self._owner = owner
+        self._prefix = private_prefix(owner.__qualname__)
         self._code: HostCode = parse(op)
         self._inputs: tuple[str, ...] = tuple(op.attrs["inputs"])
         self._captures: tuple[str, ...] = tuple(op.attrs.get("captures") or ())
@@ -158,7 +161,7 @@ class HostOp:
         entry = error.__traceback__
         while entry is not None and entry.tb_next is not None:
             entry = entry.tb_next
-        for name in self._captures:
+        for name in [mangled(name, self._prefix) for name in self._captures]:
             if entry is not None and entry.tb_frame.f_code is code and str(error) == _FREE.format(name):
                 local = Unbound(name).error()
                 local.__context__ = error.__context__
@@ -177,7 +180,8 @@ class HostOp:
         return [*outputs, *returned] if self._code.has_signals else outputs
 
     def _outputs_of(self, local_values: dict[str, Any]) -> list[Any]:
-        return [local_values[name] if name in local_values else Unbound(name) for name in self._outputs]
+        names = [mangled(name, self._prefix) for name in self._outputs]
+        return [local_values[name] if name in local_values else Unbound(name) for name in names]
 
     def _variant(self, unbound: frozenset[str]) -> tuple[Result, Any]:
         """The function for inputs of which some have no value; compiled at its first use."""
@@ -192,7 +196,8 @@ class HostOp:
 
     def _enclosed(self, code: Any, boxes: dict[str, Any]) -> FunctionType:
         owner = self._owner
-        cells = tuple(boxes[name] if name in boxes else cell_of_free_variable(owner, name) for name in code.co_freevars)
+        named = {mangled(name, self._prefix): box for name, box in boxes.items()}
+        cells = tuple(named[name] if name in named else cell_of_free_variable(owner, name) for name in code.co_freevars)
         return FunctionType(code, owner.__globals__, owner.__name__, None, cells)
 
 

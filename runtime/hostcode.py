@@ -14,18 +14,21 @@ import __future__
 import ast
 import builtins
 import copy
+import inspect
 import linecache
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType
 from typing import Any, Literal
 
 from ..ir.core import Op
+from ..ir.private import private_prefix
 from ..ir.span import Span
 
 Result = Literal["value", "tuple", "locals", "saved"]
 
-_LOCALS, _OUT = "__ramify_locals", "__ramify_out"
+_LOCALS, _OUT = "__ramify_locals__", "__ramify_out__"
 _FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 _LOCALS_CELL = CellType(builtins.locals)
 
@@ -118,11 +121,21 @@ class _Unannotated(ast.NodeTransformer):
         return node
 
 
+_STAND_IN = re.compile(r"(__t\d+_* *)")
+
+
+def _is_of(code: str, source: str) -> bool:
+    """Whether the code is the beginning of the source, but for names that stand in for something as long."""
+    parts = enumerate(_STAND_IN.split(code))
+    pattern = "".join("." * len(part) if number % 2 else re.escape(part) for number, part in parts)
+    return re.match(pattern, source) is not None
+
+
 def _place(body: list[ast.stmt], code: str, first_line: int, span: Span) -> None:
     """Move the nodes to the user's lines and columns; rewritten code goes to the start of its span as a whole."""
     first = code.split("\n", 1)[0]
     line = linecache.getline(span.file, span.line)
-    verbatim = line[span.column :].startswith(first.strip()) if line else True
+    verbatim = _is_of(first.strip(), line[span.column :]) if line else True
     indent = len(first) - len(first.lstrip())
     down, right = span.line - first_line, len(line[: span.column].encode()) - indent
     for node in (node for statement in body for node in ast.walk(statement)):
@@ -147,18 +160,29 @@ def compile_host(host: HostCode, owner: FunctionType, unbound: frozenset[str], r
     inner = _function("host", parameters, [], is_async=host.awaits)
     inner.body = _prologue(captures, [name for name in inputs if name in unbound]) + _ending(host, result)
     outer = _function("maker", list(dict.fromkeys([*captures, *owner.__code__.co_freevars, _LOCALS])), [inner])
-    module = ast.Module([outer], [])
+    prefix = private_prefix(owner.__qualname__)
+    # Inside a class, private names mean what they mean in the owner.
+    module = ast.Module([ast.ClassDef(prefix, [], [], [outer], [])] if prefix else [outer], [])
     _locate(module, host.span)
     flags = owner.__code__.co_flags & _FUTURE_FLAGS
     compiled = compile(module, host.span.file, "exec", flags=flags, dont_inherit=True)
-    code = _nested(_nested(compiled, "maker"), "host")
+    code = _nested(_nested(_nested(compiled, prefix) if prefix else compiled, "maker"), "host")
     return _renamed(code, code.co_qualname, owner.__qualname__).replace(co_name=owner.__name__)
 
 
 def _renamed(code: CodeType, old: str, new: str) -> CodeType:
     """The code with the qualified names that it and the code inside it would have in the user's function."""
-    constants = tuple(_renamed(each, old, new) if isinstance(each, CodeType) else each for each in code.co_consts)
-    return code.replace(co_qualname=new + code.co_qualname.removeprefix(old), co_consts=constants)
+    name = new + code.co_qualname.removeprefix(old)
+    is_class_body = not code.co_flags & inspect.CO_OPTIMIZED
+    constants = tuple(
+        _renamed(each, old, new)
+        if isinstance(each, CodeType)
+        else name  # what the class stores as its __qualname__
+        if is_class_body and each == code.co_qualname
+        else each
+        for each in code.co_consts
+    )
+    return code.replace(co_qualname=name, co_consts=constants)
 
 
 def cell_of_free_variable(owner: FunctionType, name: str) -> CellType:

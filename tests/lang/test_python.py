@@ -16,6 +16,7 @@ import pytest
 import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
 from ramify.ir.errors import CompileError, UsageError
+from ramify.lang.loading import load_file
 
 from . import comparing
 
@@ -440,3 +441,43 @@ def test_a_method_is_saved_and_loaded_without_its_class(tmp_path: Path) -> None:
     loaded = rf.load(tmp_path / "both.ir", trust=True)
     values = [p.run(Judge("x"), "q", backend=ScriptedBackend(echo)).value for p in (loaded, Judge.both)]
     assert values[0] == values[1]
+
+
+# Files.
+
+FILE = """# -*- coding: {encoding} -*-
+import ramify as rf
+\f
+@rf.program
+def program(s, words):
+\ttotal = 0
+\tfor word in words:
+\t\ts += "größe" + \\
+\t\t\tword
+\t\t# a comment that is not indented
+\t\ttotal += (len(word)
+  +1)
+\t\tif word == "b":
+\t\t\tx = '''two
+lines''' ; s += x
+\ts += rf.gen("x")
+\tvalue = (s["x"],
+\t\tlen(s.text()),
+\t\ttotal / (0 if "fail" in words else 1))
+\treturn value
+"""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_files_of_every_kind(tmp_path: Path, end: str, encoding: str) -> None:
+    path = tmp_path / f"odd_{encoding[0]}{len(end)}.py"
+    path.write_bytes(FILE.format(encoding=encoding).replace("\n", end).encode(encoding))
+    program = load_file(path).program("program")
+    runs = [program.run(["a", "b"], backend=ScriptedBackend(echo), eager=eager) for eager in (True, False)]
+    assert runs[0].value == runs[1].value and runs[0].text == runs[1].text
+    assert not program.compile().eager
+    for eager in (True, False):
+        with pytest.raises(ZeroDivisionError) as caught:
+            program.run(["fail"], backend=ScriptedBackend(echo), eager=eager)
+        assert caught.traceback[-1].lineno + 1 == 19
