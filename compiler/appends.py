@@ -121,8 +121,19 @@ def _constant(low: Lowering, key: str, node: ast.expr) -> tuple[Any, bool]:
         value = ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError):
         return None, False
+    if key == "json_schema":
+        return (value, True) if _is_json(value) else (None, False)
     value = list(value) if isinstance(value, tuple) else value
     plain = isinstance(value, None | bool | int | float | str) or (
         isinstance(value, list) and all(isinstance(v, bool | int | float | str) for v in value)
     )
     return (value, True) if plain and (key != "name" or isinstance(value, str | None)) else (None, False)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a constant is JSON, which an attribute can hold as it is."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return isinstance(value, None | bool | int | float | str)

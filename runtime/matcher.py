@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _MAX_COMPILED = 256
 # llguidance marks special tokens with this byte; it is part of no UTF-8 text, so no token with it can be generated.
 _MARK = b"\xff"
+# What a mask may cost, so that patterns with long counted repetitions work: a third of a second at worst, once.
+_LEXER_FUEL = 5_000_000
 _END = b"<end of generation>"
 
 
@@ -41,7 +43,7 @@ class Vocabulary(Protocol):
         """The tokens that stand for no text."""
 
     def token_bytes(self, token_id: int, /) -> bytes:
-        """The bytes that a token adds to a text."""
+        """The bytes that a token adds to a text: none for an id without a token."""
 
     def token_text(self, token_id: int, /) -> str:
         """A token's name."""
@@ -56,13 +58,14 @@ class Matcher:
     inner: the matcher of llguidance. end_ids: the tokens that end the generation and stand for no text.
     """
 
-    __slots__ = ("constraint", "end_ids", "grammars", "inner")
+    __slots__ = ("_token_ids", "constraint", "end_ids", "grammars", "inner")
 
     def __init__(self, grammars: Grammars, constraint: Constraint, inner: LLMatcher, end_ids: list[int]) -> None:
         self.grammars = grammars
         self.constraint = constraint
         self.inner = inner
         self.end_ids = end_ids
+        self._token_ids: list[int] = []
 
     @property
     def is_complete(self) -> bool:
@@ -76,7 +79,9 @@ class Matcher:
 
     def consume(self, token_id: int) -> None:
         """Takes the next token. Raises BackendError when the constraint does not allow it."""
-        self.inner.consume_token(token_id)
+        self._token_ids.append(token_id)
+        if not self.inner.consume_token(token_id):
+            self.renew()
         self.check()
 
     def forced(self) -> list[int]:
@@ -84,11 +89,23 @@ class Matcher:
         if self.inner.is_stopped():
             return []
         token_ids: list[int] = []
-        for token_id in self.inner.compute_ff_tokens():
+        found = self.inner.compute_ff_tokens()
+        if self.inner.is_error():
+            self.renew()
+            return []
+        for token_id in found:
             if token_id >= self.grammars.num_tokens:
                 break
             token_ids.append(token_id)
         return token_ids
+
+    def renew(self) -> None:
+        """Starts again with a lexer of its own and takes the same tokens.
+
+        All matchers of a constraint share a lexer. When one text is too much for it, it is in error for all of them.
+        """
+        self.inner = self.grammars.separate(self.constraint)
+        self.inner.consume_tokens(self._token_ids)
 
     def check(self) -> None:
         """Raises BackendError if the constraint can be followed no further."""
@@ -140,11 +157,24 @@ class Grammars:
             inner.unsafe_compute_mask_ptr(bits[index].data_ptr(), width * 4)
         elif rows:
             self._executor.unsafe_compute_mask_ptr(rows, bits.data_ptr(), width * 4, len(matchers))
+        for index, matcher in enumerate(matchers):
+            if matcher is not None and matcher.inner.is_error():
+                matcher.renew()
+                matcher.inner.unsafe_compute_mask_ptr(bits[index].data_ptr(), width * 4)
         return bits
 
     def allowed(self, bits: Tensor, device: torch.device) -> Tensor:
         """What `fill` gave as bools (rows, num_tokens) on a device. The end of the generation is not among them."""
         return _unpack(bits.to(device))[:, : self.num_tokens]
+
+    def separate(self, constraint: Constraint) -> LLMatcher:
+        """A matcher of llguidance that shares nothing, also with those that come later."""
+        from llguidance import LLMatcher, LLParserLimits
+
+        with self._lock:
+            self._compiled.pop(constraint, None)
+        limits = LLParserLimits(step_lexer_fuel=_LEXER_FUEL)
+        return LLMatcher(self._tokenizer, constraint.grammar(), log_level=0, limits=limits)
 
     def _prototype(self, constraint: Constraint) -> LLMatcher:
         compiled = self._compiled.get(constraint) or self._compile(constraint)
@@ -156,10 +186,8 @@ class Grammars:
         return compiled
 
     def _compile(self, constraint: Constraint) -> LLMatcher:
-        from llguidance import LLMatcher
-
         constraint.check()
-        compiled = LLMatcher(self._tokenizer, constraint.grammar(), log_level=0)
+        compiled = self.separate(constraint)
         if compiled.is_error():
             raise RequestError(f"{constraint.label}: {brief(compiled.get_error())}")
         first = Matcher(self, constraint, compiled.deep_copy(), [])

@@ -9,6 +9,7 @@ import pytest
 import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
 from ramify.ir.errors import BackendError, RequestError, Unsupported
+from ramify.lang.cli import main
 from ramify.runtime.constraint import Constraint
 from ramify.runtime.request import SamplingParams
 
@@ -80,6 +81,26 @@ def test_constraints_reach_the_backend(eager: bool, tmp_path: Path) -> None:
     file.write_text(GRAMMAR)
     for grammar in (GRAMMAR, str(file), file):
         assert asked(gen_grammar, eager=eager, grammar=grammar, reply="no").constraint == Constraint("lark", GRAMMAR)
+
+
+def test_a_schema_that_is_written_out_is_a_constant_of_the_module() -> None:
+    (op,) = [op for op in constant_schema.compile().module.walk() if op.name == "lm.gen"]
+    schema = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"enum": ["x"]}}}
+    assert op.attrs["params"] == {"json_schema": schema}
+
+
+def test_check_finds_bad_constraints_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "programs.py"
+    file.write_text(
+        "import ramify as rf\n\n@rf.program\ndef good(s):\n    s += rf.gen('x', regex='[0-9]+')\n\n"
+        "@rf.program\ndef bad(s):\n    s += 'a'\n    s += rf.gen('x', regex='[0-9')\n\n"
+        "@rf.program\ndef worse(s):\n    s += rf.gen('x', json_schema={'not': {}})\n"
+    )
+    assert main(["check", str(file)]) == 2
+    out = capsys.readouterr().out
+    assert ":good: ok" in out and ":bad: error" in out and "regex: unclosed character class" in out
+    assert "programs.py:10" in out and "rf.gen('x', regex='[0-9')" in out
+    assert 'json_schema: Unimplemented keys: ["not"]' in out
 
 
 @BOTH
