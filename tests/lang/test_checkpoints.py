@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
+import msgspec
 import pytest
 import ramify as rf
 import torch
+from msgspec import Meta
 from ramify.backends.local import LocalBackend
 from ramify.backends.tiny import model_dir
 from ramify.ir.errors import ContextOverflow, ModelError
@@ -89,6 +93,43 @@ def test_cached_equals_uncached(folder: Path, backend: LocalBackend) -> None:
         assert runs[0].usage.cached_tokens == 0 < runs[2].usage.cached_tokens
     finally:
         cold.close()
+
+
+class Thing(msgspec.Struct):
+    name: Annotated[str, Meta(max_length=10)]
+    size: Annotated[int, Meta(ge=0, le=999)]
+    parts: Annotated[list[Literal["door", "wheel", "roof"]], Meta(max_length=3)]
+
+
+@rf.program
+def things(s, seed):
+    s += rf.user("Things:")
+    for number, branch in enumerate(s.fork(3)):
+        branch += rf.assistant(rf.gen("thing", schema=Thing, temperature=1.0, max_tokens=120, seed=10 * seed + number))
+        s += str(branch["thing"].size) + rf.gen("code", regex="[A-F]{2}[0-9]{2}", temperature=1.0, seed=seed) + "\n"
+    s += rf.gen("free", temperature=1.0, max_tokens=5, seed=seed)
+    return [s["code"], s["free"]]
+
+
+def test_constrained_draws_of_random_weights(folder: Path, backend: LocalBackend) -> None:
+    rows = [{"seed": seed} for seed in range(17)]
+    together = things.run_batch(rows, backend=backend)
+    drawn = [record for run in together for record in run.trace]
+    assert all(run.ok for run in together), [run.error for run in together if not run.ok][:1]
+    codes = {record.text for record in drawn if record.name == "code"}
+    values = [msgspec.json.decode(record.text, type=Thing) for record in drawn if record.name == "thing"]
+    assert (
+        len(values) == 51
+        and len({value.size for value in values}) > 10
+        and len({str(value.parts) for value in values}) > 5
+    )
+    assert all(re.fullmatch("[A-F]{2}[0-9]{2}", code) for code in codes) and len(codes) > 5
+    slow = LocalBackend(folder, prefix_cache=False)
+    try:
+        alone = [things.run(seed, backend=slow, eager=True).value for seed in range(3)]
+    finally:
+        slow.close()
+    assert alone == [run.value for run in together[:3]]
 
 
 @rf.program
