@@ -15,6 +15,7 @@ import msgspec
 
 from ..runtime.constraint import Constraint
 from ..runtime.request import SamplingParams
+from .strict_schema import strict_schema
 
 Fields = Mapping[str, Any]
 Constraining = Callable[[str], Fields]
@@ -113,6 +114,12 @@ def _response_format(schema: str) -> Fields:
     return {"response_format": {"type": "json_schema", "json_schema": described}}
 
 
+def _strict_format(schema: str) -> Fields:
+    """OpenAI's way on OpenAI's own servers, which take only some schemas."""
+    described = {"name": "answer", "schema": strict_schema(schema), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": described}}
+
+
 def _structured(name: str) -> Constraining:
     """vLLM's way, for a regular expression or a grammar."""
     return lambda source: {"structured_outputs": {name: source}}
@@ -146,6 +153,7 @@ FLAVOURS = {
             max_tokens="max_completion_tokens",
             max_stops=4,
             tool_role=False,
+            chat={"json_schema": _strict_format},
         ),
         Flavour("compatible", _BASIC),
         Flavour(
