@@ -200,14 +200,20 @@ def _constrain(logits: Tensor, rows: list[SampleRow], bits: Tensor, settled: dic
     if not constrained:
         return
     indices = [i for i, _, _ in constrained]
-    allowed = constrained[0][2].grammars.allowed(bits[indices], logits.device)
+    is_all = len(indices) == len(rows)
+    allowed = constrained[0][2].grammars.allowed(bits if is_all else bits[indices], logits.device)
     goes_on: list[bool] = allowed.any(dim=-1).tolist()
     for (i, row, matcher), mask, any_text in zip(constrained, allowed, goes_on, strict=True):
         if any_text:
             _allow_ends(mask, row, matcher)
         else:
             settled[i] = None
-    logits[indices] = logits[indices].masked_fill(~allowed, -torch.inf)
+    forbidden = allowed.logical_not_()
+    if is_all:
+        logits.masked_fill_(forbidden, -torch.inf)
+        return
+    for i, mask in zip(indices, forbidden, strict=True):
+        logits[i].masked_fill_(mask, -torch.inf)
 
 
 def _allow_ends(allowed: Tensor, row: SampleRow, matcher: Matcher) -> None:
@@ -215,13 +221,14 @@ def _allow_ends(allowed: Tensor, row: SampleRow, matcher: Matcher) -> None:
 
     min_tokens holds back what ends the generation, if that leaves anything.
     """
-    if not row.suppressed_ids:
-        allowed[matcher.end_ids] |= matcher.is_complete
-        return
-    text = allowed.clone()
-    text[list(row.suppressed_ids)] = False
-    if text.any():
-        allowed.copy_(text)
+    if row.suppressed_ids:
+        text = allowed.clone()
+        text[list(row.suppressed_ids)] = False
+        if text.any():
+            allowed.copy_(text)
+    elif matcher.is_complete:
+        for token_id in matcher.end_ids:
+            allowed[token_id] = True
 
 
 def _edit(logits: Tensor, row: SampleRow) -> None:
