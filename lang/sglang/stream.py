@@ -137,7 +137,8 @@ class VariableReader:
 
     def _find(self) -> Generation | None:
         for generation in tuple(self._context.calls):
-            if generation.expression.name == self._name and generation.prompt.branch == _MAIN:
+            expression = generation.expression
+            if (expression.name, generation.prompt.branch) == (self._name, _MAIN) and expression.kind != "score":
                 return generation
         return None
 

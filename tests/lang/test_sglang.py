@@ -317,8 +317,11 @@ def test_a_streamed_variable_that_is_assigned(backend: ScriptedBackend, eager: b
     @sgl.function
     def program(s):  # type: ignore[no-untyped-def]
         s["x"] = 5
+        s += "text" + sgl.score("y", "z")
 
     assert list(program.run(backend=backend, stream=True, eager=eager).text_iter("x")) == ["5"]
+    state = program.run(backend=backend, stream=True, eager=eager)
+    assert list(state.text_iter("y")) == [str(state["y"])]
     with pytest.raises(UnknownVariable):
         list(program.run(backend=backend, stream=True, eager=eager).text_iter("z"))
 
