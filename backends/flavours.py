@@ -64,6 +64,7 @@ class Flavour:
     tool_role: whether it takes messages of the role "tool" by themselves, without its own interface for tools. choice:
     the fields that make an answer one of some texts, or None. echoes_logprobs: whether it tells the
     log-probabilities of a text model's prompt. tokens_as_ids: the fields that make it name tokens by their ids.
+    holds_stops_back: whether a stream never shows the beginning of what turns out to be a stop string.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Flavour:
     echoes_logprobs: bool = False
     tokens_as_ids: Fields = field(default_factory=dict)
     tool_role: bool = True
+    holds_stops_back: bool = True
 
     def features(self, *, is_chat: bool) -> frozenset[str]:
         """The features of runtime/features.py that its fields make."""
@@ -172,6 +174,7 @@ FLAVOURS = {
             continues={"continue_final_message": True},
             chat={**_JSON_ONLY, **_SGLANG},
             text={**_SGLANG, "json_schema": lambda schema: {"json_schema": schema}},
+            holds_stops_back=False,
             choice=lambda texts: {"regex": "|".join(f"({_literal(text)})" for text in texts)},
         ),
         Flavour(

@@ -124,7 +124,7 @@ class OpenAI:
         body = self._prompt(prompt) | self._sampling(params)
         if params.max_tokens == 0:
             return self._remote.send(nothing, sink)
-        if sink.wants_deltas:
+        if sink.wants_deltas and (self.flavour.holds_stops_back or not params.stop):
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return self._remote.send(partial(self._ask, body), sink)
 
@@ -190,10 +190,12 @@ class OpenAI:
 
     async def _ask(self, body: dict[str, Any], call: Call) -> Done:
         """Send one request and collect its answer. Raises Trouble."""
-        collector = Collector()
         if "stream" not in body:
-            collector.take(await self._answer(body))
-            return collector.done()
+            done = await self._whole(body)
+            if call.wants_deltas:
+                call.hand_on(Delta(done.text, (), done.logprobs))
+            return done
+        collector = Collector()
         async with self._asked(body) as response:
             async for data in server_sent(response.iter_bytes()):
                 text, logprobs = collector.take(decode(data, Answer, whole=False))
@@ -202,7 +204,7 @@ class OpenAI:
         return collector.done()
 
     async def _choose(self, body: dict[str, Any], choices: Sequence[str], call: Call) -> Done:
-        done = await self._ask(body, call)
+        done = await self._whole(body)
         if done.text not in choices:
             raise Trouble(f"the server answered {done.text!r}, which is none of the choices: it ignores the constraint")
         return done
@@ -210,6 +212,11 @@ class OpenAI:
     async def _score(self, prompt: str, texts: Sequence[str], call: Call) -> Done:
         body = {**echo_fields(prompt, texts), **self.flavour.tokens_as_ids}
         return echoed_scores(await self._answer(body), prompt, texts)
+
+    async def _whole(self, body: dict[str, Any]) -> Done:
+        collector = Collector()
+        collector.take(await self._answer(body))
+        return collector.done()
 
     async def _answer(self, body: dict[str, Any]) -> Answer:
         """The whole answer to a request. Raises Trouble."""

@@ -150,6 +150,16 @@ def test_a_stream_gives_the_pieces_as_they_come(server: StubServer, connect: Any
     assert server.num_connections == 1, "a finished stream leaves its connection usable"
 
 
+def test_a_stream_that_would_show_beginnings_of_stops_comes_in_one_piece(server: StubServer, connect: Any) -> None:
+    events: list[StreamEvent] = []
+    whole = ask.run(backend=connect(), stop=["r"]).value
+    run = ask.run(backend=connect(flavour="sglang"), stop=["r"], stream=events.append)
+    assert [event.text for event in events if event.kind == "gen"] == [run.value] == [whole] != [""]
+    assert "stream" not in server.requests[-1].body
+    ask.run(backend=connect(flavour="sglang"), stream=events.append)
+    assert server.requests[-1].body["stream"] is True
+
+
 def test_characters_that_end_lines_elsewhere_do_not_end_a_streams_line(connect: Any, server: StubServer) -> None:
     text = "one\u2028two\x85three\u2029"
     server.app = lambda asked: Reply(events=[piece(text, "stop"), b"[DONE]"])
@@ -389,6 +399,9 @@ def test_servers_choose_under_a_constraint_when_told_so(
     assert chat_pick.run(texts, backend=backend, eager=eager).value == 'say "x"'
     body = server.requests[0].body
     assert body.items() >= fields.items() and body["max_tokens"] == 8
+    events: list[StreamEvent] = []
+    chat_pick.run(texts, backend=backend, eager=eager, stream=events.append)
+    assert [event.text for event in events if event.kind == "select"] == ['say "x"']
     server.app = openai_app
     with pytest.raises(ServerError, match="which is none of the choices: it ignores the constraint"):
         chat_pick.run(texts, backend=backend, eager=eager)
