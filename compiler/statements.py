@@ -10,6 +10,7 @@ from typing import Any
 from ..ir.core import Region, Value
 from ..ir.types import OBJ
 from .appends import lower_append
+from .asyncs import lower_async_with
 from .branching import choose
 from .expressions import bind_target, is_lazy, lift, lower_expression, state_cell
 from .leaving import Loop, end_region, leave, leave_if
@@ -214,7 +215,34 @@ def _while(low: Lowering, node: ast.While) -> None:
     _after_loop(low, loop, node.orelse)
 
 
-def _carry(low: Lowering, node: ast.For | ast.While, nodes: Sequence[ast.AST]) -> Loop:
+def _async_for(low: Lowering, node: ast.AsyncFor) -> None:
+    item, more = low.temporary(), low.temporary()
+    low.scope.locals |= {item, more}
+    with low.at(node.iter):
+        source = lower_expression(low, node.iter)
+        items = low.expression_op("(__item async for __item in __source)", [], {"__source": source})
+    low.env[item] = low.builder.value("py.const", value=None)
+    loop = _carry(low, node, [node.target, *node.body])
+    loop = Loop([*loop.names, item], loop.finished)
+    initial = [low.lookup(name) for name in loop.names]
+    test = Region([Value(OBJ, name) for name in loop.names])
+    body = Region([Value(OBJ, name) for name in loop.names])
+    code = f"{item} = await anext(__items, __items)\n{more} = {item} is not __items"
+    with _loop(low, test, loop, test.args):
+        with low.at(node.iter):
+            low.block_op(code, ast.parse(code).body, {"__items": items})
+        low.builder.op("flow.condition", [low.env[more], *(low.lookup(name) for name in loop.names)])
+    with _loop(low, body, loop, body.args):
+        bind_target(low, node.target, low.env[item])
+        lower_block(low, node.body)
+        if not low.builder.terminated:
+            end_region(low, "flow.yield", loop.names)
+    _close_loop(low, "flow.while", initial, loop, [test, body])
+    del low.env[item]
+    _after_loop(low, loop, node.orelse)
+
+
+def _carry(low: Lowering, node: ast.For | ast.AsyncFor | ast.While, nodes: Sequence[ast.AST]) -> Loop:
     """The variables that a loop carries: those assigned in `nodes` and, if its `else` may be skipped, one for that."""
     names = low.assigned(nodes)
     if not node.orelse or not any("break" in _loop_exits(statement) for statement in node.body):
@@ -263,6 +291,12 @@ def _with(low: Lowering, node: ast.With) -> None:
     return lower_with(low, node.items, lambda: lower_block(low, node.body))
 
 
+def _async_with(low: Lowering, node: ast.AsyncWith) -> None:
+    if not low.scope.mentions(node):
+        return _eagerly(low, node, "")  # nothing in it waits
+    return lower_async_with(low, node, lambda: lower_block(low, node.body))
+
+
 def _try(low: Lowering, node: ast.Try) -> None:
     if not low.scope.mentions(node):
         return _eagerly(low, node, "")  # nothing in it waits
@@ -299,7 +333,7 @@ def _is_evaluated_first(low: Lowering, node: ast.stmt) -> bool:
 
 
 def _keyword(node: ast.stmt) -> str:
-    words = {ast.TryStar: "except*", ast.AsyncWith: "async with", ast.AsyncFor: "async for", ast.FunctionDef: "def"}
+    words = {ast.TryStar: "except*", ast.FunctionDef: "def"}
     return words.get(type(node), type(node).__name__.removesuffix("Def").lower())
 
 
@@ -326,8 +360,10 @@ _LOWER: dict[type[ast.stmt], Callable[[Lowering, Any], None]] = {
     ast.Continue: _continue,
     ast.If: _if,
     ast.For: _for,
+    ast.AsyncFor: _async_for,
     ast.While: _while,
     ast.With: _with,
+    ast.AsyncWith: _async_with,
     ast.Match: _match,
     ast.Try: _try,
 }

@@ -32,6 +32,33 @@ def lower_try(low: Lowering, node: ast.Try, lower_body: _LowerBody) -> None:
         work.close()
 
 
+def lower_guarded(
+    low: Lowering,
+    node: ast.stmt,
+    body: Callable[[], None],
+    *,
+    failed: Callable[[Value], None],
+    ended: Callable[[], None],
+) -> None:
+    """Lower a body, what happens to the exceptions that leave it, and what follows its normal end.
+
+    node: the statement, which has all the variables that the body assigns.
+    """
+    names = low.assigned([node])
+    with _followed(low, names):
+        work = _Try(low, names, deleted_names([node]))
+
+        def handler(error: Value) -> None:
+            failed(error)
+            if not low.builder.terminated:
+                work.ends.append(work.sure_now())
+
+        work.body(body, ended)
+        work.handlers(handler)
+        work.final(None)
+        work.close()
+
+
 @contextmanager
 def _followed(low: Lowering, names: Collection[str]) -> Iterator[None]:
     """Inside, assignments to the names also go to variables."""
@@ -171,10 +198,11 @@ def _handler(work: _Try, node: ast.Try, error: Value, handler: ast.ExceptHandler
         return None if low.builder.terminated else forget()
     inner = _Try(low, low.assigned([handler]), deleted_names([handler]))
     inner.body(lambda: lower_body(handler.body), None)
-    inner.handlers(lambda error: _raise(low, error))
+    inner.handlers(lambda error: raise_again(low, error))
     inner.final(forget)
     return inner.close()
 
 
-def _raise(low: Lowering, error: Value) -> None:
+def raise_again(low: Lowering, error: Value) -> None:
+    """Let the exception that is being handled go on."""
     low.builder.op("flow.raise", [error])

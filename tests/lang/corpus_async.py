@@ -287,3 +287,138 @@ async def a_stop_iteration_leaves_a_coroutine(s):
         await stop(s)
     except RuntimeError as error:
         return s.text(), type(error.__cause__).__name__, type(error.__context__).__name__
+
+
+class Door:
+    """An async context manager that logs; it swallows LookupErrors, and fails to close if it is told to."""
+
+    def __init__(self, log: list[str], *, jams: bool = False) -> None:
+        self.log = log
+        self.jams = jams
+
+    async def __aenter__(self) -> tuple[str, int]:
+        await asyncio.sleep(0)
+        self.log.append("open")
+        return "door", len(self.log)
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        await asyncio.sleep(0)
+        self.log.append(f"close {getattr(kind, '__name__', None)} {error} {trace is not None}")
+        if self.jams:
+            raise OSError("jammed")
+        return isinstance(error, LookupError)
+
+
+@case(way="end")
+@case(way="return")
+@case(way="break")
+@case(way="continue")
+@case(way="lookup")
+@case(way="read")
+@case(way="jam")
+@case(way="value", raises=ValueError)
+@case(way="cancel", raises=asyncio.CancelledError)
+@rf.program
+async def every_way_out_of_a_manager(s, way):
+    log: list[str] = []
+    word = number = None
+    for turn in range(3):
+        try:
+            async with Door(log) as (word, number), Door(log, jams=way == "jam") as pair:
+                s += f"{word}{number}{pair[0]}" + rf.gen("x", max_tokens=1)
+                late = s["x"]
+                if way == "return":
+                    return log, late
+                if way == "break" and turn == 1:
+                    break
+                if way == "continue":
+                    continue
+                if way == "lookup":
+                    raise LookupError(late)
+                if way == "read":
+                    return s["nothing"]
+                if way == "value":
+                    raise ValueError(late)
+                if way == "cancel":
+                    raise asyncio.CancelledError
+                s += "inside"
+        except OSError as error:
+            log.append(f"{error} {type(error.__context__).__name__}")
+        finally:
+            s += "!"
+        s += "after"
+    return log, word, number, late, s.text()
+
+
+class Half:
+    async def __aenter__(self) -> None: ...
+
+
+@case(manager=[], raises=TypeError)
+@case(manager=Half(), raises=TypeError)
+@rf.program
+async def what_is_no_manager(s, manager):
+    s += "a"
+    async with manager as t:
+        s += f"{t}"
+
+
+@case(items=[1], raises=TypeError)
+@rf.program
+async def what_cannot_be_walked(s, items):
+    s += "a"
+    async for item in items:
+        s += f"{item}"
+
+
+async def breaking(count: int) -> Any:
+    for number in range(count):
+        yield number
+    raise LookupError("broke")
+
+
+@case(count=0)
+@case(count=2)
+@rf.program
+async def an_iterator_that_fails(s, count):
+    last = "none"
+    try:
+        async for last in breaking(count):
+            s += f"{last}" + rf.gen("x", max_tokens=1)
+            async for inner in numbers(3):
+                if inner == last:
+                    break
+                s += s["x"]
+            else:
+                s += "all"
+    except LookupError as error:
+        s += f"{error}"
+    return last, s.text()
+
+
+@case(raises=LookupError)
+@rf.program
+async def an_iterator_whose_error_is_not_caught(s):
+    s += "a"
+    async for item in breaking(1):
+        s += f"{item}" + rf.gen("x", max_tokens=1)
+
+
+@case(raises=UnboundLocalError)
+@rf.program
+async def unbound_after_an_async_loop(s):
+    async for item in numbers(0):
+        s += f"{item}"
+    return item
+
+
+@case()
+@rf.program
+async def shared_names_in_async_statements(s):
+    seen = []
+    async for item in numbers(2):
+        seen.append(lambda: item)
+        async with noting([], "n") as name:
+            s += f"{name}{item}" + rf.gen("x", max_tokens=1)
+            read = lambda: (name, s["x"])
+    return [f() for f in seen], read(), s.text()
