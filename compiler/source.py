@@ -115,8 +115,11 @@ class NoSource(Exception):
 
 
 def definition_span(function: FunctionType) -> Span:
-    """The line that a function's definition begins with."""
-    file, number = function.__code__.co_filename, function.__code__.co_firstlineno
+    """The line with a function's `def`, or where there is none, the first of its text."""
+    file, first = function.__code__.co_filename, function.__code__.co_firstlineno
+    last = max((line for _, _, line in function.__code__.co_lines() if line), default=first)
+    texts = ((n, linecache.getline(file, n).lstrip()) for n in range(first, last + 1))
+    number = next((n for n, text in texts if text.startswith(("def ", "async def "))), first)
     line = linecache.getline(file, number).rstrip()
     return Span(file, number, len(line) - len(line.lstrip()), number, len(line))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from ..ir.errors import UsageError
+from ..ir.span import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Signature:
         position = 1 if is_method else 0
         first = parameters[: position + 1]
         if len(first) <= position or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first):
-            raise UsageError(f"program {self.name} takes no state", help=_HELP[is_method])
+            raise UsageError(f"program {self.name} takes no state", span=_definition(function), help=_HELP[is_method])
         self.state_name = parameters.pop(position).name
         self._receiver = receiver
         self._num_before = position - len(receiver)
@@ -103,6 +105,14 @@ class Signature:
         if len(args) > len(positional) and kinds.VAR_POSITIONAL not in collecting:
             problems.append(f"{len(args)} positional arguments given, at most {len(positional)} taken")
         return "; ".join(problems)
+
+
+def _definition(function: Callable[..., Any]) -> Span | None:
+    """Where a function is defined."""
+    from ..compiler.source import definition_span
+
+    function = inspect.unwrap(function)
+    return definition_span(function) if isinstance(function, FunctionType) else None
 
 
 _HELP = {

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..ir.errors import UsageError
-from .failures import describe, wants_debug
+from .failures import describe, is_of_stdout, wants_debug
 
 # Commands live in modules of their own, which are imported when they are called for.
 _COMMANDS = {
@@ -26,31 +26,59 @@ _COMMANDS = {
 }
 _DEBUG = "show errors with every frame (or set RAMIFY_DEBUG=1)"
 _TARGET = "a Python file; with several programs, FILE:PROGRAM"
+_RUN_TARGET = f"{_TARGET}; or a saved program (see --trust)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = wants_debug() or "--debug" in words
+    _prepare_streams()
+    code, error = _outcome(words)
+    unwritten = _flush_stdout()
+    if isinstance(error, OSError) and is_of_stdout(error):
+        unwritten = error
+    if isinstance(error, KeyboardInterrupt):
+        print(str(error) or "interrupted", file=sys.stderr)
+    elif error is not None and error is not unwritten:
+        print(describe(error, debug=wants_debug() or "--debug" in words), file=sys.stderr)
+    if unwritten is not None and not isinstance(unwritten, BrokenPipeError):  # whoever closed a pipe knows it
+        print(f"error: stdout cannot be written: {unwritten.strerror}", file=sys.stderr)
+    return code if unwritten is None else code or 1
+
+
+def _prepare_streams() -> None:
+    if sys.stdout is None:  # it is closed
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a text that the terminal's encoding lacks is no reason to fail
             stream.reconfigure(errors="backslashreplace")
+
+
+def _outcome(words: list[str]) -> tuple[int, BaseException | None]:
+    """Do what they say; gives the exit code, and what was raised."""
     try:
         given = parse_command(words)
-        return _command(given.command)(given)
+        return _command(given.command)(given), None
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise  # a message, which Python prints
+        return end.code or 0, None
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 130, interrupt
     except Exception as error:
         from .run_command import exit_code
 
+        return exit_code(error), error
+
+
+def _flush_stdout() -> OSError | None:
+    """Write what stdout still holds. What cannot be written is dropped: Python would complain again at its end."""
+    try:
         sys.stdout.flush()
-        print(describe(error, debug=debug), file=sys.stderr)
-        return exit_code(error)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
@@ -119,7 +147,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
 def _describe_run(parser: _Parser) -> None:
     add = parser.add_argument
-    add("target", metavar="FILE[:PROGRAM]", help=_TARGET)
+    add("target", metavar="FILE[:PROGRAM]", help=_RUN_TARGET)
     add("--arg", metavar="NAME=VALUE", action="append", default=[],
         help="an argument of the program: JSON, or a text; NAME=@FILE reads a file")  # fmt: skip
     add("--data", metavar="FILE", help="run once for each row: JSON lines, or a JSON list")
@@ -128,6 +156,7 @@ def _describe_run(parser: _Parser) -> None:
     add("--overwrite", action="store_true", help="replace the output of an earlier run")
     add("--in-flight", metavar="N", type=int, default=256, help="rows at once; with fewer, the first finish sooner")
     _describe_model(parser)
+    add("--trust", action="store_true", help="run the host code that a saved program holds")
     add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
     add("--temperature", metavar="X", type=float, help="0 is greedy; for generations that do not say it themselves")
     add("--max-tokens", metavar="N", type=int, help="the longest generation; likewise")

@@ -28,6 +28,17 @@ def describe(error: BaseException, *, debug: bool = False) -> str:
     return user_traceback(error)
 
 
+def is_of_stdout(error: OSError) -> bool:
+    """Whether it is ramify that could not print, rather than the user's code that met an error of its own.
+
+    (Of a file that ramify writes, such an error is a UsageError.) A pipe that was closed is everybody's.
+    """
+    if isinstance(error, BrokenPipeError):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return error.filename is None and _is_internal(frame.f_code.co_filename)
+
+
 def _ramify_error(error: RamifyError) -> str:
     text = RamifyError.__str__(error)  # some errors are shown to models, too, and say less of themselves there
     if error.span is None or not text.startswith(str(error.span)):

@@ -102,7 +102,7 @@ class Journal:
             return json.loads(part.readline())  # type: ignore[no-any-return]
 
     def add(self, row: int, key: str, record: Mapping[str, Any]) -> None:
-        """Write a finished row, at once; a journal that is closed takes none. Thread-safe. Raises OSError."""
+        """Write a finished row, at once; a journal that is closed takes none. Thread-safe. Raises UsageError."""
         line = to_json({"row": row, "key": key, **record}) + b"\n"
         with self._writing:
             if self._is_closed:
@@ -111,8 +111,10 @@ class Journal:
             start = file.tell()
             try:
                 _write_all(file, line)
-            except BaseException:  # a full disk, or Ctrl-C: half a line must not stay in front of the next one
+            except BaseException as error:  # a full disk, or Ctrl-C: half a line must not stay before the next one
                 self._cut(start)
+                if isinstance(error, OSError):
+                    raise UsageError(f"{self.part} cannot be written: {error.strerror or error}") from None
                 raise
             self._note(row, key, start, record["error"] is not None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,19 +16,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..ir.errors import CompileError, UsageError
+from ..ir.codec import MAGIC
+from ..ir.errors import CompileError, UntrustedCode, UsageError
 from ..ir.span import Span
-from .program import Program
+from .program import Program, load
 from .sglang.function import SglFunction
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A file that was run: its module, its text, and the programs it defines by name, in the file's order."""
+    """A file that was run: its module, and the programs it defines by name, in the file's order."""
 
     path: Path
     module: ModuleType
-    source: str
     programs: dict[str, Program]
 
     @property
@@ -76,6 +77,10 @@ def split_target(target: str) -> tuple[Path, str | None]:
 
 def load_file(path: Path) -> Loaded:
     """Run the file. Raises UsageError, CompileError for a syntax error, and whatever the file raises."""
+    if is_saved(path):
+        raise UsageError(
+            f"{path} is a saved program, not its source", help=f"to run it: ramify run {shlex.quote(str(path))} --trust"
+        )
     source = _read(path)
     module = _module(path)
     code = compile_source(source, str(path))
@@ -88,7 +93,27 @@ def load_file(path: Path) -> Loaded:
     except BaseException:
         del sys.modules[module.__name__]
         raise
-    return Loaded(path, module, source, own_programs(module))
+    return Loaded(path, module, own_programs(module))
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a file holds a program that was compiled and saved, in either form."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(256)
+    except OSError:
+        return False
+    return head[:1] == MAGIC[:1] or (path.suffix != ".py" and head.lstrip().startswith(b"module @"))
+
+
+def load_saved(path: Path, *, trust: bool) -> Loaded:
+    """A file with a saved program. Raises UntrustedCode without `trust`, if it holds host code."""
+    try:
+        program = load(path, trust=trust)
+    except UntrustedCode as error:
+        error.help = "if you trust where it comes from, add --trust"
+        raise
+    return Loaded(path, ModuleType(path.stem), {program.name: program})
 
 
 def _read(path: Path) -> str:

@@ -56,16 +56,19 @@ class Program:
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | Program,
         options: Options,
         cache: _Cache | None = None,
         receiver: tuple[Any, ...] = (),
     ) -> None:
-        self._cache = _Cache.of(function) if cache is None else cache
+        """Of another program it becomes one more, with other options, which shares its compiled form."""
+        if isinstance(function, Program):
+            cache, receiver = function._cache, function._receiver
+        self._cache: _Cache = _Cache.of(function) if cache is None else cache
         self.fn = self._cache.function
         self.name = self.fn.__name__
         self._options = options
-        self._receiver = receiver
+        self._receiver: tuple[Any, ...] = receiver
         self._signature: Signature | None = None
         update_wrapper(self, self.fn)
 

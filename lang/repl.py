@@ -45,11 +45,16 @@ def read_lines(lines: Iterable[str], session: Session, commands: Commands) -> No
     An empty line does not end it, since code that was written in a file has such lines inside its functions.
     """
     text = ""
+    is_skipping = False
     for line in lines:
         line = line.rstrip("\r\n")
         if text and session.ends_before(text, line):
             session.execute(text)
             text = ""
+        # After what is wrong for good, the rest of its block would be wrong once more, line by line.
+        is_skipping = is_skipping and session.stays_in_block(line)
+        if is_skipping:
+            continue
         if not text and line.lstrip().startswith(":"):
             commands.do(line.strip())
             continue
@@ -58,6 +63,7 @@ def read_lines(lines: Iterable[str], session: Session, commands: Commands) -> No
             text = ""
         elif line.strip() and session.is_complete(text):
             session.execute(text)
+            is_skipping = not session.parses(text)
             text = ""
     if text:
         session.execute(text)

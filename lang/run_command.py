@@ -8,7 +8,7 @@ import sys
 from typing import IO, Any
 
 from ..ir.errors import RamifyError, UsageError
-from .loading import load_file, split_target
+from .loading import is_saved, load_file, load_saved, split_target
 from .parameters import parse_arguments
 from .plain import to_json
 from .program import Program
@@ -24,7 +24,7 @@ def run_command(given: argparse.Namespace) -> int:
     # What the user's code prints must not mix with JSON.
     with contextlib.redirect_stdout(sys.stderr) if only_json else contextlib.nullcontext():
         path, name = split_target(given.target)
-        loaded = load_file(path)
+        loaded = load_saved(path, trust=given.trust) if is_saved(path) else load_file(path)
         program = configured(loaded.program(name), given)
         arguments = parse_arguments(program, given.arg)
         if given.data is not None:

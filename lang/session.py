@@ -61,11 +61,21 @@ class Session:
         except (SyntaxError, ValueError, OverflowError):
             return True
 
+    def parses(self, text: str) -> bool:
+        """Whether the text is Python."""
+        try:
+            ast.parse(text)
+        except (SyntaxError, ValueError):
+            return False
+        return True
+
     def ends_before(self, text: str, line: str) -> bool:
         """Whether the block in `text` ends because `line`, which comes next, belongs to no block."""
-        if not line or line[0].isspace() or line.startswith("#") or _CONTINUES_A_BLOCK.match(line):
-            return False
-        return self.is_complete(text + "\n")
+        return not self.stays_in_block(line) and self.is_complete(text + "\n")
+
+    def stays_in_block(self, line: str) -> bool:
+        """Whether a line may belong to a block that was begun before it."""
+        return not line or line[0].isspace() or line.startswith("#") or bool(_CONTINUES_A_BLOCK.match(line))
 
     def execute(self, text: str) -> None:
         """Do what an input says; errors are shown, and the session goes on. SystemExit passes."""
@@ -132,12 +142,16 @@ class WatchedProgram(Program):
     """A program whose runs are shown while they go on, and remembered for `:tree`."""
 
     def __init__(self, program: Program, session: Session) -> None:
-        super().__init__(program.fn, program._options, program._cache)
+        super().__init__(program, program.run_options)
         self._session = session
 
     def options(self, **given: Any) -> Program:
         """See Program."""
         return WatchedProgram(super().options(**given), self._session)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Program:
+        bound = super().__get__(instance, owner)
+        return self if bound is self else WatchedProgram(bound, self._session)
 
     def finish(self, arguments: Arguments, options: Options) -> Run:
         """See Program."""

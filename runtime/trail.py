@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import os
 from functools import lru_cache
 from types import CodeType, TracebackType
 
@@ -10,6 +12,7 @@ from ..ir.errors import Cancelled, RamifyError
 from ..ir.span import Span
 from .expression import Spot
 
+_STANDARD_LIBRARY = os.path.dirname(contextlib.__file__) + os.sep
 _OURS = tuple(f"ramify.{package}." for package in ("ir", "compiler", "runtime", "backends", "lang"))
 
 
@@ -30,7 +33,7 @@ def locate(error: BaseException | None) -> None:
     """Give an error of ramify's that a run ends with the span of the user's code that met it."""
     if not isinstance(error, RamifyError) or error.span is not None:
         return
-    theirs = [entry for entry in _entries(error) if not _is_ours(entry)]
+    theirs = _theirs(error)
     if theirs:
         error.span = Spot(theirs[-1].tb_frame.f_code, theirs[-1].tb_lasti).span()
 
@@ -39,8 +42,7 @@ def tidy(error: BaseException | None) -> None:
     """Leave only the user's frames in a traceback; all of them when the error arose in a fault of ramify's own."""
     if error is None:
         return
-    entries = _entries(error)
-    theirs = [entry for entry in entries if not _is_ours(entry)]
+    entries, theirs = _entries(error), _theirs(error)
     if not theirs or (theirs[-1] is not entries[-1] and not isinstance(error, RamifyError)):
         return
     kept: TracebackType | None = None
@@ -56,6 +58,23 @@ def _entries(error: BaseException) -> list[TracebackType]:
         entries.append(entry)
         entry = entry.tb_next
     return entries
+
+
+def _theirs(error: BaseException) -> list[TracebackType]:
+    """The user's frames: not ramify's, and not Python's own where they only led from the user's code to ramify's.
+
+    (A `with s.user():` enters ramify by way of contextlib.)
+    """
+    entries = _entries(error)
+    theirs = [entry for entry in entries if not _is_ours(entry)]
+    if theirs and theirs[-1] is not entries[-1]:
+        while len(theirs) > 1 and _is_pythons(theirs[-1].tb_frame.f_code.co_filename):
+            theirs.pop()
+    return theirs
+
+
+def _is_pythons(file: str) -> bool:
+    return file.startswith(_STANDARD_LIBRARY) and f"-packages{os.sep}" not in file
 
 
 def _is_ours(entry: TracebackType) -> bool:

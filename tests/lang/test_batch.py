@@ -387,7 +387,7 @@ def test_rows_that_cannot_be_written_end_the_batch(tmp_path: Path, monkeypatch: 
         raise OSError("disk full")
 
     monkeypatch.setattr("ramify.lang.journal._write_all", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UsageError, match=r"out.jsonl.part cannot be written: disk full"):
         double.run_batch(rows(6), backend=ScriptedBackend(), out=tmp_path / "out.jsonl")
 
 

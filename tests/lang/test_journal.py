@@ -124,7 +124,10 @@ def test_a_failed_write_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.
 
     with begin(tmp_path) as journal:
         journal.add(0, KEYS[0], record())
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(UsageError, match=r"out.jsonl.part cannot be written: disk full"),
+        ):
             patch.setattr("ramify.lang.journal._write_all", fail)
             journal.add(1, KEYS[1], record())
         journal.add(2, KEYS[2], record())
