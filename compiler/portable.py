@@ -14,7 +14,6 @@ import inspect
 import linecache
 import textwrap
 from collections.abc import Iterator
-from itertools import pairwise
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -68,15 +67,39 @@ class _Packing:
             )
 
 
+# What a program has and its function has not.
+_OF_PROGRAMS = ("run", "arun", "run_batch", "options", "name", "fn")
+
+
 def _refuse_attributes(name: str, user: FunctionType) -> None:
     """Raises CompileError if the code uses a program otherwise than by calling it with a state: only that travels."""
     steps = list(_instructions(user.__code__))
-    for step, after in pairwise(steps):
-        if step.argval == name and after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            raise CompileError(
-                f"{user.__name__} uses {name}.{after.argval}; of another program, only calls with a state can be saved",
-                help=f"call it as {name}(state, ...), or define {name} in a module that can be imported",
-            )
+    for before, step, after in zip([None, *steps], steps, [*steps[1:], None], strict=False):
+        if step.argval != name or not step.opname.startswith("LOAD_"):
+            continue
+        if after is not None and after.opname in _ATTRIBUTES:
+            raise _only_calls(name, f"{name}.{after.argval}", user)
+        if not _is_called(before, step, after):  # it has another name from here on
+            for used in steps:
+                if used.opname in _ATTRIBUTES and used.argval in _OF_PROGRAMS:
+                    raise _only_calls(name, f"{name} as a value, and .{used.argval}", user)
+
+
+def _only_calls(name: str, use: str, user: FunctionType) -> CompileError:
+    return CompileError(
+        f"{user.__name__} uses {use}; of another program, only calls with a state can be saved",
+        help=f"call it as {name}(state, ...), or define {name} in a module that can be imported",
+    )
+
+
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
+
+
+def _is_called(before: dis.Instruction | None, step: dis.Instruction, after: dis.Instruction | None) -> bool:
+    """Whether what an instruction loads is called at once: a NULL is pushed with it then, or beside it."""
+    if step.opname == "LOAD_GLOBAL":
+        return bool((step.arg or 0) & 1) or (after is not None and after.opname == "PUSH_NULL")
+    return any(near is not None and near.opname == "PUSH_NULL" for near in (before, after))
 
 
 def surroundings(function: FunctionType) -> Iterator[tuple[str, Any]]:

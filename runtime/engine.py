@@ -13,7 +13,7 @@ import math
 import secrets
 import threading
 import time
-from collections import deque
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from torch import Tensor
 from ..ir.errors import BackendError, Cancelled, RamifyError, Unsupported, UsageError
 from .batch import Batch
 from .constraint import Constraint
+from .inbox import Inbox
 from .matcher import Grammars, Matcher
 from .memory import default_kv_tokens
 from .output import Output, TextStream
@@ -137,29 +138,28 @@ class Engine:
         self._num_arrived = 0
         self._num_steps = 0
         self._num_generated = 0
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._wakeup = threading.Condition()
-        self._closed = False
+        self._inbox = Inbox()
+        weakref.finalize(self, self._inbox.close).atexit = False
         self._thread: threading.Thread | None = None
         self._crash: Exception | None = None
 
     def submit(self, request: EngineRequest) -> None:
         """Queues a request and returns at once; its events, errors too, go to its sink. Thread-safe."""
-        if not self._post(partial(self._add, request, _now_ms())):
+        if not self._inbox.put(partial(self._add, request, _now_ms())):
             _call_sink(request, Failed(_engine_closed()))
 
     def cancel(self, request: EngineRequest) -> None:
         """Ends a request early: it gets Done with finish_reason "cancelled", unless it is over already. Thread-safe."""
-        self._post(partial(self._cancel, request))
+        self._inbox.put(partial(self._cancel, request))
 
     def start(self) -> None:
-        """Starts the thread that steps. Raises UsageError on a closed engine."""
-        if self._closed:
+        """Starts the thread that steps; it ends when nobody uses the engine. Raises UsageError on a closed engine."""
+        if self._inbox.is_closed:
             raise UsageError("the engine was closed", help="make a new one")
         if self._thread is None:
-            # Python must not end in the middle of a step: it stops the thread in a place where C++ then aborts.
-            atexit.register(self.close)
-            self._thread = threading.Thread(target=self._serve, name="ramify-engine", daemon=True)
+            _started.add(self)
+            arguments = (weakref.ref(self), self._inbox)
+            self._thread = threading.Thread(target=_serve, args=arguments, name="ramify-engine", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
@@ -167,9 +167,7 @@ class Engine:
 
         With check=True, raises what went wrong inside the engine, if anything did.
         """
-        with self._wakeup:
-            self._closed = True
-            self._wakeup.notify_all()
+        self._inbox.close()
         if self._is_engine_thread():
             return
         if self._thread is None:
@@ -211,19 +209,10 @@ class Engine:
             evicted_tokens=scheduler.tree.evicted_tokens,
         )
 
-    def _post(self, command: Callable[[], None]) -> bool:
-        """Leaves a command for the thread that steps; False when there will be none."""
-        with self._wakeup:
-            if self._closed:
-                return False
-            self._inbox.append(command)
-            self._wakeup.notify_all()
-            return True
-
     def _on_engine(self, function: Callable[[], _T]) -> _T:
         """Runs a function where the state may be touched, and returns its result."""
         done: Future[_T] = Future()
-        if self._runs_elsewhere() and self._post(partial(_complete, done, function)):
+        if self._runs_elsewhere() and self._inbox.put(partial(_complete, done, function)):
             return done.result()
         if self._thread is not None and not self._is_engine_thread():
             self._thread.join()
@@ -236,18 +225,15 @@ class Engine:
         """Whether another thread than this one does the steps."""
         return self._thread is not None and self._thread.is_alive() and not self._is_engine_thread()
 
-    def _serve(self) -> None:
-        """The thread: steps while there is work, sleeps while there is none, and lets nobody wait for ever."""
-        try:
-            while not self._closed:
-                if not self._step_or_fail():
-                    with self._wakeup:
-                        self._wakeup.wait_for(lambda: self._inbox or self._closed)
-        finally:
-            with self._wakeup:
-                self._closed = True
-            self._fail_all(_engine_closed)
-            atexit.unregister(self.close)
+    def work_off(self) -> None:
+        """Steps while there is work. On the engine's thread."""
+        while not self._inbox.is_closed and self._step_or_fail():
+            pass
+
+    def end(self) -> None:
+        """Lets nobody wait for ever. On the engine's thread, when it ends."""
+        self._inbox.close()
+        self._fail_all(_engine_closed)
 
     def _step_or_fail(self) -> bool:
         try:
@@ -261,7 +247,7 @@ class Engine:
 
     @torch.inference_mode()
     def _step(self) -> bool:
-        self._take_commands()
+        self._inbox.carry_out()
         for sequence in self._scheduler.admit():
             sequence.admitted_ms = _now_ms()
         chunks = self._scheduler.plan()
@@ -271,10 +257,6 @@ class Engine:
         if self._check and not busy:
             self._check_idle()
         return busy
-
-    def _take_commands(self) -> None:
-        while self._inbox:
-            self._inbox.popleft()()
 
     def _add(self, request: EngineRequest, submitted_ms: float) -> None:
         try:
@@ -424,7 +406,7 @@ class Engine:
 
     def _fail_all(self, new_error: Callable[[], RamifyError]) -> None:
         """Takes in what is queued and fails it and everything else."""
-        self._take_commands()
+        self._inbox.carry_out()
         for sequence in list(self._sequences.values()):
             self._scheduler.release(sequence)
             self._end(sequence, Failed(new_error()))
@@ -528,6 +510,31 @@ def _as_ramify(error: Exception, what: str) -> RamifyError:
     wrapped = BackendError(f"{what}: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def _serve(engine_of: weakref.ref[Engine], inbox: Inbox) -> None:
+    """The thread of an engine, which it holds only while there is work."""
+    try:
+        while not inbox.is_closed:
+            engine = engine_of()
+            if engine is not None:
+                engine.work_off()
+            del engine
+            inbox.wait()
+    finally:
+        engine = engine_of()
+        if engine is not None:
+            engine.end()
+
+
+@atexit.register
+def _close_engines() -> None:
+    """Python must not end in the middle of a step: it stops the thread in a place where C++ then aborts."""
+    for engine in list(_started):
+        engine.close()
+
+
+_started: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def _engine_closed() -> Cancelled:

@@ -86,6 +86,7 @@ class Loop:
             except Empty:
                 continue
             _make(call)
+            del call  # while it waits for the next, the loop keeps nothing of a run that is over
 
     def _run_timers(self) -> float:
         """Make the calls that are due; gives the seconds until the next may be."""

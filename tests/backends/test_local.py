@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import subprocess
 import sys
+import threading
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +59,22 @@ while backend.stats().generated_tokens < 20:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_that_nobody_uses_any_more_is_freed() -> None:
+    def engines() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "ramify-engine"]
+
+    before = engines()
+    dropped = LocalBackend(WEIGHTS, dtype=torch.float32, device="cpu")
+    parts = [weakref.ref(dropped), weakref.ref(dropped.engine), weakref.ref(dropped.model)]
+    assert chat.run("What is 2 + 3?", backend=dropped).ok and len(engines()) == len(before) + 1
+    del dropped
+    end = time.monotonic() + 20
+    while len(engines()) > len(before) or any(part() is not None for part in parts):
+        assert time.monotonic() < end, parts
+        gc.collect()
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("eager", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -263,6 +264,52 @@ def test_commands_that_need_no_model_import_none() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["run programs.py:ask --arg question=1 --model scripted", "check programs.py"])
+def test_a_full_disk_behind_stdout_is_one_line(words: str, unbuffered: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "ramify.lang.cli", *words.split()]
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (1, "error: stdout cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("form", ["ask.ir", "ask.irb"])
+def test_saved_programs_run_if_they_are_trusted(ramify: Ramify, form: str) -> None:
+    ramify("compile", "programs.py:ask", "--emit", "bin" if form.endswith("b") else "ir", "-o", form)
+    words = scripted(form, "--arg", "question=15", "--quiet")
+    refused = ramify(*words)
+    assert refused.code == 2 and refused.err.startswith(f"error: {form} holds host code")
+    assert refused.err.endswith("  help: if you trust where it comes from, add --trust\n")
+    trusted = ramify(*words, "--trust")
+    assert (trusted.code, trusted.out) == (0, '{"answer": " amber birch knoll jetty", "times": 1}\n')
+    assert ramify(*words, "--trust", "--eager").out == trusted.out
+    assert ramify("check", form).err == (
+        f"error: {form} is a saved program, not its source\n  help: to run it: ramify run {form} --trust\n"
+    )
+
+
+def test_an_output_that_is_a_folder(ramify: Ramify, folder: Path) -> None:
+    outcome = ramify(*scripted("programs.py:slow", "--data", "rows.jsonl", "--out", str(folder)))
+    assert (outcome.code, outcome.err) == (2, f"error: the output is to be a file, and {folder} is a folder\n")
+
+
+def test_resuming_another_program_says_what_has_changed(ramify: Ramify, folder: Path) -> None:
+    words = scripted("programs.py:slow", "--data", "rows.jsonl", "--out", "out.jsonl", "--quiet")
+    assert ramify(*words).code == 0
+    source = (folder / "programs.py").read_text()
+    (folder / "programs.py").write_text(source.replace('"answer": s["answer"]', '"answer": "x"'))
+    assert ramify(*words, "--resume").code == 0  # that is another program of the file
+    (folder / "programs.py").write_text(source.replace('    s += question + rf.gen("answer")', '    s += "x"'))
+    assert ramify(*words, "--resume").err == (
+        "error: out.jsonl is the output of an earlier version of slow: the source of slow has changed since\n"
+        '    -    s += question + rf.gen("answer")\n    +    s += "x"\n'
+        "  help: resume with the same, or start again with overwrite (--overwrite), which replaces it\n"
+    )
 
 
 def records(path: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -431,3 +433,38 @@ def test_passes_can_be_left_out(backend: ScriptedBackend) -> None:
     assert plain.run().value == drafted.run(backend=backend).value
     with pytest.raises(UsageError, match="there is no pass named 'promotion'"):
         drafted.options(disable="promotion")
+
+
+@BOTH
+@pytest.mark.parametrize("place", ["enter", "exit"])
+def test_errors_inside_a_with_name_the_users_line(backend: ScriptedBackend, eager: bool, place: str) -> None:
+    @rf.program
+    def nests(s):
+        with s.user():
+            s += "a"
+            if place == "exit":
+                s.user_end()
+            else:
+                with s.assistant():
+                    s += "b"
+
+    (run,) = nests.run_batch([{}], backend=backend, eager=eager)
+    first = nests.fn.__code__.co_firstlineno
+    line = first + (2 if place == "exit" else 7)
+    assert isinstance(run.error, UsageError)
+    assert (Path(run.error.span.file).name, run.error.span.line) == ("test_program.py", line)
+    frames = traceback.extract_tb(run.error.__traceback__)
+    assert (Path(frames[-1].filename).name, frames[-1].lineno) == ("test_program.py", line)
+    assert str(run.error).startswith(f"{__file__}:{line}\n")
+
+
+def test_a_program_without_a_state_is_refused_where_it_stands() -> None:
+    with pytest.raises(UsageError, match="program lost takes no state") as caught:
+
+        @rf.program(
+            max_tokens=3,
+        )
+        def lost():
+            pass
+
+    assert caught.value.span.source_line().strip() == "def lost():"

@@ -50,6 +50,33 @@ def outer(s):
     return survey.run(["a?"]).value
 
 
+@rf.program
+def aliases(s):
+    other = survey
+    s += other.name
+
+
+def enclosing() -> rf.Program:
+    inner = survey
+
+    @rf.program
+    def encloses(s):
+        other = inner
+        s += other.name
+
+    return encloses
+
+
+@rf.program
+def passes_on(s, questions):
+    return [each(s.copy(), questions) for each in (survey, ask_all)]
+
+
+@rf.program
+def ask_all(s, questions):
+    return survey(s, questions, scale=1.0)
+
+
 def outside(program: Any, path: Path) -> rf.Program:
     """The program, saved and loaded again."""
     program.compile().save(path)
@@ -85,6 +112,19 @@ def test_what_cannot_travel_is_named(tmp_path: Path) -> None:
 def test_a_program_that_runs_another_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"outer uses survey.run; .*only calls with a state can be saved"):
         outer.compile().save(tmp_path / "outer.ir")
+
+
+@pytest.mark.parametrize("program", [aliases, enclosing()])
+def test_so_is_one_that_does_under_another_name(tmp_path: Path, program: rf.Program) -> None:
+    with pytest.raises(CompileError, match=r"uses (survey|inner) as a value, and \.name; .*only calls with a state"):
+        program.compile().save(tmp_path / "aliases.ir")
+
+
+def test_a_program_passed_on_as_a_value_is_saved(tmp_path: Path) -> None:
+    loaded = outside(passes_on, tmp_path / "passes_on.ir")
+    given = {"questions": ["a?"]}
+    expected = passes_on.run(**given, backend=ScriptedBackend())
+    assert loaded.run(**given, backend=ScriptedBackend()).value == expected.value
 
 
 def test_a_missing_import_is_named(tmp_path: Path) -> None:
