@@ -115,13 +115,21 @@ class NoSource(Exception):
 
 
 def definition_span(function: FunctionType) -> Span:
+    """The line that a function's definition begins with: its first decorator's, if it has one."""
+    return _line_span(function, function.__code__.co_firstlineno)
+
+
+def def_span(function: FunctionType) -> Span:
     """The line with a function's `def`, or where there is none, the first of its text."""
     file, first = function.__code__.co_filename, function.__code__.co_firstlineno
     last = max((line for _, _, line in function.__code__.co_lines() if line), default=first)
-    texts = ((n, linecache.getline(file, n).lstrip()) for n in range(first, last + 1))
-    number = next((n for n, text in texts if text.startswith(("def ", "async def "))), first)
-    line = linecache.getline(file, number).rstrip()
-    return Span(file, number, len(line) - len(line.lstrip()), number, len(line))
+    texts = ((number, linecache.getline(file, number).lstrip()) for number in range(first, last + 1))
+    return _line_span(function, next((n for n, text in texts if text.startswith(("def ", "async def "))), first))
+
+
+def _line_span(function: FunctionType, number: int) -> Span:
+    line = linecache.getline(function.__code__.co_filename, number).rstrip()
+    return Span(function.__code__.co_filename, number, len(line) - len(line.lstrip()), number, len(line))
 
 
 def function_source(function: FunctionType) -> Source:

@@ -109,10 +109,10 @@ class Signature:
 
 def _definition(function: Callable[..., Any]) -> Span | None:
     """Where a function is defined."""
-    from ..compiler.source import definition_span
+    from ..compiler.source import def_span
 
     function = inspect.unwrap(function)
-    return definition_span(function) if isinstance(function, FunctionType) else None
+    return def_span(function) if isinstance(function, FunctionType) else None
 
 
 _HELP = {
