@@ -231,7 +231,10 @@ class RuntimeEndpoint:
             return known.token_ids, [known.with_text(text) for text in texts]
         body = {"text": [prompt + text for text in ("", *texts)], "sampling_params": _NOTHING}
         data = await self._post(body | {"return_prompt_token_ids": True})
-        ids = [answer.prompt_token_ids for answer in decode(data, list[Generated], whole=True)]
+        answers = decode(data, list[Generated], whole=True)
+        for answer in answers:
+            answer.check()
+        ids = [answer.prompt_token_ids for answer in answers]
         first, *rest = [each for each in ids if each is not None] or [[]]
         if len(rest) != len(texts):
             raise Unsupported(

@@ -720,6 +720,15 @@ def test_a_cancelled_run_hangs_up(server: StubServer, connect: Any, stream: bool
     assert server.somebody_hung_up.wait(10)
 
 
+def test_requests_that_wait_for_their_turn_can_be_cancelled(server: StubServer, connect: Any) -> None:
+    server.fault = lambda number, asked: STALL
+    backend = connect(max_connections=2)
+    runs = ask.run_batch([{} for _ in range(30)], backend=backend, timeout=0.3)
+    assert all("longer than its timeout" in str(run.error) for run in runs)
+    server.fault = lambda number, asked: None
+    assert ask.run(backend=backend).value == expected(CHAT)[0], "no connection is held by what was given up"
+
+
 def test_closing_ends_what_runs_and_what_waits(server: StubServer, connect: Any) -> None:
     server.fault = lambda number, asked: STALL
     backend = connect(max_connections=2)
