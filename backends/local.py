@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from ..ir.errors import UsageError
+from ..ir.errors import RequestError, UsageError
 from ..runtime.backend import Chat, Sink
 from ..runtime.chat import DEFAULT_CHAT
 from ..runtime.engine import Engine, EngineStats
-from ..runtime.features import SAMPLING
+from ..runtime.features import OWN
 from ..runtime.hostpool import host_pool
 from ..runtime.loop import loop, post
 from ..runtime.matcher import Grammars
@@ -42,7 +43,7 @@ class LocalBackend:
     verify the engine's accounting whenever it is idle. Raises ModelError for a directory that cannot be loaded.
     """
 
-    features = SAMPLING | {"select", "score", "regex", "json_schema", "grammar", "processors", "dtype"}
+    features = OWN | {"processors", "dtype"}
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class LocalBackend:
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> _Generation:
         """See Backend."""
-        generation = _Generation(self.engine, self.grammars, params, sink)
+        generation = _Generation(self.engine, self.tokenizer, self.grammars, params, sink)
         self._tokenize(prompt, generation)
         return generation
 
@@ -189,8 +190,16 @@ class _Request(ABC):
             return
         if not self.sent:
             self.end(Done("", (), "cancelled"))
+        self._cancel_sent()
+
+    def _cancel_sent(self) -> None:
         for request in self.sent:
             self.engine.cancel(request)
+
+    def fail(self, event: Failed) -> None:
+        """One of the requests has failed, and with it all."""
+        self.end(event)
+        self._cancel_sent()
 
     def end(self, event: Done | Failed) -> None:
         """Send the last event."""
@@ -202,9 +211,16 @@ class _Request(ABC):
 
 
 class _Generation(_Request):
-    def __init__(self, engine: Engine, grammars: Grammars, params: SamplingParams, sink: Sink) -> None:
+    """A generation, and a score request for the prompt's own tokens if their log-probabilities were asked for."""
+
+    def __init__(
+        self, engine: Engine, tokenizer: Tokenizer, grammars: Grammars, params: SamplingParams, sink: Sink
+    ) -> None:
         super().__init__(engine, sink)
+        self._tokenizer = tokenizer
         self._grammars = grammars
+        self._done: Done | None = None
+        self._prompt_logprobs: tuple[TokenLogprob, ...] | None = () if params.logprob_start_len is None else None
         self._params = params
         self._wants_deltas = sink.wants_deltas
         self.is_quick = params.constraint is None or grammars.has(params.constraint)
@@ -212,19 +228,55 @@ class _Generation(_Request):
     def encode(self, work: Tokenization) -> list[EngineRequest]:
         if self._params.constraint is not None:
             self._grammars.compile(self._params.constraint)  # here, since the engine would wait for it
-        return [EngineRequest(work.run().token_ids, self._params, self._on_engine)]
+        token_ids = work.run().token_ids
+        requests = [EngineRequest(token_ids, self._params, self._on_engine)]
+        start = self._params.logprob_start_len
+        if start is not None:
+            if start > len(token_ids):
+                raise RequestError(f"logprob_start_len is {start}, and the prompt has {len(token_ids)} tokens")
+            scoring = replace(_NOTHING, logprobs=self._params.logprobs)
+            requests.append(EngineRequest(token_ids, scoring, self._on_prompt, score_from=max(1, start)))
+        return requests
 
     def _on_engine(self, event: Event) -> None:
         """Take an event on the engine's thread."""
         if self._wants_deltas or not isinstance(event, Delta):
             loop().soon(self._take, event)
 
+    def _on_prompt(self, event: Event) -> None:
+        """Take the prompt's scores on the engine's thread."""
+        if not isinstance(event, Delta):
+            loop().soon(self._take_prompt, event)
+
     def _take(self, event: Event) -> None:
         if isinstance(event, Delta):
             if not self.is_over:
                 self.sink(event)
+        elif isinstance(event, Failed):
+            self.fail(event)
         else:
-            self.end(event)
+            self._done = event
+            self._end_if_whole()
+
+    def _take_prompt(self, event: Done | Failed) -> None:
+        if isinstance(event, Failed):
+            self.fail(event)
+        else:
+            self._prompt_logprobs = event.logprobs
+            self._end_if_whole()
+
+    def _end_if_whole(self) -> None:
+        done, prompt_logprobs = self._done, self._prompt_logprobs
+        if done is None or prompt_logprobs is None:
+            return
+        if self._params.return_text_in_logprobs:
+            prompt_logprobs = tuple(map(self._with_text, prompt_logprobs))
+            done = replace(done, logprobs=tuple(map(self._with_text, done.logprobs)))
+        self.end(replace(done, prompt_logprobs=prompt_logprobs) if prompt_logprobs else done)
+
+    def _with_text(self, token: TokenLogprob) -> TokenLogprob:
+        decode = self._tokenizer.decode
+        return replace(token, text=decode([token.token_id]), top_texts=tuple(decode([other]) for other, _ in token.top))
 
 
 class _Scoring(_Request):
@@ -275,9 +327,7 @@ class _Scoring(_Request):
         if self.is_over:
             return
         if isinstance(event, Failed):
-            self.end(event)
-            for request in self.sent:
-                self.engine.cancel(request)
+            self.fail(event)
             return
         self._answers[place] = event
         if len(self._answers) == len(self._places):

@@ -16,8 +16,9 @@ from ..ir.errors import BackendError
 from ..runtime.backend import Chat, Sink
 from ..runtime.chat import ChatFormat
 from ..runtime.constraint import matches
-from ..runtime.features import SAMPLING
+from ..runtime.features import OWN
 from ..runtime.loop import loop, post
+from ..runtime.output import find_first
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, Failed, FinishReason, SamplingParams, Scored, TokenLogprob
 
@@ -86,7 +87,7 @@ class ScriptedBackend:
         score: Score = hash_score,
         delay: float = 0.0,
         chat: Chat = MARKS,
-        features: Iterable[str] = SAMPLING | {"select", "score", "regex", "json_schema", "grammar"},
+        features: Iterable[str] = OWN,
     ) -> None:
         self.chat = chat
         self.features = frozenset(features)
@@ -98,7 +99,7 @@ class ScriptedBackend:
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> _Script:
         """See Backend."""
-        return self._begin(prompt, sink, sink.wants_deltas, lambda text: _cut(self._answer(text, params), params))
+        return self._begin(prompt, sink, sink.wants_deltas, lambda text: self._generated(text, params))
 
     def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> _Script:
         """See Scorer."""
@@ -135,6 +136,25 @@ class ScriptedBackend:
                 f"the scripted reply {answer!r:.80} does not match the {params.constraint.label} {_source(params)}"
             )
         return answer
+
+    def _generated(self, prompt: str, params: SamplingParams) -> Done:
+        done = _cut(self._answer(prompt, params), params)
+        if params.logprobs is not None:
+            done = replace(done, logprobs=self._told(prompt, done.text, params))
+        if params.logprob_start_len is not None:
+            told = self._told("", prompt, params)
+            done = replace(done, prompt_logprobs=told[max(1, params.logprob_start_len) :])
+        return done
+
+    def _told(self, before: str, text: str, params: SamplingParams) -> tuple[TokenLogprob, ...]:
+        """The log-probabilities of a text's words; what else is likely are words made up for it."""
+        told = []
+        for word, logprob in zip(words(text), self._logprobs(before, text), strict=True):
+            others = [f" {other}" for other in _WORDS[: params.logprobs or 0]]
+            top = tuple((_id(other), logprob - 1.0 - number) for number, other in enumerate(others))
+            shown = params.return_text_in_logprobs
+            told.append(TokenLogprob(_id(word), logprob, top, word if shown else None, tuple(others) if shown else ()))
+        return tuple(told)
 
     def _score(self, prompt: str, texts: Sequence[str], unconditional: bool) -> Done:
         scores = []
@@ -205,16 +225,20 @@ def _source(params: SamplingParams) -> str:
 
 
 def _ids(text: str) -> tuple[int, ...]:
-    return tuple(zlib.crc32(word.encode()) & 0xFFFF for word in words(text))
+    return tuple(map(_id, words(text)))
+
+
+def _id(word: str) -> int:
+    return zlib.crc32(word.encode()) & 0xFFFF
 
 
 def _cut(text: str, params: SamplingParams) -> Done:
-    """The answer as a model with these parameters would give it: up to the first stop string or max_tokens words."""
+    """The answer as a model with these parameters would give it: up to the first stop or max_tokens words."""
     limited = words(text)[: params.max_tokens]
     reason: FinishReason = "length" if len(limited) < len(words(text)) else "stop"
     text = "".join(limited)
-    found = [(text.index(stop), stop) for stop in params.stop if stop in text]
-    if not found:
+    found = find_first(text, params.stop, params.stop_regex)
+    if found is None:
         return Done(text, _ids(text), reason)
-    position, matched = min(found)
+    position, matched = found
     return Done(text[:position], _ids(text[:position]), "stop", matched=matched)

@@ -36,11 +36,10 @@ class Options:
     def updated(self, given: Mapping[str, Any]) -> Options:
         """These options with others on top. Raises UsageError for names that are none, RequestError for bad values."""
         sampling = {name: given[name] for name in given if name in SAMPLING_NAMES}
-        if isinstance(sampling.get("stop"), str):
-            sampling["stop"] = (sampling["stop"],)
-        for name in ("stop", "stop_token_ids", "processors"):
+        for name in ("stop", "stop_regex", "stop_token_ids", "processors"):
             if name in sampling:
-                sampling[name] = tuple(sampling[name])
+                value = sampling[name]
+                sampling[name] = (value,) if isinstance(value, str) else tuple(value)
         options = {name: given[name] for name in given if name in RUN_OPTIONS}
         if "disable" in options:
             options["disable"] = _pass_names(options["disable"])

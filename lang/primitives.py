@@ -45,74 +45,61 @@ def primitive(mark: str) -> Callable[[F], F]:
 @primitive("gen")
 def gen(
     name: str | None = None,
-    *,
     max_tokens: int | None = None,
     min_tokens: int | None = None,
+    n: int | None = None,
+    stop: str | Iterable[str] | None = None,
+    stop_token_ids: Iterable[int] | None = None,
+    stop_regex: str | Iterable[str] | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
     min_p: float | None = None,
     frequency_penalty: float | None = None,
     presence_penalty: float | None = None,
-    repetition_penalty: float | None = None,
-    stop: str | Iterable[str] | None = None,
-    stop_token_ids: Iterable[int] | None = None,
     ignore_eos: bool | None = None,
-    seed: int | None = None,
-    logprobs: int | None = None,
+    return_logprob: bool | None = None,
+    logprob_start_len: int | None = None,
+    top_logprobs_num: int | None = None,
+    return_text_in_logprobs: bool | None = None,
     dtype: type | str | None = None,
     choices: Iterable[str] | None = None,
     choices_method: ChoiceMethod | str | None = None,
     regex: str | None = None,
     json_schema: Mapping[str, Any] | str | None = None,
+    *,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    logprobs: int | None = None,
     schema: Any = None,
     grammar: str | PathLike[str] | None = None,
     processors: Iterable[Processor] | None = None,
+    max_new_tokens: int | None = None,
 ) -> Gen | Select:
     """Text that the model generates; `name` makes it a variable.
 
-    What is not given comes from the run, and else from SamplingParams: max_tokens 128, temperature 0 (greedy). dtype:
-    int, float or bool turn the text into a value, which may fail with an OutputError. choices: the same as `select`.
-    regex, json_schema, grammar (Lark): what the text must match. schema: a type; the text is JSON of one, the value the
-    decoded object. processors: see SamplingParams.
+    What is not given comes from the run, and else from SamplingParams: max_tokens 128, temperature 0 (greedy). n: how
+    many samples; the variable is a list of them, and the prompt goes on with the first. dtype: int, float or bool turn
+    the text into a value, which may fail with an OutputError. choices: the same as `select`. regex, json_schema,
+    grammar (Lark): what the text must match. schema: a type; the text is JSON of one, the value the decoded object.
+    processors: see SamplingParams. max_new_tokens, return_logprob and top_logprobs_num are SGLang's words for
+    max_tokens and logprobs; the order of the arguments is SGLang's too.
     """
-    given = dict(
-        max_tokens=max_tokens,
-        min_tokens=min_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        frequency_penalty=frequency_penalty,
-        presence_penalty=presence_penalty,
-        repetition_penalty=repetition_penalty,
-        stop=stop,
-        stop_token_ids=stop_token_ids,
-        ignore_eos=ignore_eos,
-        seed=seed,
-        logprobs=logprobs,
-        dtype=dtype,
-        choices=choices,
-        choices_method=choices_method,
-        regex=regex,
-        json_schema=json_schema,
-        schema=schema,
-        grammar=grammar,
-        processors=processors,
-    )
+    given = dict(locals())
+    del given["name"]
     return build_gen(name, given, _caller())
 
 
 @primitive("gen_int")
-def gen_int(name: str | None = None, **params: Any) -> Gen | Select:
+def gen_int(name: str | None = None, max_tokens: int | None = None, **params: Any) -> Gen | Select:
     """`gen` of a whole number."""
-    return build_gen(name, params | {"dtype": int}, _caller())
+    return build_gen(name, params | {"max_tokens": max_tokens, "dtype": int}, _caller())
 
 
 @primitive("gen_string")
-def gen_string(name: str | None = None, **params: Any) -> Gen | Select:
+def gen_string(name: str | None = None, max_tokens: int | None = None, **params: Any) -> Gen | Select:
     """`gen` of text, said so."""
-    return build_gen(name, params | {"dtype": str}, _caller())
+    return build_gen(name, params | {"max_tokens": max_tokens, "dtype": str}, _caller())
 
 
 @primitive("select")

@@ -99,7 +99,7 @@ class Run:
         """A record of each generation, choice, score and tool call (`kind` says which), in program order."""
         return _known(self._source.trace, "trace")
 
-    def get_meta_info(self, name: str) -> dict[str, Any]:
+    def get_meta_info(self, name: str) -> Any:
         """What is known of a variable's generation."""
         return self._source.meta_info(name)
 
@@ -167,7 +167,7 @@ class Live:
     def unread(self) -> bool:
         return self.context.unread
 
-    def meta_info(self, name: str) -> dict[str, Any]:
+    def meta_info(self, name: str) -> Any:
         return self.state.get_meta_info(name)
 
     def traceback(self, error: BaseException) -> str:
@@ -208,7 +208,7 @@ class Snapshot:
             raise UnknownVariable(f"the run has no variable {name!r}; it has: {known}")
         return self.vars[name]
 
-    def meta_info(self, name: str) -> dict[str, Any]:
+    def meta_info(self, name: str) -> Any:
         self.variable(name)
         known = _known(self.meta, "trace")
         if name not in known:

@@ -40,7 +40,12 @@ class Transcript:
         self.current: dict[Branch, Turn] = {}
 
     def feed(self, event: StreamEvent) -> list[Turn]:
-        """Take an event; gives the turns that it touched: one that ended first, then the one that goes on."""
+        """Take an event; gives the turns that it touched: one that ended first, then the one that goes on.
+
+        Samples after a gen's first are no part of what is said.
+        """
+        if event.sample:
+            return []
         turn = self.current.get(event.branch)
         if event.kind == "role":
             touched = [self._end(turn)] if turn is not None else []

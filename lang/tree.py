@@ -64,10 +64,16 @@ def prompt_tree(run: Run) -> Stretch:
             node = following[0]
         stretch.end_line()
         for child in following:
-            label = f"branch {branch_label(child.branch)}" if child.branch != node.branch else "goes on"
-            stretch.children.append(Stretch(label))
+            stretch.children.append(Stretch(_label(child, node)))
         todo.extend(zip(following, stretch.children, strict=True))
     return top
+
+
+def _label(child: Prompt, node: Prompt) -> str:
+    if child.branch != node.branch:
+        return f"branch {branch_label(child.branch)}"
+    sample = child.value.sample if child.kind in CALLS else 0
+    return f"sample {sample}" if sample else "goes on"
 
 
 def _children(run: Run) -> dict[Prompt | None, list[Prompt]]:

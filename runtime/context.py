@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..ir.errors import Cancelled, RamifyError
@@ -24,7 +25,7 @@ from .loop import loop, post
 from .pending import Pending, Settled
 from .prompt import Prompt
 from .request import Done, SamplingParams
-from .seeds import gen_seed
+from .seeds import gen_seed, sample_seed
 from .sharing import Sharing
 from .toolcall import ToolCall, ToolRecord
 from .trail import mark
@@ -129,16 +130,32 @@ class Context:
         """
         params = self._params(prompt, expression, where) if isinstance(expression, Gen) else None
         require(self.backend, expression, params, where)
-        generation = Generation(self, prompt, expression, params, where)
-        self.calls.append(generation)
+        samples = self._samples(prompt, expression, params, where)
+        self.calls.extend(samples)
+        first = samples[0]
         before = prompt.arrived()
-        added = None if expression.kind == "score" else generation.pending  # a score adds nothing to wait for
-        node = Prompt(self, prompt, expression.kind, generation, expression.name, added)
-        if before is None:
-            post(generation.start)
-        else:
-            before.add_callback(lambda blocker: post(generation.parent_arrived, blocker))
+        added = None if expression.kind == "score" else first.pending  # a score adds nothing to wait for
+        node = Prompt(self, prompt, expression.kind, first, expression.name, added)
+        for sample in samples:
+            if before is None:
+                post(sample.start)
+            else:
+                before.add_callback(partial(post, sample.parent_arrived))
         return node
+
+    def _samples(
+        self, prompt: Prompt, expression: Call, params: SamplingParams | None, where: Where
+    ) -> tuple[Generation, ...]:
+        """One generation for each sample that is asked for; a seed is the first one's, the others' come from it."""
+        if params is None or params.n == 1:
+            return (Generation(self, prompt, expression, params, where),)
+        samples = tuple(
+            Generation(self, prompt, expression, _of_sample(params, number), where, number)
+            for number in range(params.n)
+        )
+        for sample in samples:
+            sample.samples = samples
+        return samples
 
     def _params(self, prompt: Prompt, expression: Gen, where: Where) -> SamplingParams:
         try:
@@ -280,9 +297,14 @@ class Context:
         for generation in self.calls:
             await Settled(generation.pending)
             error = generation.error
-            if error is not None and not any(error is told for told in self._told or ()):
+            if error is not None and not self._was_told(generation):
                 return error
         return self.cancelled
+
+    def _was_told(self, generation: Generation) -> bool:
+        """Whether the program has seen the error; of several samples' errors it sees one."""
+        errors = [sample.error for sample in generation.samples]
+        return any(error is told for error in errors for told in self._told or ())
 
     async def _release(self) -> None:
         """Wait until the backend has let go of every request, but not forever."""
@@ -300,6 +322,11 @@ class Context:
 
 
 _DEFAULTS = SamplingParams()
+
+
+def _of_sample(params: SamplingParams, number: int) -> SamplingParams:
+    seed = None if params.seed is None else sample_seed(params.seed, number)
+    return replace(params, n=1, seed=seed)
 
 
 def _event(node: Prompt) -> StreamEvent:

@@ -280,7 +280,7 @@ class Engine:
         return Sequence(
             request=request,
             tokens=tokens,
-            output=Output(self._stream, params.stop),
+            output=Output(self._stream, params.stop, params.stop_regex),
             seed=secrets.randbits(64) if params.seed is None else params.seed,
             stop_ids=stop_ids,
             arrival=self._num_arrived,

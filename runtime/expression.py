@@ -180,7 +180,7 @@ def build_gen(name: object = None, params: Mapping[str, Any] | None = None, wher
     Raises TypeError for unknown parameters, for values of the wrong type and for two that exclude each other, and
     RequestError for a constraint that cannot be read.
     """
-    given = {key: value for key, value in (params or {}).items() if value is not None}
+    given = sampling_terms({key: value for key, value in (params or {}).items() if value is not None})
     _check_exclusive(given)
     dtype, choices, method = (given.pop(key, None) for key in ("dtype", "choices", "choices_method"))
     schema = schema_of(given.pop("schema")) if "schema" in given else None
@@ -188,11 +188,14 @@ def build_gen(name: object = None, params: Mapping[str, Any] | None = None, wher
     if unknown := [key for key in given if key not in SAMPLING_NAMES]:
         raise TypeError(f"gen() got an unexpected keyword argument {unknown[0]!r}")
     if choices is not None:
+        if given.get("n", 1) != 1:
+            raise TypeError("gen(choices=...) makes one choice; it takes no n")
         return build_select(name, choices, method, where)
     if method is not None:
         raise TypeError("gen() takes a choices_method only together with choices")
-    if "stop" in given:
-        given["stop"] = _strings("stop", given["stop"])
+    for key in ("stop", "stop_regex"):
+        if key in given:
+            given[key] = _strings(key, given[key])
     if "stop_token_ids" in given:
         given["stop_token_ids"] = tuple(given["stop_token_ids"])
     if "processors" in given:
@@ -200,6 +203,32 @@ def build_gen(name: object = None, params: Mapping[str, Any] | None = None, wher
     if constraint is not None:
         given["constraint"] = constraint
     return Gen(_name("gen", name), tuple(given.items()), _dtype(dtype), schema, where)
+
+
+# SGLang's names of sampling parameters.
+ALIASES = ("max_new_tokens", "min_new_tokens", "return_logprob", "top_logprobs_num")
+
+
+def sampling_terms(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that may bear SGLang's names, under ramify's own. Raises TypeError for one that is given twice."""
+    terms = dict(given)
+    _rename(terms, "max_new_tokens", "max_tokens")
+    _rename(terms, "min_new_tokens", "min_tokens")
+    num_top, wanted = terms.pop("top_logprobs_num", None), terms.pop("return_logprob", None)
+    if wanted and terms.get("logprobs") is None:
+        terms["logprobs"] = num_top or 0
+    if terms.get("logprob_start_len") == -1:  # SGLang's "none"
+        del terms["logprob_start_len"]
+    if terms.get("top_k") == -1:  # SGLang's "all"
+        terms["top_k"] = 0
+    return terms
+
+
+def _rename(terms: dict[str, Any], alias: str, name: str) -> None:
+    if alias in terms:
+        if name in terms:
+            raise TypeError(f"{alias} and {name} are the same; give one of them")
+        terms[name] = terms.pop(alias)
 
 
 def _constraint(given: dict[str, Any], where: Where) -> Constraint | None:

@@ -22,6 +22,8 @@ FEATURES = {
     "images": "images",
     "videos": "videos",
     "logprobs": "logprobs",
+    "prompt_logprobs": "logprob_start_len",
+    "stop_regex": "stop_regex",
     "seed": "a seed",
     "token_ids": "stop_token_ids",
     "min_tokens": "min_tokens",
@@ -37,17 +39,20 @@ FEATURES = {
     "processors": "processors",
     "dtype": "dtype, so that the text always stands for a value",
 }
-# The features of sampling, which a backend that samples by itself has.
+# The features of sampling that every server of open models has.
 SAMPLING = frozenset(
     (
         "logprobs", "seed", "token_ids", "min_tokens", "ignore_eos", "top_k", "min_p",
         "frequency_penalty", "presence_penalty", "repetition_penalty",
     )
 )  # fmt: skip
+# Those of a backend that makes the tokens, or the words, itself.
+OWN = SAMPLING | {"select", "score", "prompt_logprobs", "stop_regex", "regex", "json_schema", "grammar"}
 
 # Sampling parameters that ask for a feature as soon as they are not the default. The others need none, or have a rule.
 _BY_PARAMETER = {f.name: f.name for f in fields(SamplingParams) if f.name in FEATURES and f.name != "seed"} | {
-    "stop_token_ids": "token_ids"
+    "stop_token_ids": "token_ids",
+    "logprob_start_len": "prompt_logprobs",
 }
 _DEFAULTS = SamplingParams()
 

@@ -12,7 +12,8 @@ from .backend import Handle, Scorer, Selector
 from .choices import NamedMethod, choose, needs_unconditional
 from .expression import Call, Gen, Score, Select, Where, span_of
 from .hostpool import host_pool
-from .pending import Pending, PendingObject, PendingText
+from .meta import meta_info
+from .pending import Pending, PendingObject, PendingText, gather
 from .request import Delta, Done, Event, Failed, SamplingParams, Scored, TokenLogprob
 from .sharing import Sharing, is_deterministic
 from .values import read_value
@@ -28,7 +29,8 @@ class StreamEvent:
 
     branch: the path of fork numbers, () for the first state. kind "text" is text of the program, "role" a mark (name
     is "begin" or "end", text the role), "gen" a newly generated piece of variable `name`, "select" a choice. written:
-    what the prompt's text grew by, which for a role is its mark.
+    what the prompt's text grew by, which for a role is its mark. sample: which of a gen's samples it is of; only the
+    first is part of the prompt.
     """
 
     branch: tuple[int, ...]
@@ -36,19 +38,21 @@ class StreamEvent:
     text: str
     kind: Literal["text", "role", "gen", "select"]
     written: str = ""
+    sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class GenRecord:
     """One generation, choice or score of a run, for the trace. Times in milliseconds; error is set if it failed.
 
-    logprobs: of the generated tokens, where they were asked for. scores: of the texts of a choice or score. shared: an
-    equal request was answered, and nothing computed for this one.
+    sample: the number among a gen's samples. logprobs: of the generated tokens, where they were asked for. scores: of
+    the texts of a choice or score. shared: an equal request was answered, and nothing computed for this one.
     """
 
     kind: Literal["gen", "select", "score"]
     name: str | None
     branch: tuple[int, ...]
+    sample: int
     span: Span | None
     text: str
     finish_reason: str
@@ -66,28 +70,38 @@ class GenRecord:
 class Generation:
     """A request to the backend and its sink. `pending` is done when the text is there; `done` holds it then.
 
-    heard: the pieces that have come so far, in runs that are streamed.
+    heard: the pieces that have come so far, in runs that are streamed. sample: the number among a gen's samples.
+    samples: all of them, where there are several; the first speaks for all, and the prompt goes on with it.
     """
 
     __slots__ = (
-        "_handle", "_started", "_value", "_value_error", "context", "done", "expression", "heard", "params", "pending",
-        "prompt", "where",
+        "_handle", "_started", "_value", "_value_error", "_values", "context", "done", "expression", "heard",
+        "params", "pending", "prompt", "sample", "samples", "where",
     )  # fmt: skip
 
     def __init__(
-        self, context: Context, prompt: Prompt, expression: Call, params: SamplingParams | None, where: Where
+        self,
+        context: Context,
+        prompt: Prompt,
+        expression: Call,
+        params: SamplingParams | None,
+        where: Where,
+        sample: int = 0,
     ) -> None:
         self.context = context
         self.prompt = prompt
         self.expression = expression
         self.params = params
         self.where = where
+        self.sample = sample
+        self.samples: tuple[Generation, ...] = (self,)
         self.pending: Pending[Done] = Pending()
         self.done: Done | None = None
         self.heard: list[Delta] = []
         self._handle: Handle | None = None
         self._started = False
         self._value: Any = None
+        self._values: Pending[Any] | None = None
         self._value_error: Exception | None = None
 
     @property
@@ -166,7 +180,9 @@ class Generation:
     def _tell(self, text: str) -> None:
         expression = self.expression
         if text and not isinstance(expression, Score):
-            self.context.emit(StreamEvent(self.prompt.branch, expression.name, text, expression.kind, text))
+            written = "" if self.sample else text
+            event = StreamEvent(self.prompt.branch, expression.name, text, expression.kind, written, self.sample)
+            self.context.emit(event)
 
     def _complete(self, done: Done) -> None:
         self.context.count(done)
@@ -184,8 +200,8 @@ class Generation:
         if isinstance(method, NamedMethod):
             self._arrive(_chosen(done, choose(method, done.scores)))
             return
-        run = self.context.host_context.copy().run
-        host_pool().submit(partial(run, choose, method, done.scores)).add_callback(partial(self._take_choice, done))
+        choice = partial(self.context.run_host, choose, method, done.scores)
+        host_pool().submit(choice).add_callback(partial(self._take_choice, done))
 
     def _take_choice(self, done: Done, index: Pending[int]) -> None:
         if index.error is not None:
@@ -227,8 +243,20 @@ class Generation:
         else:
             error.add_note(f"in the generation at {span}")
 
+    def late(self) -> Pending[Any] | None:
+        """What the value waits for and the text after it does not: a score, or the samples after the first."""
+        samples = self.samples if isinstance(self.expression, Score) else self.samples[1:]
+        return next((sample.pending for sample in samples if not sample.pending.done), None)
+
     def value(self) -> Any:
-        """The variable's value, or a Pending of it (also when it has failed)."""
+        """The variable's value (a list of several samples' values), or a Pending of it (also when it has failed)."""
+        if len(self.samples) == 1:
+            return self._own_value()
+        if self._values is None:
+            self._values = gather([sample._own_value() for sample in self.samples]).then(_same, PendingObject())
+        return self._values.result() if self._values.done and self._values.error is None else self._values
+
+    def _own_value(self) -> Any:
         if self.done is not None and self._value_error is None:
             return self._value
         return self.pending.then(self._arrived_value, self._new_pending())
@@ -248,23 +276,17 @@ class Generation:
             raise self._value_error
         return self._value
 
-    def meta_info(self) -> dict[str, Any]:
-        """What the backend told about it; once it is done."""
-        done = self.done
-        assert done is not None
-        info = {
-            "prompt_tokens": done.prompt_tokens,
-            "cached_tokens": done.cached_tokens,
-            "completion_tokens": done.generated_tokens,
-            "finish_reason": done.finish_reason,
-            "matched": done.matched,
-            "token_ids": list(done.token_ids),
-            "queue_ms": done.queue_ms,
-            "wall_ms": done.wall_ms,
-        }
-        if isinstance(self.expression, Gen):
-            return info | {"logprobs": list(done.logprobs)}
-        return info | _score_info(done.scores)
+    def meta_info(self) -> Pending[Any]:
+        """What the backend told about it (a list for several samples), once it is done."""
+        arrived = gather([sample.pending for sample in self.samples])
+        if len(self.samples) == 1:
+            return arrived.then(lambda _: self.own_meta_info())
+        return arrived.then(lambda _: [sample.own_meta_info() for sample in self.samples])
+
+    def own_meta_info(self) -> dict[str, Any]:
+        """What the backend told about this one; it must be done."""
+        assert self.done is not None
+        return meta_info(self.expression, self.done)
 
     def record(self) -> GenRecord:
         """Its line in the trace."""
@@ -273,6 +295,7 @@ class Generation:
             self.expression.kind,
             self.expression.name,
             self.prompt.branch,
+            self.sample,
             span_of(self.where),
             done.text,
             done.finish_reason,
@@ -288,24 +311,9 @@ class Generation:
         )
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
 def _chosen(done: Done, index: int) -> Done:
     return replace(done, text=done.scores[index].text)
-
-
-def _score_info(scores: tuple[Scored, ...]) -> dict[str, Any]:
-    """What is told of scored texts: per text the means by the text itself, and in order what SGLang tells."""
-    info: dict[str, Any] = {
-        "scores": {scored.text: scored.mean for scored in scores},
-        "token_counts": [len(scored.tokens) for scored in scores],
-        "normalized_prompt_logprobs": [scored.mean for scored in scores],
-        "input_token_logprobs": [[as_tuple(token) for token in scored.tokens] for scored in scores],
-    }
-    if any(scored.unconditional is not None for scored in scores):
-        info["unconditional_logprobs"] = [list(scored.unconditional or ()) for scored in scores]
-        info["normalized_unconditional_prompt_logprobs"] = [scored.mean_gain for scored in scores]
-    return info
-
-
-def as_tuple(token: TokenLogprob) -> tuple[float, int, str | None]:
-    """A token's log-probability as SGLang tells it."""
-    return token.logprob, token.token_id, token.text

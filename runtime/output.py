@@ -1,17 +1,21 @@
-"""The text of one generation as it grows: stop strings across token boundaries, and what may be streamed when.
+"""The text of one generation as it grows: stops across token boundaries, and what may be streamed when.
 
-Nothing is released that belongs to a stop string or may still become part of one. Of several stop strings the one that
-is complete first counts (the longest of those that end together), so the result does not depend on how the text falls
-into tokens.
+Nothing is released that belongs to a stop or may still become part of one. Of several stops the one that is complete
+first counts (the longest of those that end together), so the result does not depend on how the text falls into tokens.
+For a pattern that means: the text ends at the first character after which the pattern is found in the text so far
+(`$` stands there), and what is kept is the text before the match. A pattern whose matches have no longest length, or
+that looks ahead, holds everything back until the end.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import lru_cache
+from re import _constants, _parser
+from typing import Any, Protocol
 
-from .request import Delta, TokenLogprob
+from .request import Delta, TokenLogprob, compiled
 
 
 class TextStream(Protocol):
@@ -27,19 +31,22 @@ class TextStream(Protocol):
 class Output:
     """Collects generated tokens, finds the stop, and hands out what became final.
 
-    matched: the stop string that was found, if any; after that nothing more may be pushed.
+    matched: the stop string or the pattern that was found, if any; after that nothing more may be pushed.
     """
 
     __slots__ = (
-        "_ends", "_held", "_logprobs", "_num_kept", "_num_taken", "_pieces", "_pieces_taken", "_probe",
+        "_ends", "_held", "_logprobs", "_num_kept", "_num_taken", "_patterns", "_pieces", "_pieces_taken", "_probe",
         "_released", "_stops", "_stream", "_token_ids", "matched",
     )  # fmt: skip
 
-    def __init__(self, new_stream: Callable[[], TextStream], stops: tuple[str, ...]) -> None:
+    def __init__(
+        self, new_stream: Callable[[], TextStream], stops: tuple[str, ...], patterns: tuple[str, ...] = ()
+    ) -> None:
         self.matched: str | None = None
         self._stream = new_stream()
         self._probe = new_stream()
         self._stops = stops
+        self._patterns = patterns
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob | None] = []
         self._ends: list[int] = []
@@ -73,17 +80,17 @@ class Output:
         return self.text[self._ends[self._num_kept - 1] if self._num_kept else 0 :]
 
     def push(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
-        """Adds the next token; sets `matched` when that completes a stop string."""
+        """Adds the next token; sets `matched` when that completes a stop."""
         piece = self._stream.step(token_id)
         self._token_ids.append(token_id)
         self._logprobs.append(logprob)
-        if not self._stops or self._ends_in_character():
+        if not (self._stops or self._patterns) or self._ends_in_character():
             end = self._released + len(self._held) + len(piece)
             self._ends += [end] * (len(self._token_ids) - len(self._ends))
         self._add_text(piece)
 
     def finish(self) -> None:
-        """No token follows: releases what was held back. Even now a stop string may be found in it."""
+        """No token follows: releases what was held back. Even now a stop may be found in it."""
         if self.matched is None:
             self._add_text(self._stream.flush())
         if self.matched is None:
@@ -101,13 +108,30 @@ class Output:
         return Delta(text, tuple(self._token_ids[new]), logprobs)
 
     def _add_text(self, piece: str) -> None:
+        num_searched = len(self._held)
         self._held += piece
-        found = find_stop(self._held, self._stops) if piece else None
+        found = self._find(num_searched) if piece else None
         if found is None:
-            self._release(len(self._held) - longest_start(self._held, self._stops))
+            self._release(len(self._held) - self._num_undecided())
             return
         start, self.matched = found
         self._release(start)
+
+    def _find(self, num_searched: int) -> tuple[int, str] | None:
+        """Where in the held text the first stop begins, and which it is. A match begins in no released text."""
+        if not self._patterns:
+            return find_stop(self._held, self._stops)
+        text = self.text + self._held
+        found = find_first(text, self._stops, self._patterns, self._released, self._released + num_searched)
+        return None if found is None else (found[0] - self._released, found[1])
+
+    def _num_undecided(self) -> int:
+        """How many characters at the end may still become part of a stop."""
+        undecided = longest_start(self._held, self._stops)
+        for pattern in self._patterns:
+            longest = longest_match(pattern)
+            undecided = max(undecided, len(self._held) if longest is None else min(longest - 1, len(self._held)))
+        return undecided
 
     def _release(self, length: int) -> None:
         """Releases the first `length` characters that were held, and the tokens whose text that completes."""
@@ -120,7 +144,7 @@ class Output:
     def _ends_in_character(self) -> bool:
         """Whether the last token's bytes end where a character does.
 
-        A stop string may begin with a character whose first bytes came with the text before it. So tokens up to the
+        A stop may begin with a character whose first bytes came with the text before it. So tokens up to the
         next such end share that end, and are kept or dropped together.
         """
         for token_id in self._token_ids[len(self._ends) :]:
@@ -136,6 +160,59 @@ def find_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
         return None
     _, start, stop = min(found)
     return start, stop
+
+
+def find_first(
+    text: str, stops: Sequence[str], patterns: Sequence[str], start: int = 0, num_searched: int = 0
+) -> tuple[int, str] | None:
+    """Where the stop that is complete first begins in `text`, and which stop string or pattern it is.
+
+    start: no match begins before it. num_searched: no match ends at or before this position.
+    """
+    found = find_stop(text[start:], stops)
+    candidates = [] if found is None else [(start + found[0] + len(found[1]), start + found[0], found[1])]
+    for pattern in patterns:
+        place = _first_match(pattern, text, start, num_searched)
+        if place is not None:
+            candidates.append((*place, pattern))
+    return min(candidates)[1:] if candidates else None
+
+
+def _first_match(pattern: str, text: str, start: int, num_searched: int) -> tuple[int, int] | None:
+    """The length of the shortest beginning of `text` that has a match, and where that begins."""
+    search = compiled(pattern).search
+    if not _looks_ahead(pattern) and search(text, start) is None:
+        return None  # then no shorter text has one either
+    ends = range(num_searched + 1, len(text) + 1)
+    return next(((end, match.start()) for end in ends if (match := search(text, start, end)) is not None), None)
+
+
+# What depends on more than the matched characters: anchors, lookaround, and what may not give back what it took.
+_SURROUNDINGS = (
+    _constants.AT, _constants.ASSERT, _constants.ASSERT_NOT, _constants.ATOMIC_GROUP, _constants.POSSESSIVE_REPEAT,
+)  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def longest_match(pattern: str) -> int | None:
+    """The most characters that a match can depend on; None where there is no bound."""
+    if _looks_ahead(pattern):
+        return None
+    _, most = _parser.parse(pattern).getwidth()
+    return None if most >= _constants.MAXREPEAT else int(most)
+
+
+@lru_cache(maxsize=256)
+def _looks_ahead(pattern: str) -> bool:
+    """Whether a match may depend on what follows it, or on where the text ends."""
+    todo: list[Any] = [_parser.parse(pattern)]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, _parser.SubPattern | list | tuple):
+            todo.extend(part)
+        elif any(part is op for op in _SURROUNDINGS):
+            return True
+    return False
 
 
 def longest_start(text: str, stops: Sequence[str]) -> int:

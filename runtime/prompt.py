@@ -45,13 +45,14 @@ class Prompt(Reading):
 
     value: by kind, the text (str or Pending), the Message, the Generation, the image, or the bound value.
     blocker: a Pending that is done once everything up to here has arrived; None when it has. bound: the nearest node
-    that binds a variable. message: the begin mark of the last message; `open` says whether it has not ended. branch:
-    the path of forks that led here. num_gens: how many gens there are up to here. tokens: a cache of prompt_tokens.
+    that binds a variable. late: the nearest node with a variable that the prompt does not wait for. message: the begin
+    mark of the last message; `open` says whether it has not ended. branch: the path of forks that led here. num_gens:
+    how many gens there are up to here. tokens: a cache of prompt_tokens.
     """
 
     __slots__ = (
-        "blocker", "bound", "branch", "children", "context", "kind", "message", "name", "num_gens", "open", "parent",
-        "tokens", "value",
+        "blocker", "bound", "branch", "children", "context", "kind", "late", "message", "name", "num_gens", "open",
+        "parent", "tokens", "value",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,7 @@ class Prompt(Reading):
         self.tokens: Any = None
         if parent is None:
             self.bound: Prompt | None = None
+            self.late: Prompt | None = None
             self.message: Message | None = None
             self.open = False
             self.branch: tuple[int, ...] = ()
@@ -80,6 +82,7 @@ class Prompt(Reading):
             return
         parent.children += 1
         self.bound = parent.bound if name is None else self
+        self.late = parent.late if name is None or self._own_late() is None else self
         self.message = parent.message
         self.open = parent.open
         self.branch = parent.branch
@@ -203,6 +206,26 @@ class Prompt(Reading):
         if blocker is not None and blocker.done and blocker.error is None:
             self.blocker = blocker = None
         return blocker
+
+    def unread(self) -> Pending[Any] | None:
+        """Something to wait for before all text and variables can be read at once; None when they can (or have failed).
+
+        More than `arrived`: it also waits for what is bound and no part of the text.
+        """
+        blocker = self.arrived()
+        if blocker is not None and not blocker.done:
+            return blocker
+        node = self.late
+        while node is not None and (pending := node._own_late()) is None:
+            node = node.parent.late if node.parent is not None else None
+        self.late = node
+        return None if node is None else pending
+
+    def _own_late(self) -> Pending[Any] | None:
+        """What this node's own variable waits for, if the text after it does not."""
+        if self.kind == "bind":
+            return self.value if isinstance(self.value, Pending) and not self.value.done else None
+        return self.value.late() if self.kind in CALLS else None
 
     def upwards(self) -> Iterator[Prompt]:
         """The nodes from this one to the root."""

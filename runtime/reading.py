@@ -70,14 +70,16 @@ class Reading:
             return error
         return None
 
-    def get_meta_info(self, name: str) -> dict[str, Any]:
-        """What is known of a variable's generation (tokens, finish reason, logprobs, times); waits for it."""
+    def get_meta_info(self, name: str) -> Any:
+        """What is known of a variable's generation (tokens, finish reason, logprobs, times); waits for it.
+
+        A dict (runtime/meta.py); a list of them for a gen of several samples.
+        """
         prompt = self.prompt
         generation = prompt.find(name).generation()
         if generation is None:
             raise UsageError(f"variable {name!r} was assigned, not generated, so there is nothing to tell of it")
-        _wait(prompt, lambda: generation.pending)
-        return generation.meta_info()
+        return _wait(prompt, generation.meta_info)
 
 
 def _wait(prompt: Prompt, read: Any) -> Any:

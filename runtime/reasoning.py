@@ -99,6 +99,8 @@ def _part(generation: Generation, marks: ReasoningMarks, index: int) -> PartOfTe
     expression = generation.expression
     if isinstance(expression, Gen) and (expression.dtype not in (None, str) or expression.schema is not None):
         raise UsageError(f"gen({expression.name!r}) has a type, but reasoning is told from an answer that is text")
+    if len(generation.samples) > 1:
+        raise UsageError(f"gen({expression.name!r}) asks for several samples, but reasoning is told from one answer")
 
     def split(done: Done) -> str:
         return marks.split(done.text)[index]

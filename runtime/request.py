@@ -6,8 +6,10 @@ These are the records that travel between the interpreter, a backend and the eng
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,9 +28,12 @@ class SamplingParams:
     """How one generation is sampled and when it stops.
 
     temperature: 0 is greedy (the default). top_k: 0 is off. seed: with the same seed the result does not depend on
-    what else is in the batch. logprobs: None is off, n >= 0 asks for the chosen token's and the top n. constraint: what
-    the text must match. processors: called one after another before each token with the token ids so far (a LongTensor
-    of prompt and generation) and the raw logits (vocab,) in float32, which they edit in place or replace.
+    what else is in the batch. stop_regex: patterns (Python's `re`) that end the text before their match, see output.py.
+    logprobs: None is off, n >= 0 asks for the chosen token's and the top n. logprob_start_len: also asks for those of
+    the prompt's tokens from this position on. return_text_in_logprobs: tell the tokens' texts with them. n: how many
+    samples; what a backend is asked for is always one. constraint: what the text must match. processors: called one
+    after another before each token with the token ids so far (a LongTensor of prompt and generation) and the raw logits
+    (vocab,) in float32, which they edit in place or replace.
     """
 
     max_tokens: int = 128
@@ -45,6 +50,10 @@ class SamplingParams:
     ignore_eos: bool = False
     seed: int | None = None
     logprobs: int | None = None
+    stop_regex: tuple[str, ...] = ()
+    logprob_start_len: int | None = None
+    return_text_in_logprobs: bool = False
+    n: int = 1
     constraint: Constraint | None = None
     processors: tuple[Processor, ...] = ()
 
@@ -61,28 +70,51 @@ class SamplingParams:
             ("frequency_penalty", self.frequency_penalty, math.isfinite(self.frequency_penalty), "finite"),
             ("presence_penalty", self.presence_penalty, math.isfinite(self.presence_penalty), "finite"),
             ("repetition_penalty", self.repetition_penalty, 0 < self.repetition_penalty < math.inf, "> 0 and finite"),
-            ("logprobs", self.logprobs, self.logprobs is None or self.logprobs >= 0, "None or >= 0"),
+            ("logprobs", self.logprobs, (self.logprobs or 0) >= 0, "None or >= 0"),
+            ("logprob_start_len", self.logprob_start_len, (self.logprob_start_len or 0) >= 0, "None or >= 0"),
+            ("n", self.n, self.n >= 1, ">= 1"),
         ):
             if not holds:
                 raise RequestError(f"{name} must be {want}, got {value!r}")
         if "" in self.stop:
             raise RequestError("a stop string is empty", help="leave it out, or give the text that ends the output")
+        for pattern in self.stop_regex:
+            compiled(pattern)
         if self.constraint is not None:
             self.constraint.check()
 
     def _check_types(self) -> None:
         """What is not a number would fail inside a step, and that fails everything in the batch."""
-        for name in ("max_tokens", "min_tokens", "top_k", "seed", "logprobs"):
+        for name in ("max_tokens", "min_tokens", "top_k", "n", *_OPTIONAL):
             value = getattr(self, name)
-            if not isinstance(value, Integral) and not (value is None and name in ("seed", "logprobs")):
+            if not isinstance(value, Integral) and not (value is None and name in _OPTIONAL):
                 raise TypeError(f"{name} must be an int, got {value!r}")
         for name in ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"):
             if not isinstance(getattr(self, name), Real):
                 raise TypeError(f"{name} must be a number, got {getattr(self, name)!r}")
         _check_tuple("stop", self.stop, str)
+        _check_tuple("stop_regex", self.stop_regex, str)
         _check_tuple("stop_token_ids", self.stop_token_ids, Integral)
         if not isinstance(self.processors, tuple) or not all(map(callable, self.processors)):
             raise TypeError(f"processors must be a tuple of functions, got {self.processors!r}")
+
+
+_OPTIONAL = ("seed", "logprobs", "logprob_start_len")
+
+
+@lru_cache(maxsize=256)
+def compiled(pattern: str) -> re.Pattern[str]:
+    """A stop pattern. Raises RequestError for one that is no pattern, or that matches the empty text."""
+    try:
+        found = re.compile(pattern)
+    except re.error as error:
+        raise RequestError(f"stop_regex {pattern!r} is no regular expression: {error}") from None
+    if found.search(""):
+        raise RequestError(
+            f"stop_regex {pattern!r} matches the empty text, so that nothing could be generated",
+            help="let it match at least one character",
+        )
+    return found
 
 
 def _check_tuple(name: str, values: Any, kind: type) -> None:
@@ -154,8 +186,9 @@ class Done:
 
     text and token_ids are the whole generation without the stop: token_ids are the generated tokens whose text lies
     wholly before the stop, `tail` is the text after them: what was before a stop string that began inside a token, or
-    all of it, where a server tells no token ids. matched: the stop string or stop token id that ended it. scores: where
-    scores were asked for, one for each text. shared: the answer of an equal request. Times in milliseconds.
+    all of it, where a server tells no token ids. matched: the stop string, stop pattern or stop token id that ended it.
+    prompt_logprobs: of the prompt's tokens that were asked for; a prompt's first token has none. scores: where they
+    were asked for, one for each text. shared: the answer of an equal request. Times in milliseconds.
     """
 
     text: str
@@ -164,6 +197,7 @@ class Done:
     tail: str = ""
     matched: str | int | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
     scores: tuple[Scored, ...] = ()
     prompt_tokens: int = 0
     cached_tokens: int = 0

@@ -20,6 +20,11 @@ def gen_seed(seed: int, branch: Iterable[int], number: int) -> int:
     return state >> 1
 
 
+def sample_seed(seed: int, number: int) -> int:
+    """The seed of one of several samples of a generation with a seed, which is the first one's."""
+    return seed if number == 0 else _mix((int(seed) & _MASK) + _GAMMA * number) >> 1
+
+
 def _mix(state: int) -> int:
     """The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     state &= _MASK

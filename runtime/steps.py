@@ -381,15 +381,16 @@ def py_host(linker: Linker, op: Op) -> Step:
     async def in_host_thread(frame: Frame, values: list[Any]) -> None:
         frame.context.check_reads()
         for value in values if frame.task is not None else ():
-            if isinstance(value, Reading) and (blocker := value.prompt.arrived()) is not None:
-                await Settled(blocker)  # reads on the caller's event loop must not block it
+            while isinstance(value, Reading) and (late := value.prompt.unread()) is not None:
+                await Settled(late)  # reads on the caller's event loop must not block it
         store(frame, await (_in_task(frame, host, values) if host.awaits else in_pool(frame, host, values)))
 
     async def wait_and_run(frame: Frame) -> Outcome | None:
         for slot in operands:
             value = frame.values[slot]
-            if isinstance(value, Prompt) and (blocker := value.arrived()) is not None:
-                await Settled(blocker)  # a read of what has failed raises by itself
+            if isinstance(value, Prompt):
+                while (late := value.unread()) is not None:
+                    await Settled(late)  # a read of what has failed raises by itself
             while isinstance(value, Pending):
                 value = frame.values[slot] = await value
         more = run(frame)
@@ -401,7 +402,7 @@ def py_host(linker: Linker, op: Op) -> Step:
             value = frame.values[slot]
             if isinstance(value, Pending):
                 is_late = True
-            elif isinstance(value, Prompt) and value.arrived() is not None:
+            elif isinstance(value, Prompt) and value.unread() is not None:
                 return wait_and_run(frame)
         if not is_late:
             return run(frame)

@@ -85,7 +85,7 @@ class ProgramState:
 
     __iter__ = None
 
-    def get_meta_info(self, name: str) -> dict[str, Any]:
+    def get_meta_info(self, name: str) -> Any:
         """What is known of a variable's generation. Raises what made it fail."""
         value_of(self.run, name)
         return self.run.get_meta_info(name)

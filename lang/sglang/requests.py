@@ -166,7 +166,7 @@ def _requests(prompt: Text, given: Mapping[str, Any]) -> Iterator[_Request]:
             raise UsageError(f"{name}=False: special tokens are never part of the text")
     num_samples = params.pop("n", 1)
     if unknown := [name for name in params if name not in SAMPLING_NAMES and name not in _CONSTRAINTS]:
-        known = ", ".join(sorted([*SAMPLING_NAMES, *_CONSTRAINTS, "n"]))
+        known = ", ".join(sorted([*SAMPLING_NAMES, *_CONSTRAINTS]))
         raise UsageError(f"there is no sampling parameter {unknown[0]!r}", help=f"known are {known}")
     for number in range(num_samples):
         seed = params.get("seed")

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from ...runtime.expression import SAMPLING_NAMES
+from ...runtime.expression import ALIASES, SAMPLING_NAMES, sampling_terms
 
 # SGLang samples unless told otherwise.
 DEFAULTS: Mapping[str, Any] = {"temperature": 1.0}
 
-_RENAMED = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
-_LOGPROBS = ("return_logprob", "top_logprobs_num")
 _OPTIONS = ("backend", "eager", "timeout")
 # Threads do nothing here: every run shares one event loop.
 _WITHOUT_EFFECT = ("use_thread",)
-RUN_NAMES = frozenset({*_RENAMED, *_LOGPROBS, *_OPTIONS, *_WITHOUT_EFFECT, *SAMPLING_NAMES, "stream"})
+RUN_NAMES = frozenset({*ALIASES, *_OPTIONS, *_WITHOUT_EFFECT, *SAMPLING_NAMES, "stream"})
 
 
 class Settings(NamedTuple):
@@ -36,10 +34,5 @@ def sort_out(given: Mapping[str, Any], parameters: Collection[str]) -> Settings:
 
 def options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of SGLang's as options of a program; what is None is left to its default."""
-    known = {_RENAMED.get(name, name): value for name, value in given.items() if value is not None}
-    if known.get("top_k") == -1:
-        known["top_k"] = 0
-    wants_logprobs, num_top = (known.pop(name, None) for name in _LOGPROBS)
-    if wants_logprobs:
-        known["logprobs"] = num_top or 0
-    return {name: value for name, value in known.items() if name not in _WITHOUT_EFFECT}
+    known = {name: value for name, value in given.items() if value is not None and name not in _WITHOUT_EFFECT}
+    return sampling_terms(known)

@@ -129,7 +129,7 @@ class VariableReader:
 
     def _whole(self) -> tuple[str, dict[str, Any]]:
         if self._generation is not None:
-            return self._generation.pending.result().text, self._generation.meta_info()
+            return self._generation.pending.result().text, self._generation.own_meta_info()
         return str(value_of(self._outcome.result(), self._name)), {}
 
     def _item(self, text: str, meta: dict[str, Any]) -> Any:

@@ -851,3 +851,75 @@ def a_select_with_another_argument(s):
 def a_score_of_the_first_word(s):
     s += rf.score("x", "one two", **{})
     s += rf.gen("y", stop="")
+
+
+# Samples, SGLang's names, stop patterns and log-probabilities.
+
+
+@case(k=3)
+@rf.program
+def several_samples(s, k):
+    s += "Once" + rf.gen("x", n=k, temperature=1.0, seed=5, max_tokens=4)
+    s += " and" + rf.gen("y", 3, n=2, return_logprob=True)
+    best = max(range(k), key=lambda i: (len(s["x"][i]), i))
+    return s["x"][best], len(s["y"]), [len(info["output_token_logprobs"]) > 0 for info in s.get_meta_info("y")]
+
+
+@case(flag=True)
+@case(flag=False)
+@rf.program
+def late_values_read_sometimes(s, flag):
+    s += "Once" + rf.gen("x", n=2, max_tokens=2) + rf.score("y", [" a", " b"])
+    t = s.copy()
+    t += " there" + rf.gen("z", max_tokens=2)
+    s["late"] = t["z"]
+    return flag and (len(s["x"]), len(s["y"]), s["late"])
+
+
+@case(raises=rf.RamifyError)
+@rf.program
+def no_samples(s):
+    s += "Once" + rf.gen("x", n=0)
+
+
+@case(raises=TypeError)
+@rf.program
+def samples_of_a_choice(s):
+    s += "Once" + rf.gen("x", choices=["a", "b"], n=2)
+
+
+@case(options=["a", "b"])
+@case(options=None)
+@rf.program
+def perhaps_a_choice(s, options):
+    s += "Once " + rf.gen("x", choices=options, max_tokens=2)
+    return s["x"]
+
+
+@case(raises=TypeError)
+@rf.program
+def a_select_of_nothing(s, options=None):
+    s += "Once " + rf.select("x", options)
+
+
+@case()
+@rf.program
+def stop_patterns(s):
+    s += "Once" + rf.gen("x", max_new_tokens=8, stop_regex=[r"[e-z]\w", "b.?"])
+    return s["x"], s.get_meta_info("x")["matched"]
+
+
+@case(raises=rf.RamifyError)
+@rf.program
+def a_bad_stop_pattern(s):
+    s += "Once" + rf.gen("x", stop_regex="(")
+
+
+@case()
+@rf.program
+def confidence(s):
+    s += "Once" + rf.gen("x", max_tokens=4, logprobs=1)
+    sure = [token.logprob > -1.5 for token in s.get_meta_info("x")["logprobs"]]
+    if not all(sure):
+        s += " again" + rf.gen("x", max_tokens=2)
+    return s["x"]

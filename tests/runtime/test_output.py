@@ -1,10 +1,15 @@
-"""Stop strings and streaming, against a direct search in the whole text."""
+"""Stop strings, stop patterns and streaming, against a direct search in the whole text."""
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ramify.runtime.output import Output, find_stop, longest_start
+from ramify.ir.errors import RequestError
+from ramify.runtime.output import Output, find_stop, longest_match, longest_start
+from ramify.runtime.request import compiled
 
 from .fakes import ToyStream, toy_decode
 
@@ -123,3 +128,65 @@ def test_tokens_of_several_letters(tokens: list[int], stops: list[str]) -> None:
     assert output.text == want
     assert len(output.token_ids) == len(want) // 2
     assert output.tail == want[2 * len(output.token_ids) :]
+
+
+# Patterns.
+
+PATTERNS = ["ab", "a+b", "b.*a", "[ab]c{2,3}", "c|ab", "a$", r"\bb", "a(?=b)", "(?<=a)b", "^ab", "a(?!c)", "(?:ab|c)+a"]
+
+
+def by_definition(text: str, stops: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, str | None]:
+    """The text before the stop that the shortest beginning holds; of several there the one that begins first."""
+    for end in range(1, len(text) + 1):
+        found = [(text[:end].index(stop), stop) for stop in stops if stop in text[:end]]
+        found += [(m.start(), pattern) for pattern in patterns if (m := re.search(pattern, text[:end]))]
+        if found:
+            start, matched = min(found)
+            return text[:start], matched
+    return text, None
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, 2, 10, 11, 12, 20, 21, 22]), max_size=12),
+    st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=2, unique=True),
+    st.lists(st.sampled_from(["ca", "bbb"]), max_size=1),
+)
+@settings(max_examples=400, deadline=None)
+def test_patterns_end_the_text_as_defined(tokens: list[int], patterns: list[str], stops: list[str]) -> None:
+    output = Output(PairStream, tuple(stops), tuple(patterns))
+    streamed = ""
+    for token in tokens:
+        output.push(token)
+        delta = output.take()
+        streamed += delta.text if delta is not None else ""
+        if output.matched is not None:
+            break
+    output.finish()
+    delta = output.take()
+    streamed += delta.text if delta is not None else ""
+    stream = PairStream()
+    text, matched = by_definition("".join(map(stream.step, tokens)), tuple(stops), tuple(patterns))
+    assert (output.text, output.matched) == (text, matched)
+    assert streamed == text
+    kept = "".join(map(stream.step, output.token_ids))
+    assert kept + output.tail == text
+
+
+def test_what_a_pattern_holds_back() -> None:
+    assert [longest_match(pattern) for pattern in ("ab{2,3}", r"\d", "a+", r"\n(?=Q)", r"\d$", "a{1,4}")] == [
+        4, 1, None, None, None, 4,
+    ]  # fmt: skip
+    output = Output(ToyStream, (), ("bc",))
+    for token in (A, B):
+        output.push(token)
+    delta = output.take()
+    assert delta is not None and delta.text == "a"
+    output.push(C)
+    assert output.matched == "bc" and output.text == "a"
+
+
+def test_patterns_that_are_none() -> None:
+    with pytest.raises(RequestError, match="is no regular expression: "):
+        compiled("(")
+    with pytest.raises(RequestError, match="matches the empty text"):
+        compiled("a*")
