@@ -60,11 +60,9 @@ class Signature:
     def __str__(self) -> str:
         return f"{self.name}{self._signature}"
 
-    def is_given_state(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: type) -> bool:
-        """Whether a call gives an object of a kind for the state."""
-        if len(args) > self._num_before:
-            return isinstance(args[self._num_before], kind)
-        return isinstance(kwargs.get(self.state_name), kind)
+    def given_state(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What a call gives for the state, if it gives anything."""
+        return args[self._num_before] if len(args) > self._num_before else kwargs.get(self.state_name)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], row: int | None = None) -> Arguments:
         """Match arguments to parameters. Raises UsageError that names the wrong ones, and the row if there is one."""

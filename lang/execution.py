@@ -44,7 +44,17 @@ class Execution:
     home: the event loop on which an `async def` program awaits; without one, the run makes its own.
     """
 
-    __slots__ = ("_arguments", "_body", "_compiled", "_function", "_loop", "_timeout", "context", "state", "task")
+    __slots__ = (
+        "_arguments",
+        "_body",
+        "_compiled",
+        "_function",
+        "_timeout",
+        "context",
+        "is_async",
+        "state",
+        "task",
+    )
 
     def __init__(
         self,
@@ -61,18 +71,16 @@ class Execution:
         self._arguments = arguments
         self._timeout = options.timeout
         self.context = Context(options.open_backend(), options.sampling, emit, sharing)
-        self.state = self.context.state = State(self.context.root())
+        self.context.is_compiled = compiled is not None
+        self.state = self.context.strand.state = State(self.context.root())
+        self.is_async = is_async(function)
+        self.task = HostTask(home, self.context, self._interrupt) if self.is_async and home is not None else None
         self._body: Routine[Any] | None = None
-        self._loop: PrivateLoop | None = None
-        self.task: HostTask | None = None
-        if is_async(function):
-            self._loop = PrivateLoop() if home is None else None
-            self.task = HostTask(home or self._loop.asyncio, self._interrupt)  # type: ignore[union-attr]
 
     def start(self) -> Pending[Run]:
         """Begin; the run comes on the loop thread and carries its error, if it has one. On the loop thread."""
         outcome: Pending[Run] = Pending()
-        ended = self._serve(outcome)
+        ended = self._serve(outcome) if self.is_async else outcome
         self.begin(outcome)
         return ended
 
@@ -96,13 +104,12 @@ class Execution:
 
     def _serve(self, outcome: Pending[Run]) -> Pending[Run]:
         """Have the calls of an `async def` program made; gives the run once its event loop is closed, if it is own."""
-        if self.task is None:
+        if self.task is not None:
+            self.task.start(outcome, lambda: None)
             return outcome
-        private, run = self._loop, self.context.host_context
-        self.task.start(outcome, run, (lambda: None) if private is None else private.end)
-        if private is None:
-            return outcome
-        ended: Pending[Run] = Pending()
+        private, ended = PrivateLoop(), Pending[Run]()
+        self.task = HostTask(private.asyncio, self.context, self._interrupt)
+        self.task.start(outcome, private.end)
         private.ended.add_callback(lambda _: outcome.then(lambda run: run, ended))
         return ended
 
@@ -115,7 +122,7 @@ class Execution:
     def _interrupt(self, error: BaseException) -> None:
         """The asyncio task was cancelled: raised in the program where it waits, or the end of an ended one."""
         if self._body is None or self._body.done:
-            self.context.cancel()
+            self.context.cancel(error)
         else:
             self._body.cancel(error)
 
@@ -127,8 +134,9 @@ class Execution:
 
     def _run_body(self) -> Any:
         if self._compiled is not None:
-            values = self._arguments.with_state(self.state)
-            return self._compiled.interpreter.run(self.context, values, self.task)
+            strand = self.context.strand
+            strand.task = self.task
+            return self._compiled.interpreter.run(strand, self._arguments.with_state(self.state))
         if self.task is not None:
             return _awaited(self.task.run(self._arguments.call, self._function, self.state))
         return _awaited(host_pool().submit(self._call))
@@ -155,7 +163,7 @@ class Execution:
 
     def run_here(self) -> Run:
         """Run the body eagerly on this very thread, and wait for what it leaves unfinished."""
-        assert self.task is None
+        assert not self.is_async
         value, error = None, None
         try:
             value = self._call()

@@ -105,7 +105,7 @@ class Program:
         """Run and wait; what the program raised stays in the run."""
         mailbox = Mailbox()
         execution = self.execution(arguments, options, _stream_to(mailbox, options))
-        if options.eager and options.stream is None and options.timeout is None and execution.task is None:
+        if options.eager and options.stream is None and options.timeout is None and not execution.is_async:
             return execution.run_here()
         outcome: Pending[Run] = Pending()
         loop().soon(lambda: execution.start().then(lambda run: run, outcome))
@@ -124,7 +124,7 @@ class Program:
         if relay is not None:
             relay.cancel = execution.cancel
         try:
-            run = await (_follow(execution, here) if execution.task is None else _serve(execution))
+            run = await (_serve(execution) if execution.is_async else _follow(execution, here))
         except BaseException:
             execution.cancel()
             raise
@@ -207,14 +207,35 @@ class Program:
 
         That of a method holds for instances of the class that it is bound to, or was defined in.
         """
+        return self._cache.compiled(self._receiver_type, self._options.disable)
+
+    @property
+    def _receiver_type(self) -> type | None:
         cache = self._cache
-        receiver = type(self._receiver[0]) if self._receiver and not cache.is_of_class else cache.owner
-        return cache.compiled(receiver, self._options.disable)
+        return type(self._receiver[0]) if self._receiver and not cache.is_of_class else cache.owner
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.signature.is_given_state(args, kwargs, State):
-            return self.fn(*self._receiver, *args, **kwargs)
-        return (self.arun if is_async(self.fn) else self.run)(*args, **kwargs)
+        state = self.signature.given_state(args, kwargs)
+        if not isinstance(state, State):
+            return (self.arun if is_async(self.fn) else self.run)(*args, **kwargs)
+        args = (*self._receiver, *args)
+        if is_async(self.fn) and state.prompt.context.is_compiled:
+            return self._part(state, args, kwargs)
+        return self.fn(*args, **kwargs)
+
+    def _part(self, state: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A coroutine that runs the compiled form as a part of a compiled run."""
+        from .parts import run_part
+
+        try:
+            bound = inspect.signature(self.fn).bind(*args, **kwargs)
+        except TypeError:
+            return self.fn(*args, **kwargs)  # Python says what is wrong
+        bound.apply_defaults()
+        compiled = self._cache.compiled(self._receiver_type, ("promote",), is_part=True)
+        part: Any = run_part(compiled.interpreter, state, tuple(bound.arguments.values()))
+        part.__name__, part.__qualname__ = self.fn.__name__, self.fn.__qualname__
+        return part
 
     @property
     def binds(self) -> Literal["nothing", "instance", "class"]:
@@ -360,9 +381,9 @@ class _Cache:
             self._signatures[self.is_method] = Signature(self.function, is_method=self.is_method)
         return self._signatures[self.is_method]
 
-    def compiled(self, receiver: type | None, disable: tuple[str, ...]) -> Compiled:
-        """The form for receivers of a class, without some passes."""
-        if disable and self._is_loaded:
+    def compiled(self, receiver: type | None, disable: tuple[str, ...], *, is_part: bool = False) -> Compiled:
+        """The form for receivers of a class, without some passes. is_part: for states that others may hold, too."""
+        if disable and self._is_loaded and not is_part:
             raise UsageError("a program from a file has been through the passes; `disable` comes too late")
         form = (receiver, disable)
         with self._compiling:

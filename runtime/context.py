@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..ir.errors import Cancelled, RamifyError
-from ..ir.span import Span
 from .backend import Backend
 from .expression import Call, Gen, Where, sampling, span_of
 from .features import require
@@ -27,8 +26,8 @@ from .prompt import Prompt
 from .request import Done, SamplingParams
 from .seeds import gen_seed, sample_seed
 from .sharing import Sharing
+from .strand import Strand
 from .toolcall import ToolCall, ToolRecord
-from .trail import mark
 from .values import typed
 
 _RELEASE_SECONDS = 5.0
@@ -53,38 +52,20 @@ class Usage:
     wall_ms: float = 0.0
 
 
-class Read(NamedTuple):
-    """A value that a compiled program has read before it arrived, where, and what the run's state held then."""
-
-    pending: Pending[Any]
-    span: Span | None
-    program: str
-    prompt: Prompt | None
-
-    def failure(self) -> BaseException | None:
-        """The error that it ended with, as raised where it was read."""
-        error = self.pending.error
-        if self.span is not None and isinstance(error, Exception):
-            mark(error, self.span, self.program)
-        return error
-
-
 class Context:
     """An execution on `backend`, with `defaults` for what its gens do not say.
 
     stream: called with each StreamEvent, on the loop thread or a host thread; must not block. cancelled: why it was
-    cancelled, if it was. state: the cell that the run began with, if it has one. reads: values that the program has
-    read before they arrived (compiled runs only). marked: the last error that was given its place in the program.
-    num_watching: how many tries would see an exception now; what is read then is waited for at once.
+    cancelled, if it was. strand: its own line of execution. is_compiled: whether it is not run eagerly.
     unread: whether the error that it ended with is of a generation that the program had not looked at.
     tool_calls: each with how many generations and choices were asked for before it. sharing: the answers to this run's
     requests, or to those of all rows of a batch.
     """
 
     __slots__ = (
-        "_branches", "_is_entered", "_num_checked", "_released", "_started", "_told", "backend", "calls", "cancelled",
-        "defaults", "host_context", "in_flight", "marked", "num_watching", "on_cancel", "reads", "sharing", "state",
-        "stream", "streams", "tool_calls", "unread", "usage",
+        "_branches", "_is_entered", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
+        "host_context", "in_flight", "is_compiled", "on_cancel", "sharing", "strand", "stream", "streams", "tool_calls",
+        "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -103,13 +84,10 @@ class Context:
         self.usage = Usage()
         self.calls: list[Generation] = []
         self.tool_calls: list[tuple[int, ToolCall]] = []
-        self.reads: list[Read] = []
-        self.state: Any = None
+        self.strand = Strand(self)
+        self.is_compiled = False
         self.in_flight = 0
-        self.num_watching = 0
         self.unread = False
-        self._num_checked = 0
-        self.marked: BaseException | None = None
         self.on_cancel: Callable[[BaseException], None] | None = None
         self.host_context = contextvars.copy_context()
         self._is_entered = False
@@ -253,7 +231,7 @@ class Context:
         a generation nobody has read, in program order. Outstanding requests are awaited, or cancelled on an error.
         """
         if self.cancelled is None and not isinstance(error, asyncio.CancelledError):
-            error = await self.read_error() or error
+            error = await self.strand.read_error() or error
         if error is None:
             error = await self._call_error()
             self.unread = error is not None and self.cancelled is None
@@ -263,35 +241,6 @@ class Context:
             await self._release()
         self.usage.wall_ms = (time.perf_counter() - self._started) * 1000
         return error
-
-    async def read_error(self) -> BaseException | None:
-        """The error of the first value read so far that has failed, once those before it have arrived.
-
-        An eager run would have ended there: the run's state goes back to what it was.
-        """
-        while self._num_checked < len(self.reads):
-            read = self.reads[self._num_checked]
-            await Settled(read.pending)
-            if read.pending.error is not None:
-                if read.prompt is not None:
-                    self.state.prompt = read.prompt  # an eager run would have appended nothing since
-                return read.failure()
-            self._num_checked += 1
-        return None
-
-    def check_reads(self) -> None:
-        """Raise the error of an earlier read that is known to have failed: an eager program would not have come here.
-
-        Called before host code with effects; reads that are still on their way are not waited for.
-        """
-        while self._num_checked < len(self.reads):
-            read = self.reads[self._num_checked]
-            if not read.pending.done:
-                return
-            if read.pending.error is not None:
-                self.marked = read.failure()
-                raise read.pending.error
-            self._num_checked += 1
 
     async def _call_error(self) -> BaseException | None:
         for generation in self.calls:

@@ -10,15 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..ir.core import Op
-from .context import Context
 from .host import Escaped, Unbound
-from .hosttask import HostTask
 from .linker import BREAK, LEAVE, RETURN, YIELD, Frame, LinkedFunction, Linker, Outcome, Step, execute, waiting
 from .methods import runs
 from .pending import Pending, gather
 from .reading import Branches
 from .routine import Call, breath
 from .steps import in_pool
+from .strand import Strand
 
 # Loop turns after which an instance lets the others go on.
 _TURNS_PER_BREATH = 64
@@ -145,18 +144,13 @@ def flow_while(linker: Linker, op: Op) -> Step:
 
 
 async def invoke(
-    function: LinkedFunction,
-    context: Context,
-    arguments: list[Any],
-    depth: int,
-    task: HostTask | None,
-    handled: BaseException | None = None,
+    function: LinkedFunction, strand: Strand, arguments: list[Any], depth: int, handled: BaseException | None = None
 ) -> Any:
     """Run a function on one value for each parameter; its own value may still be on its way."""
     if depth > _MAX_DEPTH:
         raise RecursionError(f"programs call one another more than {_MAX_DEPTH} levels deep")
     values = function.template.copy()
-    frame = Frame(function, context, values, depth, task, handled)
+    frame = Frame(function, strand, values, depth, handled)
     _assign(frame, function.body.args, arguments)
     try:
         _, (result,) = await execute(function.body, frame)
@@ -186,9 +180,7 @@ def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -
             frame.values[result] = await _call_as_python(frame, method, values[:num_positional], named)
             return
         arguments = function.bind(values[:num_positional], named)
-        frame.values[result] = await Call(
-            invoke(function, frame.context, arguments, frame.depth + 1, frame.task, frame.handled)
-        )
+        frame.values[result] = await Call(invoke(function, frame.strand, arguments, frame.depth + 1, frame.handled))
 
     return step
 
@@ -197,6 +189,6 @@ async def _call_as_python(frame: Frame, method: str, values: list[Any], named: d
     """Call whatever an object of an unexpected class has under the name, once all arguments have arrived."""
     receiver, *args = await gather(values)
     names, arrived = list(named), await gather(list(named.values()))
-    frame.context.check_reads()
+    frame.strand.check_reads()
     kwargs = dict(zip(names, arrived, strict=True))
     return await in_pool(frame, lambda: getattr(receiver, method)(*args, **kwargs))

@@ -8,12 +8,12 @@ and context variables mean what they mean in a coroutine, and nothing else of th
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .context import Context, running
 from .host import Escaped
 from .loop import post
 from .pending import Pending
@@ -23,13 +23,16 @@ _Job = tuple[Callable[..., Any], tuple[Any, ...], bool, Pending[Any]]
 
 
 class HostTask:
-    """The asyncio side of one run. `home` is the event loop that its calls are made on.
+    """The asyncio side of one run, or of a strand of it. `home` is the event loop that its calls are made on.
 
     cancelled: called on ramify's loop when the task is cancelled while it waits for the program.
     """
 
-    def __init__(self, home: asyncio.AbstractEventLoop, cancelled: Callable[[BaseException], object]) -> None:
+    def __init__(
+        self, home: asyncio.AbstractEventLoop, context: Context, cancelled: Callable[[BaseException], object]
+    ) -> None:
         self._home = home
+        self._context = context
         self._cancelled = cancelled
         self._jobs: deque[_Job] = deque()
         self._arrived = asyncio.Event()
@@ -75,33 +78,39 @@ class HostTask:
             if not self._home.is_closed():
                 raise
 
-    def start(self, outcome: Pending[T], context: contextvars.Context, ended: Callable[[], object]) -> None:
-        """Serve a run as a task of its own, in a copy of the context. Thread-safe."""
+    def start(self, outcome: Pending[T], ended: Callable[[], object]) -> None:
+        """Serve a run as a task of its own, with the run's context variables. Thread-safe."""
 
         def begin() -> None:
             task = self._home.create_task(self.serve(outcome))
             task.add_done_callback(lambda _: ended())
 
-        self._home.call_soon_threadsafe(begin, context=context.copy())
+        self._home.call_soon_threadsafe(begin, context=self._context.host_context.copy())
 
     async def serve(self, outcome: Pending[T]) -> None:
-        """Make the calls of a run until it ends. On cancellation the program is told, and may still clean up.
-
-        Raises CancelledError if that came when the program had ended and its generations were waited for.
-        """
+        """Make the calls of a run until it ends. On cancellation the program is told, and may still clean up."""
         self._task = asyncio.current_task()
         assert self._task is not None
         self._num_cancels = self._task.cancelling()
         outcome.add_callback(lambda _: self._tell(self._arrived.set))
-        while not outcome.done:
-            try:
-                await self._arrived.wait()
-            except asyncio.CancelledError as error:
-                self._meet(error)
-                continue
-            self._arrived.clear()
-            while self._jobs:
-                await self._make(*self._jobs.popleft())
+        outer = running.set(self._context)
+        try:
+            while not outcome.done:
+                await self._serve_some()
+        except GeneratorExit:  # nobody awaits this any more
+            post(self._cancelled, asyncio.CancelledError())
+            raise
+        running.reset(outer)
+
+    async def _serve_some(self) -> None:
+        try:
+            await self._arrived.wait()
+        except asyncio.CancelledError as error:
+            self._meet(error)
+            return
+        self._arrived.clear()
+        while self._jobs:
+            await self._make(*self._jobs.popleft())
 
     def _meet(self, error: asyncio.CancelledError) -> None:
         """The task was cancelled while the program did something else than waiting for it."""

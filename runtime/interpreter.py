@@ -8,13 +8,12 @@ from types import FunctionType
 from typing import Any
 
 from ..ir.core import Module
-from .context import Context
 from .flow import flow_call, flow_for, flow_if, flow_while, invoke
-from .hosttask import HostTask
 from .linker import LinkedFunction, Linker
 from .pending import Pending
 from .prompt import Prompt
 from .steps import MAKERS, cell_new, prompt_fork, py_call
+from .strand import Strand
 from .trying import flow_try
 
 
@@ -48,12 +47,12 @@ class Interpreter:
             functions[name] = Linker(function, python[name], makers).link()
         self._entry = functions[module.entry]
 
-    async def run(self, context: Context, arguments: Sequence[Any], task: HostTask | None = None) -> Any:
+    async def run(self, strand: Strand, arguments: Sequence[Any]) -> Any:
         """Run the entry on one value for each parameter (a cell for the state); gives its value, once it has arrived.
 
-        task: where the host code of an `async def` program runs. Awaited inside a Routine only.
+        Awaited inside a Routine only.
         """
-        value = await invoke(self._entry, context, list(arguments), 1, task)
+        value = await invoke(self._entry, strand, list(arguments), 1)
         while isinstance(value, Pending):
             value = await value
         return value

@@ -14,10 +14,9 @@ from typing import Any
 
 from ..ir.core import Function, Op, Region, Value
 from ..ir.span import Span
-from .context import Context
 from .host import Escaped, Unbound
-from .hosttask import HostTask
 from .pending import Pending
+from .strand import Strand
 from .trail import add_frame, mark
 
 # Why a region ended, and with which values.
@@ -37,22 +36,22 @@ class Frame:
     exception that is being handled, by this function or one that has called it.
     """
 
-    __slots__ = ("context", "depth", "function", "handled", "task", "turns", "values")
+    __slots__ = ("context", "depth", "function", "handled", "strand", "task", "turns", "values")
 
     def __init__(
         self,
         function: LinkedFunction,
-        context: Context,
+        strand: Strand,
         values: list[Any],
         depth: int,
-        task: HostTask | None,
         handled: BaseException | None = None,
     ) -> None:
         self.function = function
-        self.context = context
+        self.strand = strand
+        self.context = strand.context
+        self.task = strand.task
         self.values = values
         self.depth = depth
-        self.task = task
         self.handled = handled
         self.turns = 0
 
@@ -137,9 +136,8 @@ async def execute(region: LinkedRegion, frame: Frame) -> Outcome:
 
 def _mark(error: Exception, op: Op, span: Span, frame: Frame) -> None:
     """Leave a trace of the op in an error: the first one it passes says where it arose, calls say how it came there."""
-    context = frame.context
-    if context.marked is not error:
-        context.marked = error
+    if frame.strand.marked is not error:
+        frame.strand.marked = error
         mark(error, span, frame.function.python_name)
     elif op.name == "flow.call":
         add_frame(error, span, frame.function.python_name)

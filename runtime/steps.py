@@ -16,7 +16,6 @@ from typing import Any
 
 from ..ir.core import Op
 from ..ir.errors import RamifyError
-from .context import Read
 from .expression import Expression, Where, build_gen, build_score, build_select
 from .handling import awaited_while_handling, is_caught, while_handling
 from .host import Escaped, HostOp, Unbound, Variable
@@ -63,11 +62,9 @@ def _take(frame: Frame, result: int, value: Any, op: Op) -> Waiting:
     Then it is remembered: an eager run would have met its error here. Inside a try it is waited for.
     """
     if isinstance(value, Pending):
-        context = frame.context
-        if context.num_watching:
+        if frame.strand.num_watching:
             return _arrived(frame, result, value)
-        held = None if context.state is None else context.state.prompt
-        context.reads.append(Read(value, op.span, frame.function.python_name, held))
+        frame.strand.remember(value, op.span, frame.function.python_name)
     frame.values[result] = value
     return None
 
@@ -379,7 +376,7 @@ def py_host(linker: Linker, op: Op) -> Step:
         return in_host_thread(frame, values)
 
     async def in_host_thread(frame: Frame, values: list[Any]) -> None:
-        frame.context.check_reads()
+        frame.strand.check_reads()
         for value in values if frame.task is not None else ():
             while isinstance(value, Reading) and (late := value.prompt.unread()) is not None:
                 await Settled(late)  # reads on the caller's event loop must not block it
@@ -406,7 +403,7 @@ def py_host(linker: Linker, op: Op) -> Step:
                 return wait_and_run(frame)
         if not is_late:
             return run(frame)
-        if is_lazy and not frame.context.num_watching:
+        if is_lazy and not frame.strand.num_watching:
             later = _later(host, [frame.values[slot] for slot in operands])
             if later is not None:
                 return _take(frame, results[0], later, op)
@@ -449,7 +446,7 @@ def py_call(linker: Linker, op: Op, python: Mapping[str, FunctionType]) -> Step:
     async def call(frame: Frame) -> None:
         arguments = [frame.values[slot] for slot in operands]
         args, kwargs = _spread(parameters, arguments)
-        frame.context.check_reads()
+        frame.strand.check_reads()
         if frame.task is not None and inspect.iscoroutinefunction(inspect.unwrap(function)):
             frame.values[result] = await frame.task.run(lambda: function(*args, **kwargs))
         else:

@@ -43,8 +43,7 @@ def flow_try(linker: Linker, op: Op) -> Step:
 
 async def _watched(region: LinkedRegion, frame: Frame) -> _End:
     """Run a region whose exceptions the try sees. What it reads is waited for at once, so that it fails here."""
-    context = frame.context
-    context.num_watching += 1
+    frame.strand.num_watching += 1
     try:
         return await execute(region, frame), None
     except GeneratorExit:
@@ -52,7 +51,7 @@ async def _watched(region: LinkedRegion, frame: Frame) -> _End:
     except BaseException as raised:
         error = raised.error if isinstance(raised, Escaped) else raised
     finally:
-        context.num_watching -= 1
+        frame.strand.num_watching -= 1
     return _NORMAL, await _attributed(error, frame)
 
 
@@ -63,7 +62,7 @@ async def _attributed(error: BaseException, frame: Frame) -> BaseException:
         context.on_cancel = None  # the program knows: what it does in a `finally` is not disturbed
     elif not isinstance(error, asyncio.CancelledError):
         try:
-            earlier = await context.read_error()
+            earlier = await frame.strand.read_error()
         except Exception as cancelled:
             return cancelled
         if earlier is not None:
@@ -91,7 +90,7 @@ async def _finish(final: LinkedRegion, end: _End, frame: Frame) -> _End:
     error = end[1]
     is_cancelled = error is not None and error is frame.context.cancelled
     outer, frame.handled = frame.handled, error or frame.handled
-    frame.context.num_watching += error is not None
+    frame.strand.num_watching += error is not None
     try:
         outcome = await execute(final, frame)
     except Exception as raised:
@@ -100,6 +99,6 @@ async def _finish(final: LinkedRegion, end: _End, frame: Frame) -> _End:
         set_context(raised.error if isinstance(raised, Escaped) else raised, error)
         raise
     finally:
-        frame.context.num_watching -= error is not None
+        frame.strand.num_watching -= error is not None
         frame.handled = outer
     return end if outcome[0] == YIELD or is_cancelled else (outcome, None)

@@ -112,7 +112,7 @@ class SglFunction:
             prefix.append_value(build_gen(None, {"max_tokens": 1})).sync()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.program.signature.is_given_state(args, kwargs, State):
+        if isinstance(self.program.signature.given_state(args, kwargs), State):
             return self.program(*args, **(self.bind_arguments | kwargs))
         return self.run(*args, **kwargs)
 

@@ -349,3 +349,141 @@ def test_threads_run_coroutines_at_once(backend: ScriptedBackend) -> None:
     for thread in threads:
         thread.join()
     assert all(set(values) == {f"<[{n}]>"} for n, values in results.items())
+
+
+# Parts of a run that go on at once.
+
+
+@rf.program
+async def slow_part(s: Any, word: str) -> str:
+    s += word + rf.gen("x")
+    value = s["x"]
+    await asyncio.sleep(0)
+    s += value + rf.gen("y")
+    return s["y"]
+
+
+@rf.program
+async def at_once(s: Any, count: int) -> Any:
+    branches = s.fork(count)
+    values = await asyncio.gather(*(slow_part(branch, str(i)) for i, branch in enumerate(branches)))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(slow_part(word="t", s=s))
+    return values, task.result(), [branch.text() for branch in branches], s.text()
+
+
+class Waves(ScriptedBackend):
+    """Answers when so many requests wait, so that only programs that go on at once ever end."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(echo)
+        self.size = size
+        self.waiting: list[Any] = []
+
+    def _run(self, *request: Any) -> None:
+        self.waiting.append(request)
+        if len(self.waiting) == self.size:
+            waiting, self.waiting = self.waiting, []
+            for each in waiting:
+                super()._run(*each)
+            self.size = self.size if len(waiting) > 1 else 1
+
+
+@BOTH
+def test_parts_of_a_run(backend: ScriptedBackend, eager: bool) -> None:
+    values, last, texts, text = at_once.run(3, backend=backend, eager=eager).value
+    assert texts == [f"{n}<{n}><{n}>{value}" for n, value in enumerate(values)] and text == f"t<t><t>{last}"
+    assert asyncio.run(at_once.options(backend=backend, eager=eager).arun(3)).text == text
+
+
+def test_parts_go_on_at_once_and_block_nobody() -> None:
+    @rf.program
+    async def only_parts(s: Any) -> Any:
+        return await asyncio.gather(*(slow_part(branch, str(i)) for i, branch in enumerate(s.fork(4))))
+
+    async def main() -> int:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.001)
+                ticks += 1
+
+        ticking = asyncio.create_task(tick())
+        run = await only_parts.options(backend=Waves(4), timeout=10).arun()
+        ticking.cancel()
+        assert len(run.value) == 4
+        (run,) = only_parts.run_batch([{}], backend=ScriptedBackend(echo, delay=0.02))
+        return ticks
+
+    asyncio.run(main())
+
+
+def test_the_error_of_a_part_is_its_own() -> None:
+    backend = ScriptedBackend(lambda text, _: LookupError("no") if "bad" in text else "1", delay=0.001)
+
+    @rf.program
+    async def reads_late(s: Any, word: str) -> Any:
+        s += word + rf.gen("n", dtype=int)
+        number = s["n"]
+        await asyncio.sleep(0)
+        return number + 1
+
+    @rf.program
+    async def both(s: Any) -> Any:
+        a, b = s.fork(2)
+        results = await asyncio.gather(reads_late(a, "good"), reads_late(b, "bad"), return_exceptions=True)
+        try:
+            await reads_late(s.copy(), "bad again")
+        except LookupError as error:
+            results.append(str(error))
+        with pytest.raises(TypeError, match=r"missing 1 required positional argument: 'word'"):
+            reads_late(s)  # type: ignore[call-arg]
+        return [type(result).__name__ for result in results], results[0]
+
+    for eager in (True, False):
+        assert both.run(backend=backend, eager=eager).value == (["int", "LookupError", "str"], 2)
+
+
+def test_cancelling_a_part() -> None:
+    backend = Counting(echo, delay=60)
+
+    @rf.program
+    async def gives_up(s: Any) -> Any:
+        try:
+            await asyncio.wait_for(slow_part(s.copy(), "w"), 0.02)
+        except TimeoutError:
+            s += "late"
+        async with asyncio.timeout(5):
+            task = asyncio.ensure_future(slow_part(s.copy(), "v"))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.wait([task])
+        return task.cancelled(), s.text()
+
+    assert gives_up.run(backend=backend, timeout=30).value == (True, "late")
+    assert backend.num_cancelled == 2
+
+
+@BOTH
+def test_tools_know_the_run(backend: ScriptedBackend, eager: bool) -> None:
+    @rf.tool
+    def add(a: int, b: int) -> int:
+        """Add."""
+        return a + b
+
+    @rf.tool
+    async def later(a: int) -> int:
+        """Wait."""
+        await asyncio.sleep(0)
+        return a
+
+    @rf.program
+    async def uses_tools(s: Any) -> Any:
+        s += "a" + rf.gen("x")
+        return add(1, 2), await later.acall(3)
+
+    program = uses_tools.options(backend=backend, eager=eager)
+    for run in (program.run(), asyncio.run(program.arun())):
+        assert run.value == (3, 3) and [record.name for record in run.trace] == ["x", "add", "later"]

@@ -87,7 +87,7 @@ def run(
     async def body() -> Any:
         value, error = None, None
         try:
-            value = await interpreter.run(context, [state, *args])
+            value = await interpreter.run(context.strand, [state, *args])
         except Exception as raised:
             error = raised
         error = await context.conclude(error)

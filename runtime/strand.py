@@ -1,0 +1,86 @@
+"""One line of execution of a compiled run: what it has read so far, and who watches what it does.
+
+A run has one. Each `async def` program that a coroutine of the run gives a state to is one more, since several of them
+may go on at once (`asyncio.gather`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..ir.span import Span
+from .pending import Pending, Settled
+from .trail import mark
+
+if TYPE_CHECKING:
+    from .context import Context
+    from .hosttask import HostTask
+
+
+class Read(NamedTuple):
+    """A value that a compiled program has read before it arrived, where, and what the strand's state held then."""
+
+    pending: Pending[Any]
+    span: Span | None
+    program: str
+    prompt: Any
+
+    def failure(self) -> BaseException | None:
+        """The error that it ended with, as raised where it was read."""
+        error = self.pending.error
+        if self.span is not None and isinstance(error, Exception):
+            mark(error, self.span, self.program)
+        return error
+
+
+class Strand:
+    """A strand of the run `context`. state: the cell that it began with, if it has one.
+
+    task: where the host code of an `async def` program runs. marked: the last error that was given its place in the
+    program. num_watching: how many tries would see an exception now; what is read then is waited for at once.
+    """
+
+    __slots__ = ("_num_checked", "_reads", "context", "marked", "num_watching", "state", "task")
+
+    def __init__(self, context: Context, state: Any = None, task: HostTask | None = None) -> None:
+        self.context = context
+        self.state = state
+        self.task = task
+        self.marked: BaseException | None = None
+        self.num_watching = 0
+        self._reads: list[Read] = []
+        self._num_checked = 0
+
+    def remember(self, pending: Pending[Any], span: Span | None, program: str) -> None:
+        """The program has read a value that is still on its way."""
+        held = None if self.state is None else self.state.prompt
+        self._reads.append(Read(pending, span, program, held))
+
+    async def read_error(self) -> BaseException | None:
+        """The error of the first value read so far that has failed, once those before it have arrived.
+
+        An eager run would have ended there: the state goes back to what it was.
+        """
+        while self._num_checked < len(self._reads):
+            read = self._reads[self._num_checked]
+            await Settled(read.pending)
+            if read.pending.error is not None:
+                if read.prompt is not None:
+                    self.state.prompt = read.prompt  # an eager run would have appended nothing since
+                return read.failure()
+            self._num_checked += 1
+        return None
+
+    def check_reads(self) -> None:
+        """Raise the error of an earlier read that is known to have failed: an eager program would not have come here.
+
+        Called before host code with effects; reads that are still on their way are not waited for.
+        """
+        while self._num_checked < len(self._reads):
+            read = self._reads[self._num_checked]
+            if not read.pending.done:
+                return
+            if read.pending.error is not None:
+                self.marked = read.failure()
+                raise read.pending.error
+            self._num_checked += 1
