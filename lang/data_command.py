@@ -60,11 +60,11 @@ def _to_file(program: Program, rows: list[Record], given: argparse.Namespace, ou
     tally, journal = batch.tally, batch.journal
     assert journal is not None
     if given.resume and not given.quiet:
-        print(f"{given.out}: {tally.earlier} of {_counted(len(rows))} were finished", file=sys.stderr)
+        print(f"{given.out}: {tally.earlier:,} of {_counted(len(rows))} were finished", file=sys.stderr)
     try:
         first_error = _run(batch, given.quiet)
     except KeyboardInterrupt:
-        finished = f"{journal.num_finished} of {_counted(len(rows))} are finished, in {journal.part}"
+        finished = f"{journal.num_finished:,} of {_counted(len(rows))} are finished, in {journal.part}"
         raise KeyboardInterrupt(f"interrupted: {finished}\n  help: go on with: {_resuming(given.words)}") from None
     _tell_end(tally, f"{given.out}: {tally.rows()}", first_error, given.quiet)
     if given.json:
@@ -94,7 +94,7 @@ def _tell_end(tally: Tally, what: str, first_error: str, quiet: bool) -> None:
 
 
 def _counted(number: int) -> str:
-    return "1 row" if number == 1 else f"{number} rows"
+    return "1 row" if number == 1 else f"{number:,} rows"
 
 
 def _resuming(words: Sequence[str]) -> str:

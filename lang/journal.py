@@ -48,6 +48,7 @@ def open_journal(out: Path, identity: Identity, how: How, keys: Sequence[str] | 
             journal.check_fits(len(keys))
     except BaseException:
         journal.close()
+        journal.put_back()
         raise
     return journal
 
@@ -64,6 +65,7 @@ class Journal:
         self._identity: Identity = json.loads(to_json(identity))
         self._file: IO[bytes] | None = None
         self._is_closed = False
+        self._was_complete = False
         self._writing = threading.Lock()
         # By row: where its line begins in OUT.part (or _NOT_FINISHED), and the hash of its arguments.
         self._starts = array("q")
@@ -133,6 +135,11 @@ class Journal:
         with self._writing:
             self._is_closed = True
             self._release()
+
+    def put_back(self) -> None:
+        """Leave the output of a completed run as it was found."""
+        if self._was_complete:
+            os.replace(self.part, self.out)
 
     def _check_place(self) -> None:
         if self.out.is_dir():
@@ -210,6 +217,7 @@ class Journal:
         """Make OUT, which an earlier run completed, OUT.part again (rows may have been taken out of it since)."""
         self._release()
         os.replace(self.out, self.part)
+        self._was_complete = True
         self._lock()
 
     def _read(self) -> None:

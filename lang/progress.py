@@ -48,6 +48,7 @@ class Tally:
         usage.cached_tokens += used.cached_tokens
         usage.generated_tokens += used.generated_tokens
         usage.calls += used.calls
+        usage.shared_calls += used.shared_calls
         usage.wall_ms = (time.perf_counter() - self.started) * 1000
 
     def rows(self) -> str:
@@ -59,6 +60,8 @@ class Tally:
         """All that is known in one line: rows, failures, rows and tokens per second, cache hit share, time left."""
         seconds = max(time.perf_counter() - self.started, 1e-6)
         ended = self.done - self.earlier
+        if self.earlier and not ended:
+            return f"{self.rows()}, {self.earlier:,} of them earlier"
         parts = [
             self.rows(),
             f"{_rate(ended / seconds)} rows/s",

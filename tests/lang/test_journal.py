@@ -100,6 +100,19 @@ def test_outputs_of_something_else_are_refused(tmp_path: Path) -> None:
         assert (tmp_path / "out.jsonl.part").read_bytes() == b""
 
 
+def test_an_output_that_cannot_be_resumed_stays_whole(tmp_path: Path) -> None:
+    with begin(tmp_path) as journal:
+        for row in range(3):
+            journal.add(row, KEYS[row], record(row))
+        journal.complete(3)
+    path = tmp_path / "out.jsonl"
+    before = path.read_bytes()
+    for keys in (KEYS[:2], [*KEYS[:2], KEYS[0]]):
+        with pytest.raises(UsageError, match="row 2 is finished"):
+            open_journal(path, IDENTITY, "resume", keys)
+        assert path.read_bytes() == before and not (tmp_path / "out.jsonl.part").exists()
+
+
 def test_places_that_cannot_hold_an_output(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the output is to be a file, and .* is a folder"):
         open_journal(tmp_path, IDENTITY, "new", None)
