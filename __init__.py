@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .backends.openai import OpenAI as OpenAI
     from .ir.errors import OutputError as OutputError
     from .ir.errors import RamifyError as RamifyError
+    from .lang.batch import Batch as Batch
     from .lang.options import set_default_backend as set_default_backend
     from .lang.primitives import assistant as assistant
     from .lang.primitives import assistant_begin as assistant_begin
@@ -82,6 +83,7 @@ _HOMES = {
         "separate_reasoning",
     ),
     "lang.program": ("Program", "load", "program"),
+    "lang.batch": ("Batch",),
     "lang.run": ("Run",),
     "lang.sglang.engine": ("Engine", "Runtime"),
     "lang.sglang.function": ("SglFunction", "function"),

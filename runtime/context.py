@@ -143,7 +143,8 @@ class Context:
         except RamifyError as error:
             error.span = span_of(where)
             raise
-        if self.defaults.seed is None or any(name == "seed" for name, _ in expression.params):
+        own = any(name == "seed" for name, _ in expression.params)
+        if self.defaults.seed is None or own or params.temperature == 0:  # greedy ones can still share an answer
             return params
         return replace(params, seed=gen_seed(self.defaults.seed, prompt.branch, prompt.num_gens))
 

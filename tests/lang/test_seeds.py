@@ -103,6 +103,14 @@ def test_seeded_runs_of_the_corpus_are_the_same_eager_and_compiled(case: Case, m
     assert run(eager=False) == run(eager=True)
 
 
+@BOTH
+def test_greedy_generations_keep_the_runs_seed_and_share_their_answers(eager: bool) -> None:
+    run = draws.options(seed=7, backend="tiny", eager=eager).run("a")
+    assert len(set(run.value[:3])) == 1
+    if not eager:
+        assert run.usage.shared_calls > 0
+
+
 def test_places_have_seeds_of_their_own() -> None:
     branches = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (2**40,)]
     seeds = {
