@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .lang.toolcalls import tool_message as tool_message
     from .lang.tools import Tool as Tool
     from .lang.tools import tool as tool
+    from .runtime.chat import ChatTemplateWarning as ChatTemplateWarning
     from .runtime.choices import greedy_token_selection as greedy_token_selection
     from .runtime.choices import token_length_normalized as token_length_normalized
     from .runtime.choices import unconditional_likelihood_normalized as unconditional_likelihood_normalized
@@ -91,6 +92,7 @@ _HOMES = {
     "lang.sglang.process": ("flush_cache", "get_server_info", "global_config"),
     "lang.sglang.program_state": ("ProgramState",),
     "lang.state": ("ForkGroup", "State"),
+    "runtime.chat": ("ChatTemplateWarning",),
     "runtime.choices": (
         "greedy_token_selection", "token_length_normalized", "unconditional_likelihood_normalized",
     ),

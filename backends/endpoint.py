@@ -19,8 +19,8 @@ except ImportError as error:
     raise ImportError(f"{error}; servers need more packages: pip install 'ramify[openai]'") from error
 
 from ..ir.errors import ServerError, Unsupported, UsageError
-from ..runtime.backend import Chat, Sink
-from ..runtime.chat import DEFAULT_CHAT
+from ..runtime.backend import Sink
+from ..runtime.chat import DEFAULT_CHAT, ChatFormat
 from ..runtime.features import SAMPLING
 from ..runtime.hostpool import host_pool
 from ..runtime.prompt import Prompt
@@ -87,7 +87,7 @@ class RuntimeEndpoint:
         *,
         tokenizer: str | Path | None = None,
         token_ids: bool = True,
-        chat_template: str | Path | Chat | None = None,
+        chat_template: str | Path | ChatFormat | None = None,
         max_connections: int = 64,
         timeout: float = 600.0,
         retry: Retry = _RETRY,
@@ -102,7 +102,7 @@ class RuntimeEndpoint:
             raise UsageError(f"the server at {url} serves {self.model_info.model_path!r}, which generates no text")
         directory = _tokenizer_directory(tokenizer, self.model_info)
         loaded = Tokenizer.load(directory) if directory is not None else None
-        self.chat = _chat(chat_template, loaded, self.model_info)
+        self.chat = _chat(chat_template, loaded, self.model_info, as_text=not token_ids)
         self._tokens = PromptTokens(loaded) if loaded is not None and token_ids else None
         self.features = SAMPLING | {"select", "score", "regex", "json_schema", "dtype"}
         self.reasons = {"seed": "the server would ignore it; start it with --enable-deterministic-inference"}
@@ -286,24 +286,6 @@ class _Client(httpx2.AsyncClient):
         await self.aclose()
 
 
-class _UnknownChat:
-    """Stands for a chat template that nobody has given."""
-
-    assistant_lead = ""
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-
-    def opening(self, role: str, index: int, previous: str | None = None) -> str:
-        raise Unsupported(
-            f"how the model {self.model!r} marks a message of {role} is not known: its files are not on this machine",
-            help="give RuntimeEndpoint(..., tokenizer=DIRECTORY) or chat_template=...",
-        )
-
-    def closing(self, role: str) -> str:
-        return self.opening(role, 0)
-
-
 def _tokenizer_directory(given: str | Path | None, info: ModelInfo) -> Path | None:
     if given is not None:
         return Path(given).expanduser()
@@ -313,10 +295,18 @@ def _tokenizer_directory(given: str | Path | None, info: ModelInfo) -> Path | No
     return None
 
 
-def _chat(template: str | Path | Chat | None, tokenizer: Tokenizer | None, info: ModelInfo) -> Chat:
+def _chat(
+    template: str | Path | ChatFormat | None, tokenizer: Tokenizer | None, info: ModelInfo, *, as_text: bool
+) -> ChatFormat:
+    """How messages are marked. as_text: in text that the server tokenizes, and puts its own first token before."""
     if template is not None:
         return chat_format(template)
-    return (tokenizer.chat or DEFAULT_CHAT) if tokenizer is not None else _UnknownChat(info.model_path)
+    if tokenizer is None:
+        return ChatFormat.refusing(
+            f"how the model {info.model_path!r} marks messages is not known: its files are not on this machine",
+            help="give RuntimeEndpoint(..., tokenizer=DIRECTORY) or chat_template=...",
+        )
+    return (tokenizer.chat_in_text if as_text else tokenizer.chat) or DEFAULT_CHAT
 
 
 def _sampling(params: SamplingParams) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..ir.errors import RequestError, UsageError
-from ..runtime.backend import Chat, Sink
+from ..runtime.backend import Sink
 from ..runtime.chat import DEFAULT_CHAT
 from ..runtime.engine import Engine, EngineStats
 from ..runtime.features import OWN
@@ -63,7 +63,7 @@ class LocalBackend:
         self.name = f"local:{directory.name}"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.tokenizer = Tokenizer.load(directory)
-        self.chat: Chat = self.tokenizer.chat or DEFAULT_CHAT
+        self.chat = self.tokenizer.chat or DEFAULT_CHAT
         self.model = load_model(directory, dtype=dtype, device=self.device)
         self.tokens = PromptTokens(self.tokenizer)
         self.grammars = Grammars(self.tokenizer, self.model.config.vocab_size)

@@ -21,7 +21,7 @@ except ImportError as error:
     raise ImportError(f"{error}; servers need more packages: pip install 'ramify[openai]'") from error
 
 from ..ir.errors import Unsupported, UsageError
-from ..runtime.backend import Chat, Sink
+from ..runtime.backend import Sink
 from ..runtime.chat import DEFAULT_CHAT, ChatFormat
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, SamplingParams
@@ -71,7 +71,7 @@ class OpenAI:
         api_key: str | None = None,
         is_chat_model: bool | None = None,
         flavour: str | None = None,
-        chat_template: str | Path | Chat | None = None,
+        chat_template: str | Path | ChatFormat | None = None,
         continue_final_message: bool = False,
         constrained_select: bool = False,
         echo_logprobs: bool | None = None,
@@ -95,7 +95,7 @@ class OpenAI:
         scores = not self.is_chat_model and (self.flavour.echoes_logprobs if echo_logprobs is None else echo_logprobs)
         self.features = self.flavour.features(is_chat=self.is_chat_model) | _choosing(scores, constrained_select)
 
-    def _chat(self, template: str | Path | Chat | None) -> Chat:
+    def _chat(self, template: str | Path | ChatFormat | None) -> ChatFormat:
         if not self.is_chat_model:
             return DEFAULT_CHAT if template is None else chat_format(template)
         if template is not None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from time import perf_counter
 
 from ..ir.errors import BackendError
-from ..runtime.backend import Chat, Sink
+from ..runtime.backend import Sink
 from ..runtime.chat import ChatFormat
 from ..runtime.constraint import matches
 from ..runtime.features import OWN
@@ -86,7 +86,7 @@ class ScriptedBackend:
         *,
         score: Score = hash_score,
         delay: float = 0.0,
-        chat: Chat = MARKS,
+        chat: ChatFormat = MARKS,
         features: Iterable[str] = OWN,
     ) -> None:
         self.chat = chat

@@ -12,20 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from .request import Event, SamplingParams
 
 if TYPE_CHECKING:
+    from .chat import ChatFormat
     from .prompt import Prompt
     from .sharing import Sharing
-
-
-class Chat(Protocol):
-    """How chat messages are marked in text; `index` counts a prompt's messages, `previous` is the role before.
-
-    assistant_lead: what the format puts before the text of a finished assistant message, and a model generates itself.
-    """
-
-    @property
-    def assistant_lead(self) -> str: ...
-    def opening(self, role: str, index: int, previous: str | None = None) -> str: ...
-    def closing(self, role: str) -> str: ...
 
 
 class Sink(Protocol):
@@ -58,7 +47,9 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def chat(self) -> Chat: ...
+    def chat(self) -> ChatFormat:
+        """How chat messages are written as text."""
+
     @property
     def features(self) -> frozenset[str]:
         """What it can do beyond plain generation: names of runtime/features.py. The rest is refused at the append."""

@@ -280,10 +280,11 @@ def _of_sample(params: SamplingParams, number: int) -> SamplingParams:
 
 
 def _event(node: Prompt) -> StreamEvent:
+    assert node.parent is not None
+    own, generated, _ = node.write(node.parent.writing())
+    written = own + generated
     if node.kind in ("gen", "select"):
-        text = node.value.done.text
-        return StreamEvent(node.branch, node.name, text, node.kind, text)
-    written = node.plain_text()
+        return StreamEvent(node.branch, node.name, node.value.done.text, node.kind, written)
     if node.kind == "role":
         return StreamEvent(node.branch, "begin" if node.open else "end", node.value.role, "role", written)
     text = node.value if isinstance(node.value, str) else node.value.result()

@@ -136,6 +136,8 @@ class Generation:
             return
         self._started = True
         context.in_flight += 1
+        if context.streams:
+            self._tell_what_waited()
         try:
             self._handle = self._send()
         except Exception as error:
@@ -176,6 +178,13 @@ class Generation:
         self.pending.set_error(error)  # first: some backends send the last event at once
         if handle is not None:
             handle.cancel()
+
+    def _tell_what_waited(self) -> None:
+        """Stream the text that was held back until it was known that the model goes on."""
+        if not isinstance(self.expression, Score):
+            text = self.prompt.writing().waiting("generated" if isinstance(self.expression, Gen) else "text")
+            if text:
+                self.context.emit(StreamEvent(self.prompt.branch, None, "", "text", text))
 
     def _tell(self, text: str) -> None:
         expression = self.expression

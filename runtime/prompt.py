@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..ir.errors import RamifyError, UsageError
+from .chat import Opening
 from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content
 from .pending import Pending, PendingText, gather
 from .reading import Reading
 from .reasoning import PartOfText, Reasoned, append_reasoned
+from .writing import Writing, warn_of
 
 if TYPE_CHECKING:
     from .context import Context
@@ -132,7 +134,11 @@ class Prompt(Reading):
         return node
 
     def role(self, role: str, mark: str) -> Prompt:
-        """Begin or end a chat message. Raises UsageError when messages would nest or an end has no beginning."""
+        """Begin or end a chat message.
+
+        Raises UsageError when messages would nest or an end has no beginning, Unsupported for a message that the
+        model's chat template has no form for there.
+        """
         if mark == "begin":
             return self._begin(role)
         message = self.message
@@ -142,14 +148,12 @@ class Prompt(Reading):
         return self._mark(message, open=False)
 
     def _begin(self, role: str) -> Prompt:
-        message = self.message
-        if message is None:
-            return self._mark(Message(role, 0, None), open=True)
-        if self.open:
-            raise UsageError(
-                f"a message of {role} begins inside one of {message.role}; messages do not nest", help=_PAIR
-            )
-        return self._mark(Message(role, message.index + 1, message.role), open=True)
+        last = self.message
+        if last is not None and self.open:
+            raise UsageError(f"a message of {role} begins inside one of {last.role}; messages do not nest", help=_PAIR)
+        message = Message(role, 0, None) if last is None else Message(role, last.index + 1, last.role)
+        self.context.backend.chat.opening(role, message.previous)
+        return self._mark(message, open=True)
 
     def _mark(self, message: Message, *, open: bool) -> Prompt:
         node = Prompt(self.context, self, "role", message)
@@ -302,38 +306,60 @@ class Prompt(Reading):
         return self._messages() if blocker is None else blocker.then(lambda _: self._messages())
 
     def segments(self, start: Prompt | None = None) -> Iterator[str]:
-        """The text after `start` in pieces; every value must have arrived."""
+        """The text after `start` in pieces, as it is sent; every value must have arrived."""
+        writing = self._writing_behind(start)
         for node in self.since(start):
-            if node.kind == "gen":
-                yield node.value.done.text
-            elif text := node.plain_text():
-                yield text
+            own, generated, writing = node.write(writing)
+            yield own
+            yield generated
+        yield writing.waiting()
+        if start is None:
+            warn_of(writing)
 
-    def plain_text(self) -> str:
-        """The text that this node adds, unless it is a generated span: text, a role's mark, or a choice."""
+    def _writing_behind(self, start: Prompt | None) -> Writing:
+        """How text goes on after `start`, on its own: inside a message that began before it is as it was appended."""
+        chat = self.context.backend.chat
+        if start is None or not start.open or start.message is None:
+            return Writing(chat)
+        return Writing(chat, start.message.role, opening=Opening.plain(""), is_blank=False)
+
+    def write(self, writing: Writing) -> tuple[str, str, Writing]:
+        """What this node adds to a text: what is written for it, and what the model has generated."""
         if self.kind == "text":
-            text: str = self.value if isinstance(self.value, str) else self.value.result()
-            return self._lead(text) + text
+            return _with_nothing_generated(writing.append(self._own_text()))
         if self.kind == "role":
-            return self._mark_text()
-        return str(self.value.done.text) if self.kind == "select" else ""
+            message: Message = self.value
+            step = writing.begin(message.role, message.previous) if self.open else writing.end()
+            return _with_nothing_generated(step)
+        if self.kind == "gen":
+            text: str = self.value.done.text
+            before, writing = writing.append_generated(text)
+            return before, text, writing
+        if self.kind == "select":
+            text = self.value.done.text
+            before, writing = writing.append_generated(text, "text")
+            return before + text, "", writing
+        return "", "", writing
 
-    def _lead(self, text: str) -> str:
-        """What the chat format puts before an assistant message that the program itself writes."""
-        lead = self.context.backend.chat.assistant_lead
-        if not lead or not self.open or text.startswith(lead) or not text:
-            return ""
-        node = self.parent
-        while node is not None and node.kind in ("bind", "fork"):
-            node = node.parent
-        is_first = node is not None and node.kind == "role" and node.value.role == "assistant"
-        return lead if is_first else ""
+    def _own_text(self) -> str:
+        value = self.value
+        return value if isinstance(value, str) else str(value.result())
 
-    def _mark_text(self) -> str:
-        chat, message = self.context.backend.chat, self.value
-        if self.open:
-            return chat.opening(message.role, message.index, message.previous)
-        return chat.closing(message.role)
+    def writing(self) -> Writing:
+        """Where this prompt's text stands at its end; only the last message is looked at."""
+        begin: Prompt | None = self
+        while begin is not None and begin.kind != "role":
+            begin = begin.parent
+        writing = Writing(self.context.backend.chat)
+        if begin is not None and begin.open:
+            for node in self.since(begin.parent):
+                writing = node.write(writing)[2]
+        return writing
+
+    @property
+    def num_characters(self) -> int:
+        """About how long the text that this node adds is, not counting what the model generated."""
+        return len(self._own_text()) if self.kind == "text" else 0
 
     def _messages(self) -> list[dict[str, str]]:
         messages: list[dict[str, str]] = []
@@ -341,9 +367,12 @@ class Prompt(Reading):
             if node.kind == "role" and node.open:
                 messages.append({"role": node.value.role, "content": ""})
             elif node.open and node.kind in ("text", "gen", "select"):
-                text = node.value if node.kind == "text" else node.value.done.text
-                messages[-1]["content"] += text if isinstance(text, str) else text.result()
+                messages[-1]["content"] += node._own_text() if node.kind == "text" else node.value.done.text
         return messages
+
+
+def _with_nothing_generated(step: tuple[str, Writing]) -> tuple[str, str, Writing]:
+    return step[0], "", step[1]
 
 
 _PAIR = "use `with s.user():`, or pair s.user_begin() with s.user_end()"

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..ir.errors import Unsupported
+from .chat import ChatFormat
 from .prompt import Prompt
 from .tokens import CONTINUATION, TextRun, Tokenizer
+from .writing import Writing, warn_of
 
 # Texts at least this long are looked up before they are tokenized; shorter ones are joined first.
 _LONG = 256
@@ -24,20 +26,26 @@ _Key = tuple[tuple[str, bool], str]
 
 
 class KnownTokens(NamedTuple):
-    """The tokens up to a node: ids before the current text run, and the run."""
+    """The tokens up to a node: ids before the current text run, and the run. writing: where the text stands; None at
+    its beginning."""
 
     owner: PromptTokens
     ids: tuple[int, ...]
     run: TextRun | None
+    writing: Writing | None = None
 
     @property
     def token_ids(self) -> list[int]:
-        """All of them."""
-        return [*self.ids, *(self.run.ids if self.run is not None else ())]
+        """All of them, as they are sent for a generation."""
+        return self._followed_by("" if self.writing is None else self.writing.waiting())
 
     def with_text(self, text: str) -> list[int]:
         """All of them if this text followed; the last ones may be others than without it."""
-        return self._replace(run=self.owner.tokenizer.extend(self.run, text)).token_ids if text else self.token_ids
+        return self._followed_by(text if self.writing is None else self.writing.waiting("text") + text)
+
+    def _followed_by(self, text: str) -> list[int]:
+        run = self.owner.tokenizer.extend(self.run, text) if text else self.run
+        return [*self.ids, *(run.ids if run is not None else ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ class PromptTokens:
                 break
             nodes.append(node)
         nodes.reverse()
-        return Tokenization(self, start, nodes, sum(len(node.plain_text()) for node in nodes))
+        return Tokenization(self, start, nodes, sum(node.num_characters for node in nodes))
 
     def begin(self, root: Prompt, token_ids: Sequence[int]) -> None:
         """Make a new prompt begin with these tokens, and with no BOS. They are no part of its text."""
@@ -88,26 +96,40 @@ class PromptTokens:
 
     def advance(self, known: KnownTokens, nodes: list[Prompt]) -> KnownTokens:
         """The tokens after `nodes`, remembered at the last of them and where prompts part."""
-        ids, run = known.ids, known.run
+        ids, run, writing = known.ids, known.run, known.writing
         short: list[str] = []
         for index, node in enumerate(nodes):
             if node.kind == "image":
                 raise Unsupported("this backend cannot take images", help="use a backend of a vision model")
+            if writing is None:
+                writing = Writing(node.context.backend.chat)
+            if node.kind == "role" and node.open and node.value.index == 0:
+                ids = self._first_of_message(ids, run, short, writing.chat)
+            text, _, writing = node.write(writing)
+            if len(text) >= _LONG:
+                run = self._extend(self._extend(run, "".join(short)), text)
+                short = []
+            elif text:
+                short.append(text)
             if node.kind == "gen":
                 run = self._extend(run, "".join(short))
                 done = node.value.done
                 ids = (*ids, *(run.ids if run is not None else ()), *done.token_ids)
                 run, short = CONTINUATION, [done.tail]
-            elif len(text := node.plain_text()) >= _LONG:
-                run = self._extend(self._extend(run, "".join(short)), text)
-                short = []
-            elif text:
-                short.append(text)
             if node.children > 1 or index == len(nodes) - 1:
                 run = self._extend(run, "".join(short))
                 short = []
-                node.tokens = KnownTokens(self, ids, run)
-        return KnownTokens(self, ids, run) if nodes else known
+                node.tokens = KnownTokens(self, ids, run, writing)
+        if writing is not None:
+            warn_of(writing)
+        return KnownTokens(self, ids, run, writing) if nodes else known
+
+    def _first_of_message(
+        self, ids: tuple[int, ...], run: TextRun | None, short: list[str], chat: ChatFormat
+    ) -> tuple[int, ...]:
+        """A conversation begins as its template says: with the token that it writes, or with none."""
+        is_start = run is None and not any(short) and ids == self.first_ids
+        return () if is_start and chat.has_bos else ids
 
     def _extend(self, run: TextRun | None, text: str) -> TextRun | None:
         if not text:

@@ -19,8 +19,9 @@ import msgspec
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Inner
 
-from ..ir.errors import ModelError, RequestError
+from ..ir.errors import ModelError, RequestError, Unsupported
 from .chat import ChatFormat
+from .chat_derivation import derive_chat_format
 from .cuts import METASPACE, CutRule, cut_rule
 
 
@@ -79,9 +80,11 @@ class Tokenizer:
         *,
         bos_id: int | None = None,
         eos_ids: tuple[int, ...] = (),
+        bos_text: str = "",
         chat: Callable[[], ChatFormat | None] = lambda: None,
     ) -> None:
         """`parts` are those of tokenizer.json that `load` reads; `chat` makes the chat format when first asked.
+        bos_text: how a chat template writes the beginning-of-text token.
 
         Takes `inner` over: its post-processor, truncation and padding are switched off, for plain ids and true
         offsets. Raises ModelError when its tokens have no bytes of their own.
@@ -93,6 +96,7 @@ class Tokenizer:
         self._bare = _without_prefix(inner, parts)
         self.bos_id = bos_id
         self.eos_ids = eos_ids
+        self._bos_text = bos_text
         self._chat = chat
         vocabulary = inner.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
@@ -103,8 +107,8 @@ class Tokenizer:
 
     @classmethod
     def load(cls, model_dir: Path) -> Tokenizer:
-        """Reads tokenizer.json and, where present, tokenizer_config.json, generation_config.json, config.json and
-        chat_template.jinja. Raises ModelError that names the file."""
+        """Reads tokenizer.json and, where present, tokenizer_config.json, special_tokens_map.json,
+        generation_config.json, config.json and chat_template.jinja. Raises ModelError that names the file."""
         path = model_dir / "tokenizer.json"
         if not path.is_file():
             raise ModelError(
@@ -119,16 +123,29 @@ class Tokenizer:
             raise ModelError(f"{path} is not a tokenizer: {error}", help=_DAMAGED) from error
         config = _read_json(model_dir / "tokenizer_config.json")
         bos_id = _bos_id(inner, config, model_dir)
-        chat = _chat_maker(model_dir, config, omit_bos=bos_id is not None)
-        return cls(inner, parts, bos_id=bos_id, eos_ids=_eos_ids(inner, config, model_dir), chat=chat)
+        special = _special_texts(_read_json(model_dir / "special_tokens_map.json") | config)
+        return cls(
+            inner,
+            parts,
+            bos_id=bos_id,
+            eos_ids=_eos_ids(inner, config, model_dir),
+            bos_text=special.get("bos_token", ""),
+            chat=_chat_maker(model_dir, config, special),
+        )
 
     @cached_property
     def chat(self) -> ChatFormat | None:
         """The chat format derived from the model's template, or None if it has none.
 
-        Raises Unsupported or ModelError when no format can be derived from the template.
+        A template from which none can be derived gives a format that refuses messages. Raises ModelError for one that
+        is not valid.
         """
         return self._chat()
+
+    @cached_property
+    def chat_in_text(self) -> ChatFormat | None:
+        """The same for text that is tokenized elsewhere, with this tokenizer's own first token before it."""
+        return None if self.chat is None else self.chat.without_bos(self._bos_text if self.bos_id is not None else "")
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -357,12 +374,26 @@ def _id_list(value: Any, path: Path) -> list[int]:
     return ids
 
 
-def _chat_maker(model_dir: Path, config: Mapping[str, Any], *, omit_bos: bool) -> Callable[[], ChatFormat | None]:
+def _special_texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of the special tokens that a configuration names, such as `bos_token`."""
+    texts = {name: _token_text(value) for name, value in config.items() if name.endswith("_token")}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _chat_maker(
+    model_dir: Path, config: Mapping[str, Any], special: Mapping[str, str]
+) -> Callable[[], ChatFormat | None]:
     template = _chat_template(model_dir, config)
     if template is None:
         return lambda: None
-    bos, eos = _token_text(config.get("bos_token")), _token_text(config.get("eos_token"))
-    return lambda: ChatFormat.from_template(template, bos_token=bos, eos_token=eos, omit_bos=omit_bos)
+    return lambda: _derived(template, special)
+
+
+def _derived(template: str, special: Mapping[str, str]) -> ChatFormat:
+    try:
+        return derive_chat_format(template, special)
+    except Unsupported as error:  # programs without messages run all the same
+        return ChatFormat.refusing(error.message, error.help or "")
 
 
 def _chat_template(model_dir: Path, config: Mapping[str, Any]) -> str | None:

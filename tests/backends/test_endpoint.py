@@ -305,7 +305,7 @@ def test_what_the_server_cannot_do_is_refused(connect: Connect, eager: bool) -> 
 @EAGER
 def test_marks_nobody_knows_are_an_error_at_the_first_message(connect: Connect, eager: bool) -> None:
     server, backend = connect(here=False)
-    with pytest.raises(Unsupported, match=r"'/models/elsewhere' marks a message of system is not known") as caught:
+    with pytest.raises(Unsupported, match=r"'/models/elsewhere' marks messages is not known") as caught:
         ask.run(backend=backend, eager=eager)
     assert caught.value.help is not None and "tokenizer=DIRECTORY" in caught.value.help
     assert caught.value.span is not None

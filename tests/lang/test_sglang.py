@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import ramify as sgl
-from ramify.backends.scripted import MARKS, ScriptedBackend, hash_reply
+from ramify.backends.scripted import ScriptedBackend, hash_reply
 from ramify.ir.errors import BackendError, Cancelled, UsageError
 from ramify.lang.cli import main
 from ramify.lang.session import Session
@@ -51,7 +51,7 @@ def test_a_run_gives_its_state(backend: ScriptedBackend, eager: bool) -> None:
     assert "two" in state and "three" not in state
     assert [message["role"] for message in state.messages()] == ["system", "user", "assistant", "user", "assistant"]
     assert state.messages()[-1]["content"] == "Well," + state["two"] + state["sure"]
-    assert state.text().startswith(MARKS.opening("system", 0) + "Be brief.")
+    assert state.text().startswith("<system>Be brief.")
     assert state.get_meta_info("one")["completion_tokens"] > 0
     assert state.error() is None
     state.sync()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ramify.ir.errors import ModelError, RequestError
+from ramify.ir.errors import ModelError, RequestError, Unsupported
 from ramify.runtime.cuts import CutRule, cut_rule, matches_over_space
 from ramify.runtime.tokens import CONTINUATION, TextRun, Tokenizer
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -487,6 +487,7 @@ def test_a_lone_surrogate_is_refused_with_a_reason() -> None:
 
 
 def _write(folder: Path, inner: Inner, **files: Any) -> Path:
+    folder.mkdir(exist_ok=True)
     inner.save(str(folder / "tokenizer.json"))
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -521,7 +522,7 @@ def test_load_reads_what_the_directory_says(tmp_path: Path) -> None:
     assert 3 < len(ids) < 64, "neither truncated nor padded"
     assert tokenizer.decode(ids) == "the then it's 12"
     assert tokenizer.chat is not None
-    assert tokenizer.chat.opening("user", 0) == "<|im_start|>user\n"
+    assert tokenizer.chat.opening("user", None).written == "<|im_start|>user\n"
     assert tokenizer.extend(None, "one two three ")._cut > 0
 
 
@@ -554,12 +555,29 @@ def test_the_template_file_wins_and_default_of_several_is_taken(tmp_path: Path) 
     assert chat is not None and chat.closing("user") == "<|x_end|>\n"
 
 
-def test_a_first_message_keeps_bos_text_when_the_tokenizer_adds_none(tmp_path: Path) -> None:
+def test_a_template_writes_the_bos_text_that_other_tokenizers_add(tmp_path: Path) -> None:
     config = {"bos_token": "<s>", "chat_template": "{{ bos_token }}" + CHATML}
+    plain = Tokenizer.load(_write(tmp_path / "plain", _classic_gpt2(add_prefix_space=False), tokenizer_config=config))
+    adding = Tokenizer.load(_write(tmp_path / "adding", _with_bos(), tokenizer_config=config))
+    for tokenizer, in_text in ((plain, "<s><|im_start|>user\n"), (adding, "<|im_start|>user\n")):
+        assert tokenizer.chat is not None and tokenizer.chat_in_text is not None
+        assert tokenizer.chat.opening("user", None).written == "<s><|im_start|>user\n"
+        assert tokenizer.chat_in_text.opening("user", None).written == in_text
+        assert (tokenizer.chat.has_bos, tokenizer.chat_in_text.has_bos) == (True, False)
+
+
+def test_a_template_may_name_all_special_tokens(tmp_path: Path) -> None:
+    config = {"pad_token": {"content": "<pad>"}, "unk_token": None, "chat_template": "{{ pad_token }}" + CHATML}
     chat = Tokenizer.load(_write(tmp_path, _classic_gpt2(add_prefix_space=False), tokenizer_config=config)).chat
-    assert chat is not None and chat.opening("user", 0) == "<s><|im_start|>user\n"
-    chat = Tokenizer.load(_write(tmp_path, _with_bos(), tokenizer_config=config)).chat
-    assert chat is not None and chat.opening("user", 0) == "<|im_start|>user\n"
+    assert chat is not None and chat.opening("user", None).written == "<pad><|im_start|>user\n"
+
+
+def test_a_template_without_marks_refuses_messages_when_they_are_used(tmp_path: Path) -> None:
+    config = {"chat_template": "always the same"}
+    chat = Tokenizer.load(_write(tmp_path, _classic_gpt2(add_prefix_space=False), tokenizer_config=config)).chat
+    assert chat is not None
+    with pytest.raises(Unsupported, match="no role marks can be told from the chat template"):
+        chat.opening("user", None)
 
 
 @pytest.mark.parametrize(
