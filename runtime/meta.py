@@ -30,10 +30,10 @@ def meta_info(expression: Call, done: Done) -> dict[str, Any]:
 def _of_gen(done: Done) -> dict[str, Any]:
     return {
         "logprobs": list(done.logprobs),
-        "output_token_logprobs": _told(done.logprobs),
-        "output_top_logprobs": [_top(token) for token in done.logprobs],
-        "input_token_logprobs": _told(done.prompt_logprobs),
-        "input_top_logprobs": [_top(token) for token in done.prompt_logprobs],
+        "output_token_logprobs": told(done.logprobs),
+        "output_top_logprobs": [top_told(token) for token in done.logprobs],
+        "input_token_logprobs": told(done.prompt_logprobs),
+        "input_top_logprobs": [top_told(token) for token in done.prompt_logprobs],
     }
 
 
@@ -43,7 +43,7 @@ def _of_scores(scores: tuple[Scored, ...]) -> dict[str, Any]:
         "scores": {scored.text: scored.mean for scored in scores},
         "token_counts": [len(scored.tokens) for scored in scores],
         "normalized_prompt_logprobs": [scored.mean for scored in scores],
-        "input_token_logprobs": [_told(scored.tokens) for scored in scores],
+        "input_token_logprobs": [told(scored.tokens) for scored in scores],
     }
     if any(scored.unconditional is not None for scored in scores):
         info["unconditional_logprobs"] = [list(scored.unconditional or ()) for scored in scores]
@@ -51,10 +51,12 @@ def _of_scores(scores: tuple[Scored, ...]) -> dict[str, Any]:
     return info
 
 
-def _told(tokens: Iterable[TokenLogprob]) -> list[Told]:
+def told(tokens: Iterable[TokenLogprob]) -> list[Told]:
+    """Tokens' log-probabilities as SGLang tells them."""
     return [(token.logprob, token.token_id, token.text) for token in tokens]
 
 
-def _top(token: TokenLogprob) -> list[Told]:
+def top_told(token: TokenLogprob) -> list[Told]:
+    """The most likely alternatives of a token, likewise."""
     texts = token.top_texts or (None,) * len(token.top)
     return [(logprob, token_id, text) for (token_id, logprob), text in zip(token.top, texts, strict=True)]

@@ -19,8 +19,8 @@ _Params = Mapping[str, Any]
 _INSTEAD = {
     "image_data": "show images in a program: rf.image(...)",
     "video_data": "show videos in a program: rf.video(...)",
-    "logprob_start_len": "for the log-probabilities of a given text, write a program with rf.score(...)",
 }
+_LOGPROBS = ("return_logprob", "logprob_start_len", "top_logprobs_num")
 
 
 class Engine:
@@ -50,6 +50,7 @@ class Engine:
         input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
         *,
         return_logprob: bool | Sequence[bool] = False,
+        logprob_start_len: int | Sequence[int] | None = None,
         top_logprobs_num: int | Sequence[int] | None = None,
         stream: bool = False,
         **others: Any,
@@ -61,7 +62,8 @@ class Engine:
         cannot be done, and what a request failed with.
         """
         _refuse(others)
-        prompts, params = self._lists(prompt, input_ids, sampling_params, return_logprob, top_logprobs_num)
+        logprobs = (return_logprob, logprob_start_len, top_logprobs_num)
+        prompts, params = self._lists(prompt, input_ids, sampling_params, logprobs)
         requests = Requests(self.endpoint, prompts, params)
         if stream:
             return _abandoned(requests, iterate(requests.stream, requests.chunks()))
@@ -75,13 +77,15 @@ class Engine:
         input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
         *,
         return_logprob: bool | Sequence[bool] = False,
+        logprob_start_len: int | Sequence[int] | None = None,
         top_logprobs_num: int | Sequence[int] | None = None,
         stream: bool = False,
         **others: Any,
     ) -> Any:
         """`generate` for asyncio; awaited with stream=True, it gives an async iterator."""
         _refuse(others)
-        prompts, params = self._lists(prompt, input_ids, sampling_params, return_logprob, top_logprobs_num)
+        logprobs = (return_logprob, logprob_start_len, top_logprobs_num)
+        prompts, params = self._lists(prompt, input_ids, sampling_params, logprobs)
         requests = Requests(self.endpoint, prompts, params)
         if stream:
             return _abandoned_async(requests, iterate_async(requests.stream, requests.chunks()))
@@ -137,23 +141,23 @@ class Engine:
         prompt: str | Sequence[str] | None,
         input_ids: Sequence[int] | Sequence[Sequence[int]] | None,
         sampling_params: _Params | Sequence[_Params] | None,
-        return_logprob: bool | Sequence[bool],
-        top_logprobs_num: int | Sequence[int] | None,
+        logprobs: tuple[Any, Any, Any],
     ) -> tuple[list[Text], list[_Params]]:
         """The prompts, and each one's sampling parameters."""
         if (prompt is None) == (input_ids is None):
             raise UsageError("generate() takes a prompt or input_ids, one of the two")
         given: Any = prompt if prompt is not None else input_ids
         prompts = list(given) if _is_list(prompt, input_ids) else [given]
-        columns = [
-            _column("sampling_params", {} if sampling_params is None else sampling_params, len(prompts)),
-            _column("return_logprob", return_logprob, len(prompts)),
-            _column("top_logprobs_num", top_logprobs_num, len(prompts)),
-        ]
-        return prompts, [self._params(*row) for row in zip(*columns, strict=True)]
+        columns = {"sampling_params": {} if sampling_params is None else sampling_params}
+        columns |= dict(zip(_LOGPROBS, logprobs, strict=True))
+        rows = zip(*(_column(name, value, len(prompts)) for name, value in columns.items()), strict=True)
+        return prompts, [self._params(*row) for row in rows]
 
-    def _params(self, given: _Params, return_logprob: bool, top_logprobs_num: int | None) -> _Params:
-        params = {**given, "return_logprob": return_logprob or None, "top_logprobs_num": top_logprobs_num}
+    def _params(self, given: _Params, *logprobs: Any) -> _Params:
+        """One prompt's sampling parameters, the log-probabilities that are wanted among them."""
+        params = dict(given)
+        if logprobs[0]:
+            params |= zip(_LOGPROBS, logprobs, strict=True)
         if self._seeds is not None:
             params.setdefault("sampling_seed", next(self._seeds))
         return params
@@ -174,21 +178,14 @@ class Runtime:
         prompt: str | Sequence[str],
         sampling_params: _Params | None = None,
         return_logprob: bool | Sequence[bool] = False,
-        logprob_start_len: int | None = None,
+        logprob_start_len: int | Sequence[int] | None = None,
         top_logprobs_num: int | Sequence[int] | None = None,
         **others: Any,
     ) -> str:
         """See Engine; as JSON."""
-        others["logprob_start_len"] = logprob_start_len
-        return json.dumps(
-            self.engine.generate(
-                prompt,
-                sampling_params,
-                return_logprob=return_logprob,
-                top_logprobs_num=top_logprobs_num,
-                **others,
-            )
-        )
+        wanted = (return_logprob, logprob_start_len, top_logprobs_num)
+        logprobs: dict[str, Any] = dict(zip(_LOGPROBS, wanted, strict=True))
+        return json.dumps(self.engine.generate(prompt, sampling_params, **logprobs, **others))
 
     async def async_generate(
         self, prompt: str, sampling_params: _Params | None = None, **others: Any

@@ -101,7 +101,8 @@ class ProgramState:
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
         """The text, or a variable's, in pieces as it is generated; of a run without stream=True all at once.
 
-        A variable that is generated several times is followed the first time. Raises what made it fail.
+        A variable that is generated several times is followed the first time, of several samples the first. Raises what
+        made it fail.
         """
         if self._stream is None:
             return iter([self._all(var_name)])

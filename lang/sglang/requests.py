@@ -14,6 +14,7 @@ from ...runtime.context import Context
 from ...runtime.expression import SAMPLING_NAMES, build_gen
 from ...runtime.generation import Generation
 from ...runtime.loop import post
+from ...runtime.meta import told, top_told
 from ...runtime.prompt import Prompt
 from ...runtime.request import Delta, TokenLogprob
 from ..options import Options
@@ -89,7 +90,7 @@ class _Request:
         return {
             "text": done.text,
             "output_ids": list(done.token_ids),
-            "meta_info": meta | self._logprobs(done.logprobs),
+            "meta_info": meta | self._logprobs(done.logprobs, done.prompt_logprobs),
         }
 
     def chunk(self, heard: Sequence[Delta]) -> dict[str, Any]:
@@ -103,15 +104,17 @@ class _Request:
             "meta_info": meta | self._logprobs(logprobs),
         }
 
-    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+    def _logprobs(self, generated: Sequence[TokenLogprob], prompt: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
+        """Those that were asked for."""
         num_top = self._params.get("logprobs")
         if num_top is None:
             return {}
-        found: dict[str, Any] = {"output_token_logprobs": [(each.logprob, each.token_id, None) for each in logprobs]}
+        tokens = {"output": generated}
+        if "logprob_start_len" in self._params:
+            tokens["input"] = prompt
+        found: dict[str, Any] = {f"{which}_token_logprobs": told(each) for which, each in tokens.items()}
         if num_top:
-            found["output_top_logprobs"] = [
-                [(logprob, token_id, None) for token_id, logprob in each.top] for each in logprobs
-            ]
+            found |= {f"{which}_top_logprobs": [top_told(token) for token in each] for which, each in tokens.items()}
         return found
 
 

@@ -313,6 +313,22 @@ def test_joined_branches_are_part_of_the_streamed_text(backend: ScriptedBackend,
 
 
 @WAYS
+def test_samples_and_logprobs(backend: ScriptedBackend, eager: bool) -> None:
+    @sgl.function
+    def program(s):  # type: ignore[no-untyped-def]
+        s += "a" + sgl.gen("many", max_tokens=3) + sgl.gen("one", n=1, max_tokens=3)
+        return s["many"]
+
+    settings: dict[str, Any] = dict(n=3, return_logprob=True, top_logprobs_num=2, backend=backend, eager=eager, seed=1)
+    state = program.run(**settings)
+    assert len(state.ret_value) == len(state["many"]) == 3 and isinstance(state["one"], str)
+    assert state.text() == "a" + state["many"][0] + state["one"]
+    assert [len(info["output_token_logprobs"]) for info in state.get_meta_info("many")] == [3, 3, 3]
+    streamed = program.run(stream=True, **settings)
+    assert "".join(streamed.text_iter()) == state.text() and "".join(streamed.text_iter("many")) == state["many"][0]
+
+
+@WAYS
 def test_a_streamed_variable_that_is_assigned(backend: ScriptedBackend, eager: bool) -> None:
     @sgl.function
     def program(s):  # type: ignore[no-untyped-def]

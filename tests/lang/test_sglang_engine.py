@@ -71,6 +71,15 @@ def test_logprobs(engine: sgl.Engine) -> None:
     assert all(len(each) == 2 and each[0][:2] == first[:2] for each, first in zip(top, chosen, strict=True))
 
 
+def test_logprobs_of_the_prompt(engine: sgl.Engine) -> None:
+    ids = engine.endpoint.tokenizer.encode(PROMPTS[0])
+    result = engine.generate(PROMPTS[0], GREEDY, return_logprob=True, logprob_start_len=0, top_logprobs_num=1)
+    told = result["meta_info"]["input_token_logprobs"]
+    assert [token_id for _, token_id, _ in told] == ids[1:] and all(logprob < 0 for logprob, _, _ in told)
+    assert len(result["meta_info"]["input_top_logprobs"]) == len(told)
+    assert "input_token_logprobs" not in engine.generate(PROMPTS[0], GREEDY, return_logprob=True)["meta_info"]
+
+
 def test_constraints(engine: sgl.Engine) -> None:
     result = engine.generate("A number:", GREEDY | {"regex": "[0-9]{3}"})
     assert len(result["text"]) == 3 and result["text"].isdigit()
