@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..compiler.frontend import EagerNote, compile_function
+from ..compiler.frontend import EagerNote
 from ..compiler.pipeline import PIPELINE, run_pipeline
 from ..compiler.portable import pack
 from ..ir.codec import encode
@@ -26,7 +26,7 @@ def compile_command(given: argparse.Namespace) -> int:
     path, name = split_target(given.target)
     program = load_file(path).program(name)
     times: list[tuple[str, float, int]] = []
-    lowered = compile_function(program.fn)
+    lowered = program.lower()
     module = run_pipeline(
         lowered.module,
         after=given.after,
@@ -82,13 +82,13 @@ def check_command(given: argparse.Namespace) -> int:
     path, name = split_target(given.target)
     loaded = load_file(path)
     loaded.check_has_programs()
-    programs = loaded.programs if name is None else {name: loaded.program(name)}
+    programs = loaded.programs | loaded.methods if name is None else {name: loaded.program(name)}
     return max([_check(path, name, program) for name, program in programs.items()])
 
 
 def _check(path: Path, name: str, program: Program) -> int:
     try:
-        lowered = compile_function(program.fn)
+        lowered = program.lower()
         check_constraints(run_pipeline(lowered.module))
     except RamifyError as error:
         print(f"{path}:{name}: error\n{_indented(str(error))}")

@@ -11,7 +11,7 @@ import importlib.util
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,11 +25,15 @@ from .sglang.function import SglFunction
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A file that was run: its module, and the programs it defines by name, in the file's order."""
+    """A file that was run: its module, and the programs it defines by name, in the file's order.
+
+    methods: those in its classes, as `Class.name`.
+    """
 
     path: Path
     module: ModuleType
     programs: dict[str, Program]
+    methods: dict[str, Program] = field(default_factory=dict)
 
     @property
     def load_rows(self) -> Callable[[Path], Iterable[Any]] | None:
@@ -46,21 +50,38 @@ class Loaded:
         if "main" in self.programs:
             return self.programs["main"]
         self.check_has_programs()
+        known = list(self.programs or self.methods)
         raise UsageError(
-            f"{self.path} holds {len(self.programs)} programs: {', '.join(self.programs)}",
-            help=f"say which one: {self.path}:{next(iter(self.programs))}",
+            f"{self.path} holds {len(known)} program{'s' * (len(known) > 1)}: {', '.join(known)}",
+            help=f"say which one: {self.path}:{known[0]}",
         )
 
+    def runnable(self, name: str | None) -> Program:
+        """The same, but a method of instances bound to one. Raises UsageError if its class cannot make one."""
+        program = self.program(name)
+        if program.binds != "instance" or name is None:
+            return program
+        owner = getattr(self.module, name.rpartition(".")[0])
+        try:
+            instance = owner()
+        except TypeError as error:
+            raise UsageError(
+                f"{name} needs an instance of {owner.__name__}, which cannot be made without arguments: {error}",
+                help="write a program that makes one, and run that",
+            ) from None
+        return getattr(instance, program.name)  # type: ignore[no-any-return]
+
     def _named(self, name: str) -> Program:
-        found = self.programs.get(name) or program_of(getattr(self.module, name, None))
+        known = self.programs | self.methods
+        found = known.get(name) or program_of(getattr(self.module, name, None))
         if found is not None:
             return found
         self.check_has_programs()
-        raise UsageError(f"{self.path} has no program {name!r}", help=nearest(name, self.programs, "its programs are"))
+        raise UsageError(f"{self.path} has no program {name!r}", help=nearest(name, known, "its programs are"))
 
     def check_has_programs(self) -> None:
         """Raises UsageError if the file defines no program."""
-        if not self.programs:
+        if not self.programs and not self.methods:
             raise UsageError(
                 f"{self.path} defines no program",
                 help="decorate a function with @rf.program; its first parameter is the state",
@@ -68,9 +89,9 @@ class Loaded:
 
 
 def split_target(target: str) -> tuple[Path, str | None]:
-    """FILE or FILE:PROGRAM. A colon that is part of an existing file's name stays there."""
+    """FILE, FILE:PROGRAM or FILE:CLASS.PROGRAM. A colon that is part of an existing file's name stays there."""
     file, colon, name = target.rpartition(":")
-    if colon and name.isidentifier() and not Path(target).exists():
+    if colon and name.replace(".", "_", 1).isidentifier() and not Path(target).exists():
         return Path(file), name
     return Path(target), None
 
@@ -93,7 +114,7 @@ def load_file(path: Path) -> Loaded:
     except BaseException:
         del sys.modules[module.__name__]
         raise
-    return Loaded(path, module, own_programs(module))
+    return Loaded(path, module, own_programs(module), own_methods(module))
 
 
 def is_saved(path: Path) -> bool:
@@ -175,6 +196,18 @@ def own_programs(module: ModuleType) -> dict[str, Program]:
         name: program
         for name, program in found.items()
         if program is not None and program.fn.__module__ == module.__name__
+    }
+
+
+def own_methods(module: ModuleType) -> dict[str, Program]:
+    """The programs in the bodies of the module's own classes."""
+    return {
+        f"{owner.__qualname__}.{name}": program
+        for owner in vars(module).values()
+        if isinstance(owner, type) and owner.__module__ == module.__name__
+        for name in vars(owner)
+        if (program := program_of(getattr(owner, name, None)))
+        and program.fn.__qualname__.startswith(owner.__qualname__)
     }
 
 

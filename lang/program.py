@@ -36,6 +36,7 @@ from .run import Run
 from .state import State
 
 if TYPE_CHECKING:
+    from ..compiler.frontend import Lowered
     from .compiled import Compiled
 
 MAX_IN_FLIGHT = 256
@@ -208,6 +209,12 @@ class Program:
         That of a method holds for instances of the class that it is bound to, or was defined in.
         """
         return self._cache.compiled(self._receiver_type, self._options.disable)
+
+    def lower(self) -> Lowered:
+        """What the front end makes of the program, before any pass. Raises CompileError."""
+        from ..compiler.frontend import compile_function
+
+        return compile_function(self.fn, position=int(self._cache.is_method), receiver=self._receiver_type)
 
     @property
     def _receiver_type(self) -> type | None:

@@ -97,7 +97,6 @@ class Commands:
         return {name: program for name, program in found.items() if program is not None}
 
     def _ir(self, words: list[str]) -> None:
-        from ..compiler.frontend import compile_function
         from ..compiler.pipeline import run_pipeline
         from ..ir.printer import print_module
         from .compile_command import check_passes
@@ -109,7 +108,7 @@ class Commands:
         if name not in programs:
             known = nearest(name, programs, "the programs are") if programs else "none is defined yet"
             raise UsageError(f"there is no program {name!r}", help=known)
-        module = run_pipeline(compile_function(programs[name].fn).module, after=after)
+        module = run_pipeline(programs[name].lower().module, after=after)
         print(print_module(module), end="", file=self.session.out)
 
     def _tree(self, words: list[str]) -> None:

@@ -25,7 +25,7 @@ def run_command(given: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr) if only_json else contextlib.nullcontext():
         path, name = split_target(given.target)
         loaded = load_saved(path, trust=given.trust) if is_saved(path) else load_file(path)
-        program = configured(loaded.program(name), given)
+        program = configured(loaded.runnable(name), given)
         arguments = parse_arguments(program, given.arg)
         if given.data is not None:
             from .data_command import run_data

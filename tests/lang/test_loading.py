@@ -15,6 +15,7 @@ from typing import Any
 import numpy
 import pytest
 from ramify.ir.errors import CompileError, UsageError
+from ramify.lang.cli import main
 from ramify.lang.failures import describe
 from ramify.lang.loading import load_file, split_target
 from ramify.lang.parameters import parse_arguments
@@ -194,3 +195,58 @@ def test_values_as_json() -> None:
     assert json.loads(to_json("é \ud800 \u2028 \n")) == "é \ud800 \u2028 \n"
     assert to_json("é") == '"é"'.encode()
     assert b"..." in to_json(loop)
+
+
+CLASSES = """
+import ramify as rf
+
+class Judge:
+    tone = "kind"
+
+    @rf.program(backend="scripted")
+    def ask(self, s, question: str):
+        s += self.tone + question
+        return s.text()
+
+    @rf.program
+    @classmethod
+    def named(cls, s):
+        s += cls.tone
+        return s.text()
+
+    @rf.program
+    @staticmethod
+    def free(s, flag=False):
+        try:
+            s += "free"
+        except* ValueError:
+            pass
+
+class Strict(Judge):
+    def __init__(self, tone):
+        self.tone = tone
+
+    @rf.program
+    def ask(self, s, question):
+        s += "strict"
+"""
+
+
+def test_programs_in_classes(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(CLASSES)
+    loaded = load_file(path)
+    assert list(loaded.methods) == ["Judge.ask", "Judge.named", "Judge.free", "Strict.ask"] and not loaded.programs
+    assert split_target(f"{path}:Judge.ask") == (path, "Judge.ask")
+    assert main(["run", f"{path}:Judge.ask", "--arg", "question=why?", "--quiet"]) == 0
+    assert main(["run", f"{path}:Judge.named", "--quiet"]) == 0
+    assert capsys.readouterr().out == "kindwhy?\nkind\n"
+    assert main(["check", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert [line.split(":")[1] for line in out.splitlines() if line.startswith(str(path))] == list(loaded.methods)
+    assert out.count("runs eagerly:") == 1
+    assert main(["compile", f"{path}:Strict.ask"]) == 0
+    assert "func @ask(%self: obj, %s: cell, %question: obj)" in capsys.readouterr().out
+    assert main(["run", f"{path}:Strict.ask", "--arg", "question=why?"]) == 2
+    assert "Strict.ask needs an instance of Strict" in capsys.readouterr().err
+    assert main(["run", str(path)]) == 2
+    assert "holds 4 programs: Judge.ask, Judge.named, Judge.free, Strict.ask" in capsys.readouterr().err

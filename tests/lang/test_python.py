@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -481,3 +482,60 @@ def test_files_of_every_kind(tmp_path: Path, end: str, encoding: str) -> None:
         with pytest.raises(ZeroDivisionError) as caught:
             program.run(["fail"], backend=ScriptedBackend(echo), eager=eager)
         assert caught.traceback[-1].lineno + 1 == 19
+
+
+# Processes and threads.
+
+PROCESSES = """
+import multiprocessing, threading
+import ramify as rf
+
+@rf.program(backend="scripted", max_tokens=2)
+def ask(s, q):
+    s += q + rf.gen("x")
+    return s["x"]
+
+@rf.program(backend="scripted", max_tokens=2)
+async def later(s, q):
+    return (await ask.arun(q)).value
+
+class Judge:
+    def __init__(self, tone):
+        self.tone = tone
+
+    @rf.program(backend="scripted")
+    def ask(self, s, q):
+        s += self.tone + q
+        return s.text()
+
+def work(job):
+    program, q = job
+    return program.run(q).value
+
+if __name__ == "__main__":
+    here = [work((ask, "a")), work((later, "a"))]
+    jobs = [(ask, "a"), (ask.options(max_tokens=1), "a"), (Judge("j").ask, "b"), (later, "a")]
+    jobs.append((Judge("k").ask.options(eager=True), "c"))
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            first, short, bound, second, eager = pool.map(work, jobs)
+            assert [first, second] == here and first.startswith(short) and (bound, eager) == ("jb", "kc")
+    print("done", pool is not None)
+"""
+
+
+def test_processes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(PROCESSES)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done True\n" and done.returncode == 0, done.stderr
+
+
+@BOTH
+def test_many_threads(eager: bool) -> None:
+    backend = ScriptedBackend(echo, delay=0.001)
+    program = Judge("t").both.options(backend=backend, eager=eager)
+    expected = program.run("q").text
+    with ThreadPoolExecutor(32) as pool:
+        texts = list(pool.map(lambda _: program.run("q").text, range(100)))
+    assert set(texts) == {expected}
