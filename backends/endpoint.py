@@ -104,7 +104,7 @@ class RuntimeEndpoint:
         loaded = Tokenizer.load(directory) if directory is not None else None
         self.chat = _chat(chat_template, loaded, self.model_info, as_text=not token_ids)
         self._tokens = PromptTokens(loaded) if loaded is not None and token_ids else None
-        self.features = SAMPLING | {"select", "score", "regex", "json_schema", "dtype"}
+        self.features = SAMPLING | {"select", "score", "prompt_logprobs", "stop_regex", "regex", "json_schema", "dtype"}
         self.reasons = {"seed": "the server would ignore it; start it with --enable-deterministic-inference"}
         if not self._server_info.enable_deterministic_inference:
             self.features -= {"seed"}
@@ -141,12 +141,19 @@ class RuntimeEndpoint:
         self._remote.close()
 
     def _connect(self, max_connections: int) -> _Client:
-        return _Client(
-            base_url=self.url, headers=self._headers, limits=limits(max_connections), timeout=timeouts(self._timeout)
-        )
+        return _Client(limits=limits(max_connections), **self._options())
 
     def _blocking(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, headers=self._headers, timeout=timeouts(self._timeout))
+        return httpx2.Client(**self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """Of every client. Certificates are slow to load, and needed for https only."""
+        return {
+            "base_url": self.url,
+            "headers": self._headers,
+            "timeout": timeouts(self._timeout),
+            "verify": not self.url.lower().startswith("http:"),
+        }
 
     def _get(self, kind: type[T], *paths: str) -> T:
         """What the first of the paths that the server knows answers. Raises ServerError."""
@@ -173,16 +180,23 @@ class RuntimeEndpoint:
         return self._tokens.prepare(prompt)
 
     def _logprobs(self, params: SamplingParams) -> dict[str, Any]:
-        if params.logprobs is None:
+        if params.logprobs is None and params.logprob_start_len is None:
             return {}
-        return {"return_logprob": True, "top_logprobs_num": params.logprobs, "return_text_in_logprobs": True}
+        fields = {
+            "return_logprob": True,
+            "top_logprobs_num": params.logprobs or 0,
+            "return_text_in_logprobs": params.return_text_in_logprobs,
+        }
+        if params.logprob_start_len is not None:  # the server's first entry has no log-probability
+            fields["logprob_start_len"] = max(1, params.logprob_start_len) - 1
+        return fields
 
     def _growing(self, params: SamplingParams) -> Callable[[], Growing]:
         info = self._server_info
         is_incremental = info.incremental_streaming_output or info.stream_output
         if self._tokens is None:
-            return partial(TextGrowing, params.stop, is_incremental)
-        return partial(TokenGrowing, self._tokens.tokenizer.decode_stream, params.stop, is_incremental)
+            return partial(TextGrowing, params, is_incremental)
+        return partial(TokenGrowing, self._tokens.tokenizer.decode_stream, params, is_incremental)
 
     async def _generate(
         self, prompt: str | Tokenization, body: dict[str, Any], new_growing: Callable[[], Growing], call: Call
@@ -313,6 +327,7 @@ def _sampling(params: SamplingParams) -> dict[str, Any]:
     """The parameters by SGLang's names; all are sent, so that no default of the server's applies."""
     values = {theirs: getattr(params, ours) for ours, theirs in _SAMPLING_NAMES.items()}
     values |= {"top_k": params.top_k or -1, "stop": list(params.stop), "stop_token_ids": list(params.stop_token_ids)}
+    values |= {"stop_regex": list(params.stop_regex)} if params.stop_regex else {}
     if params.constraint is not None:
         values[params.constraint.kind] = params.constraint.source
     return values

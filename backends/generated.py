@@ -6,12 +6,13 @@ The pieces of a stream hold all so far, or only what is new, as the server was s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
 
-from ..runtime.output import Output, TextStream, longest_start
-from ..runtime.request import Delta, Done, FinishReason, TokenLogprob
+from ..runtime.output import Output, TextStream, find_first, longest_start
+from ..runtime.request import Delta, Done, FinishReason, SamplingParams, TokenLogprob
 from .remote import Trouble
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -34,6 +35,7 @@ class Meta(msgspec.Struct):
     finish_reason: Finish | None = None
     input_token_logprobs: list[_Entry] | None = None
     output_token_logprobs: list[_Entry] | None = None
+    input_top_logprobs: list[list[_Entry] | None] | None = None
     output_top_logprobs: list[list[_Entry] | None] | None = None
 
 
@@ -69,15 +71,19 @@ class Generated(msgspec.Struct):
 
     def token_logprobs(self) -> list[TokenLogprob]:
         """The log-probabilities of the generated tokens, where they were asked for."""
-        entries = self.meta_info.output_token_logprobs or []
-        tops = self.meta_info.output_top_logprobs or [None] * len(entries)
-        return [_logprob(entry, top or []) for entry, top in zip(entries, tops, strict=False)]
+        return _logprobs(self.meta_info.output_token_logprobs, self.meta_info.output_top_logprobs)
+
+
+def _logprobs(entries: list[_Entry] | None, tops: list[list[_Entry] | None] | None) -> list[TokenLogprob]:
+    entries = entries or []
+    tops = tops or [None] * len(entries)
+    return [_logprob(entry, top or []) for entry, top in zip(entries, tops, strict=False)]
 
 
 def _logprob(entry: _Entry, top: list[_Entry]) -> TokenLogprob:
     logprob, token_id, text = entry
     alternatives = tuple((other_id, value) for value, other_id, _ in top if value is not None)
-    texts = tuple(other or "" for value, _, other in top if value is not None)
+    texts = tuple(other for value, _, other in top if value is not None and other is not None)
     return TokenLogprob(token_id, logprob if logprob is not None else float("-inf"), alternatives, text, texts)
 
 
@@ -92,10 +98,10 @@ class Growing(Protocol):
 
 
 class TextGrowing:
-    """A generation whose text is the server's. stops: text that may become one of them is held back."""
+    """A generation whose text is the server's. What may become a stop string, or match a pattern, is held back."""
 
-    def __init__(self, stops: tuple[str, ...], is_incremental: bool) -> None:
-        self._stops = stops
+    def __init__(self, params: SamplingParams, is_incremental: bool) -> None:
+        self._params = params
         self._is_incremental = is_incremental
         self._text = ""
         self._num_released = 0
@@ -109,21 +115,30 @@ class TextGrowing:
         text, logprobs = piece.text or "", piece.token_logprobs()
         self._text = self._text + text if self._is_incremental else text
         self._logprobs = self._logprobs + logprobs if self._is_incremental else logprobs
-        held = 0 if self._meta.finish_reason is not None else longest_start(self._text, self._stops)
-        new = self._text[self._num_released : len(self._text) - held]
+        new = self._text[self._num_released : self._num_final()]
         self._num_released += len(new)
         return Delta(new) if new else None
 
+    def _num_final(self) -> int:
+        """How much of the text is known to stay. A server keeps the text that matches a pattern, we do not."""
+        patterns = self._params.stop_regex
+        if self._meta.finish_reason is not None:
+            found = find_first(self._text, (), patterns)
+            return len(self._text) if found is None else found[0]
+        return 0 if patterns else len(self._text) - longest_start(self._text, self._params.stop)
+
     def done(self) -> Done:
         """See Growing."""
-        return _done(self._meta, self._text, (), tail=self._text, logprobs=tuple(self._logprobs))
+        text = self._text[: self._num_released]
+        return _done(self._meta, self._params, Done(text, (), "stop", tail=text, logprobs=tuple(self._logprobs)))
 
 
 class TokenGrowing:
-    """A generation whose tokens are the server's and whose text is theirs, cut at stop strings as in this process."""
+    """A generation whose tokens are the server's and whose text is theirs, cut at stops as in this process."""
 
-    def __init__(self, new_stream: Callable[[], TextStream], stops: tuple[str, ...], is_incremental: bool) -> None:
-        self._output = Output(new_stream, stops)
+    def __init__(self, new_stream: Callable[[], TextStream], params: SamplingParams, is_incremental: bool) -> None:
+        self._params = params
+        self._output = Output(new_stream, params.stop, params.stop_regex)
         self._is_incremental = is_incremental
         self._num_taken = 0
         self._meta = Meta()
@@ -148,20 +163,22 @@ class TokenGrowing:
     def done(self) -> Done:
         """See Growing."""
         output = self._output
-        return _done(self._meta, output.text, output.token_ids, tail=output.tail, logprobs=output.logprobs)
+        done = Done(output.text, output.token_ids, "stop", output.tail, output.matched, output.logprobs)
+        return _done(self._meta, self._params, done)
 
 
-def _done(meta: Meta, text: str, token_ids: tuple[int, ...], *, tail: str, logprobs: tuple[TokenLogprob, ...]) -> Done:
+def _done(meta: Meta, params: SamplingParams, done: Done) -> Done:
+    """What was generated, with what the server tells of it. Raises Trouble if it did not end."""
     if meta.finish_reason is None:
         raise Trouble("the server's answer broke off before its end", passing=True)
     matched = meta.finish_reason.matched
-    return Done(
-        text,
-        token_ids,
-        _REASONS[meta.finish_reason.type],
-        tail=tail,
-        matched=matched if isinstance(matched, str | int) else None,
-        logprobs=logprobs,
+    prompt = _logprobs(meta.input_token_logprobs, meta.input_top_logprobs)[1:]  # the first has no log-probability
+    return replace(
+        done,
+        finish_reason="stop" if done.matched is not None else _REASONS[meta.finish_reason.type],
+        matched=done.matched or (matched if isinstance(matched, str | int) else None),
+        logprobs=done.logprobs if params.logprobs is not None else (),
+        prompt_logprobs=tuple(prompt) if params.logprob_start_len is not None else (),
         prompt_tokens=meta.prompt_tokens,
         cached_tokens=meta.cached_tokens,
         generated_tokens=meta.completion_tokens,

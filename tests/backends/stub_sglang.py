@@ -6,6 +6,7 @@ Written from the interface: what is asked for by length, token id or text, and w
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from ramify.backends.local import LocalBackend
@@ -83,9 +84,10 @@ class SGLangApp:
             ids.append(done.matched)  # type: ignore[arg-type]
         if done.finish_reason == "length":
             finish = {"type": "length", "length": len(ids)}
-        stops = sampling.get("stop") or []
+        stops, patterns = sampling.get("stop") or [], sampling.get("stop_regex") or []
         for length in range(1, len(ids) + 1):
-            found = [stop for stop in stops if stop in self.tokenizer.decode(ids[:length])]
+            text = self.tokenizer.decode(ids[:length])
+            found = [stop for stop in stops if stop in text] or [each for each in patterns if re.search(each, text)]
             if found:
                 ids, logprobs, finish = ids[:length], logprobs[:length], {"type": "stop", "matched": found[0]}
                 break
@@ -100,7 +102,8 @@ class SGLangApp:
         first = max(length - 1, 0) if self.incremental and body.get("stream") else 0
         before, text = self.tokenizer.decode(ids[:first]), self.tokenizer.decode(ids[:length])
         if finish is not None and isinstance(finish.get("matched"), str):
-            text = text[: text.find(finish["matched"])]
+            place = text.find(finish["matched"])  # a pattern is not found as a text: what matches it stays
+            text = text if place < 0 else text[:place]
         meta: dict[str, Any] = {
             "id": "x",
             "finish_reason": finish,
@@ -114,23 +117,29 @@ class SGLangApp:
             tops = [[(value, top, self._text(top)) for top, value in each.top] for each in logprobs[:length]]
             meta["output_token_logprobs"] = entries[first:]
             meta["output_top_logprobs"] = (tops + [[]] * (length - len(tops)))[first:]
-            meta["input_token_logprobs"] = self._input_logprobs(prompt_ids, body.get("logprob_start_len"))
+            start, num_top = body.get("logprob_start_len"), body.get("top_logprobs_num", 0)
+            told = self._input_logprobs(prompt_ids, start, num_top)
+            meta["input_token_logprobs"] = [entry for entry, _ in told]
+            meta["input_top_logprobs"] = [top for _, top in told] if num_top else None
+            if not body.get("return_text_in_logprobs"):
+                _drop_texts(meta)
         answer = {"text": text[len(before) :], "output_ids": ids[first:length], "meta_info": meta}
         return answer | ({"prompt_token_ids": prompt_ids} if body.get("return_prompt_token_ids") else {})
 
     def _text(self, token_id: int) -> str:
         return self.tokenizer.decode([token_id])
 
-    def _input_logprobs(self, prompt_ids: list[int], start: int | None) -> list[tuple[float | None, int, str | None]]:
-        """From the token at `start` on; the first has no log-probability."""
+    def _input_logprobs(self, prompt_ids: list[int], start: int | None, num_top: int) -> list[tuple[Any, Any]]:
+        """From the token at `start` on, each with the most likely ones; the first has no log-probability."""
         if start is None or start < 0:
             return []
-        values: list[float | None] = [None]
+        told: list[tuple[Any, Any]] = [((None, prompt_ids[start], self._text(prompt_ids[start])), None)]
         if start + 1 < len(prompt_ids):
-            done = self._run(prompt_ids, SamplingParams(max_tokens=0), score_from=start + 1)
-            values += [each.logprob for each in done.logprobs]
-        ids = prompt_ids[start:]
-        return [(value, token_id, self._text(token_id)) for value, token_id in zip(values, ids, strict=True)]
+            done = self._run(prompt_ids, SamplingParams(max_tokens=0, logprobs=num_top), score_from=start + 1)
+            for each in done.logprobs:
+                top = [(value, other, self._text(other)) for other, value in each.top]
+                told.append(((each.logprob, each.token_id, self._text(each.token_id)), top))
+        return told
 
     def _run(self, prompt_ids: list[int], params: SamplingParams, score_from: int | None = None) -> Done:
         outcome: Pending[Any] = Pending()
@@ -145,6 +154,14 @@ class SGLangApp:
             raise event.error
         assert isinstance(event, Done)
         return event
+
+
+def _drop_texts(meta: dict[str, Any]) -> None:
+    for name in ("input_token_logprobs", "output_token_logprobs"):
+        meta[name] = [(value, token_id, None) for value, token_id, _ in meta[name]]
+    for name in ("input_top_logprobs", "output_top_logprobs"):
+        tops = meta[name] or []
+        meta[name] = [top and [(value, token_id, None) for value, token_id, _ in top] for top in tops]
 
 
 _TAKEN = {

@@ -130,13 +130,43 @@ def test_stop_strings_end_the_text_where_they_end_it_here(
 def test_logprobs(local: LocalBackend, connect: Connect, stream: bool, incremental: bool, eager: bool) -> None:
     _, backend = connect(app={"incremental": incremental})
     listen = (lambda event: None) if stream else None
-    info = ask.run(backend=backend, logprobs=2, eager=eager, stream=listen).get_meta_info("x")
-    expected = ask.run(backend=local, logprobs=2, eager=eager).get_meta_info("x")
-    assert info["token_ids"] == expected["token_ids"] != []
-    for left, right in zip(info["logprobs"], expected["logprobs"], strict=True):
-        assert (left.token_id, left.logprob) == (right.token_id, pytest.approx(right.logprob, abs=1e-3))
-        assert [top for top, _ in left.top] == [top for top, _ in right.top] and len(left.top) == 2
-        assert left.text is not None and len(left.top_texts) == 2
+    for params in ({"logprobs": 2}, {"logprobs": 1, "return_text_in_logprobs": True, "logprob_start_len": 4}):
+        there, here = (ask.run(backend=each, eager=eager, stream=listen, **params) for each in (backend, local))
+        info, expected = there.get_meta_info("x"), here.get_meta_info("x")
+        assert info["token_ids"] == expected["token_ids"] != []
+        assert_same(there.trace[0].logprobs, here.trace[0].logprobs)
+        assert_same_told(info["input_token_logprobs"], expected["input_token_logprobs"])
+        assert bool(info["input_token_logprobs"]) is ("logprob_start_len" in params)
+
+
+def assert_same(left: Any, right: Any) -> None:
+    """The same tokens, alternatives and texts, and almost the same log-probabilities."""
+    assert [(t.token_id, t.text, t.top_texts) for t in left] == [(t.token_id, t.text, t.top_texts) for t in right] != []
+    assert [t.logprob for t in left] == pytest.approx([t.logprob for t in right], abs=1e-3)
+    assert [[other for other, _ in t.top] for t in left] == [[other for other, _ in t.top] for t in right]
+
+
+def assert_same_told(left: Any, right: Any) -> None:
+    assert [told[1:] for told in left] == [told[1:] for told in right]
+    assert [told[0] for told in left] == pytest.approx([told[0] for told in right], abs=1e-3)
+
+
+@EAGER
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("incremental", [True, False])
+@pytest.mark.parametrize("pattern", ["[aeiou]s", "[xyz]{3}", "a.*e$"])
+def test_patterns_end_the_text_where_they_end_it_here(
+    local: LocalBackend, connect: Connect, pattern: str, incremental: bool, here: bool, eager: bool
+) -> None:
+    _, backend = connect(here=here, app={"incremental": incremental})
+    events: list[StreamEvent] = []
+    given: dict[str, Any] = {"stop_regex": pattern, "max_tokens": 20, "eager": eager}
+    expected = plain.run(backend=local, **given)
+    run = plain.run(backend=backend, stream=events.append, **given)
+    assert run.value == expected.value == plain.run(backend=backend, **given).value
+    assert "".join(event.text for event in events if event.kind == "gen") == run.value
+    keys = ("matched", "finish_reason")
+    assert [run.get_meta_info("x")[key] for key in keys] == [expected.get_meta_info("x")[key] for key in keys]
 
 
 # Scores and choices.
