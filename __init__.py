@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .lang.primitives import gen as gen
     from .lang.primitives import gen_int as gen_int
     from .lang.primitives import gen_string as gen_string
+    from .lang.primitives import image as image
     from .lang.primitives import score as score
     from .lang.primitives import select as select
     from .lang.primitives import separate_reasoning as separate_reasoning
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .lang.primitives import user as user
     from .lang.primitives import user_begin as user_begin
     from .lang.primitives import user_end as user_end
+    from .lang.primitives import video as video
     from .lang.program import Program as Program
     from .lang.program import load as load
     from .lang.program import program as program
@@ -79,9 +81,9 @@ _HOMES = {
     "ir.errors": ("OutputError", "RamifyError"),
     "lang.options": ("set_default_backend",),
     "lang.primitives": (
-        "gen", "gen_int", "gen_string", "score", "select", "system", "user", "assistant",
+        "gen", "gen_int", "gen_string", "image", "score", "select", "system", "user", "assistant",
         "system_begin", "system_end", "user_begin", "user_end", "assistant_begin", "assistant_end",
-        "separate_reasoning",
+        "separate_reasoning", "video",
     ),
     "lang.program": ("Program", "load", "program"),
     "lang.batch": ("Batch",),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..ir.errors import Unsupported
+from ..runtime.media import Media, add_media, add_text
 from ..runtime.prompt import Prompt
 
 _COMPLETION = "use a model with text completions, OpenAI(..., is_chat_model=False), or a backend that runs the model"
@@ -55,9 +56,10 @@ def _messages(prompt: Prompt) -> list[dict[str, Any]]:
         elif node.kind in ("text", "gen", "select"):
             if text := _text(node):
                 _check_inside(node, text)
-                messages[-1]["content"] += text
-        elif node.kind == "image":
-            raise Unsupported("this backend cannot take images yet")
+                add_text(messages[-1], text)
+        elif isinstance(node.value, Media):
+            _check_inside(node, f"({node.kind})")
+            add_media(messages[-1], node.value)
     return messages
 
 

@@ -94,6 +94,8 @@ class OpenAI:
             raise self._unable("choose under a constraint", "constrained_select", lambda each: each.choice)
         scores = not self.is_chat_model and (self.flavour.echoes_logprobs if echo_logprobs is None else echo_logprobs)
         self.features = self.flavour.features(is_chat=self.is_chat_model) | _choosing(scores, constrained_select)
+        if self.is_chat_model:
+            self.features |= {"images"}
 
     def _chat(self, template: str | Path | ChatFormat | None) -> ChatFormat:
         if not self.is_chat_model:

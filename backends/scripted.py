@@ -18,6 +18,7 @@ from ..runtime.chat import ChatFormat
 from ..runtime.constraint import matches
 from ..runtime.features import OWN
 from ..runtime.loop import loop, post
+from ..runtime.media import Media
 from ..runtime.output import find_first
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, Failed, FinishReason, SamplingParams, Scored, TokenLogprob
@@ -75,7 +76,8 @@ class ScriptedBackend:
     `score(prompt text, continuation)` gives the log-probabilities of the continuation's words, or one number for each
     of them; choices are made by it. Both functions are called on the loop thread and must not block. A reply that does
     not match the gen's regex, json_schema or grammar is an error: nothing here makes it match. features: what it claims
-    to do; what is missing is refused. requests: the prompt texts of all requests so far, in the order they came.
+    to do; what is missing is refused. requests, media: the prompt texts of all requests so far, in the order they
+    came, and what images and videos are in each.
     """
 
     name = "scripted"
@@ -95,6 +97,7 @@ class ScriptedBackend:
         self._score_words = score
         self.delay = delay
         self.requests: list[str] = []
+        self.media: list[list[Media]] = []
         self._closed = False
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> _Script:
@@ -121,6 +124,7 @@ class ScriptedBackend:
             text = prompt.text_value()
             assert isinstance(text, str)
             self.requests.append(text)
+            self.media.append(prompt.media())
             script.play(answer(text), prompt_tokens=len(words(text)))
         except Exception as error:
             script.fail(error)

@@ -18,6 +18,8 @@ from .lowering import Lowering
 _DTYPES = {"gen_int": "int", "gen_string": "str"}
 _ROLES = ("system", "user", "assistant")
 _OPS = {"gen": "lm.gen", "gen_int": "lm.gen", "gen_string": "lm.gen", "select": "lm.select", "score": "lm.score"}
+# The operands of each kind of media, by the primitive's parameters.
+_MEDIA = {"image": ("source",), "video": ("path", "num_frames")}
 # The argument that is an operand of its own.
 _TEXTS = {"lm.select": "choices", "lm.score": "texts"}
 
@@ -57,6 +59,9 @@ def _actions(low: Lowering, node: ast.expr) -> Iterator[_Action]:
             yield _role(node, role, mark)
         case ast.Call() if kind in _OPS and (arguments := _arguments(low, node)) is not None:
             yield _model_op(low, kind, node, arguments)
+        case ast.Call() if kind in _MEDIA and (arguments := _arguments(low, node)) is not None:
+            values = {name: lower_expression(low, value) for name, value in arguments.items()}
+            yield _Action(f"prompt.{kind}", node, [values[name] for name in _MEDIA[kind]], {})
         case _:
             yield _Action("prompt.append", node, [lower_expression(low, node)], {})
 

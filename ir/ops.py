@@ -49,7 +49,8 @@ _DECLARED = (
         {"mark": "str"},
         silent=True,
     ),
-    OpDef("prompt.image", "prompt, obj", "prompt", "Append an image (path or bytes)."),
+    OpDef("prompt.image", "prompt, obj", "prompt", "Append an image: a path, a URL, bytes, or an image of PIL."),
+    OpDef("prompt.video", "prompt, obj, obj", "prompt", "Append a video, and how many frames of it are looked at."),
     OpDef(
         "prompt.bind",
         "prompt, obj, obj...",

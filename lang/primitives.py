@@ -26,6 +26,7 @@ from ..runtime.expression import (
     not_content,
     role_message,
 )
+from ..runtime.media import Media, build_image, build_video
 from ..runtime.reasoning import Reasoned, marks_of
 from ..runtime.request import Processor
 
@@ -124,6 +125,18 @@ def score(name: str, texts: str | Iterable[str]) -> Score:
     Appends nothing. The log-probability is the sum over the text's tokens; `get_meta_info(name)` has each of them.
     """
     return build_score(name, texts, _caller())
+
+
+@primitive("image")
+def image(source: Any) -> Media:
+    """An image: a path, a URL (http, https or data), bytes, or an image of PIL. A file is read at once."""
+    return build_image(source, _caller())
+
+
+@primitive("video")
+def video(path: Any, num_frames: int) -> Media:
+    """A video (a path, a URL or bytes), of which `num_frames` frames are looked at."""
+    return build_video(path, num_frames, _caller())
 
 
 @primitive("system")

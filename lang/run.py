@@ -71,7 +71,7 @@ class Run:
         return self._source.text
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """The state's chat messages, as dicts of "role" and "content"."""
         return _known(self._source.messages, "messages")
 
@@ -144,7 +144,7 @@ class Live:
         return str(self._complete().text_value())
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         return self._complete().messages_value()  # type: ignore[no-any-return]
 
     @property
@@ -176,7 +176,9 @@ class Live:
     def snapshot(self, error: BaseException | None) -> Snapshot:
         """All of it as data, with the traceback of the error it ended with."""
         nodes = self._complete().names()
-        meta = {name: self.meta_info(name) for name, node in nodes.items() if node.kind in CALLS}
+        meta = {
+            name: self.meta_info(name) for name, node in nodes.items() if node.kind in CALLS and node.value.is_whole
+        }
         trace = [_portable_record(record) for record in self.trace]
         shown = "" if error is None else self.traceback(error)
         return Snapshot(self.text, self.messages, self.vars, self.usage, trace, meta, shown, self.unread)
@@ -194,7 +196,7 @@ class Snapshot:
     """What a run of another process is asked. None is what was not written down; shown: its traceback."""
 
     text: str
-    messages: list[dict[str, str]] | None
+    messages: list[dict[str, Any]] | None
     vars: dict[str, Any]
     usage: Usage
     trace: list[Record] | None

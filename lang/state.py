@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 from ..ir.errors import UsageError
+from ..runtime.media import build_image
 from ..runtime.pending import Pending, gather
 from ..runtime.prompt import Prompt
 from ..runtime.reading import Branches, Reading
@@ -76,8 +77,8 @@ class State(Reading):
         yield self
 
     def append_image(self, image: object) -> None:
-        """Append an image (path or bytes)."""
-        self.prompt = self.prompt.append_image(image)
+        """The same as `self += rf.image(image)`."""
+        self.prompt = self.prompt.append_value(build_image(image))
 
     def role_begin(self, role: str) -> None:
         """Begin a message of any role."""

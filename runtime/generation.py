@@ -252,6 +252,11 @@ class Generation:
         else:
             error.add_note(f"in the generation at {span}")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all samples have arrived."""
+        return all(sample.done is not None for sample in self.samples)
+
     def late(self) -> Pending[Any] | None:
         """What the value waits for and the text after it does not: a score, or the samples after the first."""
         samples = self.samples if isinstance(self.expression, Score) else self.samples[1:]

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..ir.errors import RamifyError, UsageError
 from .chat import Opening
 from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content
+from .features import require_feature
+from .media import Media, add_media, add_text
 from .pending import Pending, PendingText, gather
 from .reading import Reading
 from .reasoning import PartOfText, Reasoned, append_reasoned
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .generation import Generation
 
-Kind = Literal["root", "text", "role", "gen", "select", "score", "image", "bind", "fork"]
+Kind = Literal["root", "text", "role", "gen", "select", "score", "image", "video", "bind", "fork"]
 # The kinds of nodes whose value is a Generation.
 CALLS = ("gen", "select", "score")
 
@@ -45,7 +47,7 @@ class Message:
 class Prompt(Reading):
     """One node of a prompt chain, and the prompt that ends with it.
 
-    value: by kind, the text (str or Pending), the Message, the Generation, the image, or the bound value.
+    value: by kind, the text (str or Pending), the Message, the Generation, the Media, or the bound value.
     blocker: a Pending that is done once everything up to here has arrived; None when it has. bound: the nearest node
     that binds a variable. late: the nearest node with a variable that the prompt does not wait for. message: the begin
     mark of the last message; `open` says whether it has not ended. branch: the path of forks that led here. num_gens:
@@ -115,6 +117,9 @@ class Prompt(Reading):
             return self.context.request(self, part, where or part.where)
         if isinstance(part, RoleMark):
             return self.role(part.role, part.mark)
+        if isinstance(part, Media):
+            require_feature(self.context.backend, part.feature, where or part.where)
+            return Prompt(self.context, self, part.kind, part)
         if isinstance(part, Reasoned):
             return append_reasoned(self, part, where)
         raise not_content(part)
@@ -161,10 +166,6 @@ class Prompt(Reading):
         if self.context.streams:
             self.context.tell(node)
         return node
-
-    def append_image(self, image: object) -> Prompt:
-        """Append an image (path or bytes)."""
-        return Prompt(self.context, self, "image", image)
 
     def bind(self, name: object, value: Any) -> Prompt:
         """Bind a variable to a value, which may be a Pending. Raises TypeError for a name that is no str."""
@@ -301,7 +302,10 @@ class Prompt(Reading):
         return "".join(self.segments(start))
 
     def messages_value(self) -> Any:
-        """The chat messages as dicts of role and content, or a Pending of them. Text outside of them is left out."""
+        """The chat messages as dicts of role and content, or a Pending of them; what stands outside is left out.
+
+        The content of a message with images or videos is a list of parts, as in OpenAI's chat interface.
+        """
         blocker = self.arrived()
         return self._messages() if blocker is None else blocker.then(lambda _: self._messages())
 
@@ -361,13 +365,20 @@ class Prompt(Reading):
         """About how long the text that this node adds is, not counting what the model generated."""
         return len(self._own_text()) if self.kind == "text" else 0
 
-    def _messages(self) -> list[dict[str, str]]:
-        messages: list[dict[str, str]] = []
+    def media(self) -> list[Media]:
+        """The images and videos, in order."""
+        return [node.value for node in self.since(None) if node.kind in ("image", "video")]
+
+    def _messages(self) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = []
         for node in self.since(None):
             if node.kind == "role" and node.open:
                 messages.append({"role": node.value.role, "content": ""})
             elif node.open and node.kind in ("text", "gen", "select"):
-                messages[-1]["content"] += node._own_text() if node.kind == "text" else node.value.done.text
+                text = node._own_text() if node.kind == "text" else node.value.done.text
+                add_text(messages[-1], text)
+            elif node.open and isinstance(node.value, Media):
+                add_media(messages[-1], node.value)
         return messages
 
 

@@ -91,7 +91,7 @@ class PromptTokens:
         root.tokens = KnownTokens(self, tuple(token_ids), CONTINUATION if token_ids else None)
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
-        """The token ids of a prompt. Raises Unsupported when it holds images."""
+        """The token ids of a prompt. Raises Unsupported when it holds images or videos."""
         return self.prepare(prompt).run().token_ids
 
     def advance(self, known: KnownTokens, nodes: list[Prompt]) -> KnownTokens:
@@ -99,8 +99,8 @@ class PromptTokens:
         ids, run, writing = known.ids, known.run, known.writing
         short: list[str] = []
         for index, node in enumerate(nodes):
-            if node.kind == "image":
-                raise Unsupported("this backend cannot take images", help="use a backend of a vision model")
+            if node.kind in ("image", "video"):
+                raise Unsupported(f"this backend cannot take {node.kind}s", help="use a backend of a vision model")
             if writing is None:
                 writing = Writing(node.context.backend.chat)
             if node.kind == "role" and node.open and node.value.index == 0:

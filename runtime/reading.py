@@ -52,7 +52,7 @@ class Reading:
         prompt = self.prompt
         return _wait(prompt, prompt.text_value)  # type: ignore[no-any-return]
 
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """The chat messages as dicts of "role" and "content"; waits for them."""
         prompt = self.prompt
         return _wait(prompt, prompt.messages_value)  # type: ignore[no-any-return]

@@ -21,6 +21,7 @@ from .handling import awaited_while_handling, is_caught, while_handling
 from .host import Escaped, HostOp, Unbound, Variable
 from .hostpool import host_pool
 from .linker import Frame, Linker, Outcome, Step, Waiting, waiting
+from .media import Media, build_image, build_video
 from .pending import Pending, PendingObject, PendingText, Settled, gather
 from .prompt import Prompt
 from .reading import Reading
@@ -130,13 +131,22 @@ def prompt_group(linker: Linker, op: Op) -> Step:
 
 
 def prompt_image(linker: Linker, op: Op) -> Step:
-    (before, image), result = linker.slots(op.operands), linker.slot(op.result)
+    return _media(linker, op, build_image)
 
-    def step(frame: Frame) -> Waiting:
-        frame.values[result] = frame.values[before].append_image(frame.values[image])
-        return None
 
-    return waiting((image,), step)
+def prompt_video(linker: Linker, op: Op) -> Step:
+    return _media(linker, op, build_video)
+
+
+def _media(linker: Linker, op: Op, build: Callable[..., Media]) -> Step:
+    (before, *operands), result, span = linker.slots(op.operands), linker.slot(op.result), op.span
+
+    async def read_and_append(frame: Frame) -> None:
+        values = frame.values
+        media = await in_pool(frame, build, *(values[slot] for slot in operands), span)
+        values[result] = values[before].append_value(media, span)
+
+    return waiting(operands, read_and_append)
 
 
 def prompt_bind(linker: Linker, op: Op) -> Step:
@@ -552,6 +562,7 @@ MAKERS: dict[str, Maker] = {
     "prompt.role": prompt_role,
     "prompt.group": prompt_group,
     "prompt.image": prompt_image,
+    "prompt.video": prompt_video,
     "prompt.bind": prompt_bind,
     "prompt.branch": prompt_branch,
     "prompt.get": prompt_get,

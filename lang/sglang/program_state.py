@@ -94,7 +94,7 @@ class ProgramState:
         """The whole text, role marks included; of a run that failed, as far as it came."""
         return self.run.text
 
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """The chat messages, as dicts of "role" and "content"; of a run that failed, as far as it came."""
         return self.run.messages
 

@@ -87,6 +87,37 @@ def test_a_chat_model_gets_messages(server: StubServer, connect: Any, eager: boo
     assert run.text == f"SYSTEM: Be brief.\nUSER: What?\nASSISTANT: {run.value}\n"
 
 
+@rf.program
+def describe(s, picture):
+    s += rf.user("What is " + rf.image(picture) + "?") + rf.assistant(rf.gen("answer", max_tokens=4))
+    return s["answer"]
+
+
+@EAGER
+def test_a_chat_model_gets_images(server: StubServer, connect: Any, eager: bool) -> None:
+    describe.run(b"\x89PNG\r\n\x1a\n", backend=connect(), eager=eager)
+    describe.run("https://example.org/a.png", backend=connect(), eager=eager)
+    urls = ["data:image/png;base64,iVBORw0KGgo=", "https://example.org/a.png"]
+    for asked, url in zip(server.requests, urls, strict=True):
+        assert asked.body["messages"] == [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is "},
+                    {"type": "image_url", "image_url": {"url": url}},
+                    {"type": "text", "text": "?"},
+                ],
+            }
+        ]
+
+
+@EAGER
+def test_a_text_model_takes_no_images(server: StubServer, connect: Any, eager: bool) -> None:
+    with pytest.raises(Unsupported, match="cannot take images"):
+        describe.run(b"x", backend=connect(is_chat_model=False), eager=eager)
+    assert server.requests == []
+
+
 @EAGER
 def test_a_text_model_gets_text(server: StubServer, connect: Any, eager: bool) -> None:
     run = complete.run(backend=connect(is_chat_model=False), eager=eager, max_tokens=3)

@@ -181,6 +181,9 @@ class _Grower:
     def image(self) -> None:
         self.emit("prompt.image", self.pick("prompt"), self.constant("cat.png"), roles=["prompt"])
 
+    def video(self) -> None:
+        self.emit("prompt.video", self.pick("prompt"), self.constant("cat.mp4"), self.constant(8), roles=["prompt"])
+
     def role(self) -> None:
         role, mark = self.draw(st.sampled_from(["user", "assistant"])), self.draw(st.sampled_from(["begin", "end"]))
         self.named("prompt.role", "role", role, [self.pick("prompt")], mark=mark)
@@ -398,6 +401,7 @@ _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.messages,
     _Grower.generate,
     _Grower.select,
+    _Grower.video,
     _Grower.score,
     _Grower.load,
     _Grower.store,

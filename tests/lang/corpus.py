@@ -923,3 +923,37 @@ def confidence(s):
     if not all(sure):
         s += " again" + rf.gen("x", max_tokens=2)
     return s["x"]
+
+
+# Images and videos.
+
+
+@case(raises=rf.RamifyError)
+@rf.program
+def an_image_for_a_model_of_text(s):
+    s += rf.user("Look: " + rf.image(b"GIF89a") + rf.gen("x"))
+
+
+@case(raises=rf.RamifyError)
+@rf.program
+def a_missing_image(s):
+    path = "nowhere/to/be/found.png"
+    s += "Look: " + rf.image(path)
+
+
+@case(raises=TypeError)
+@rf.program
+def a_number_as_an_image(s):
+    s += "Look: " + rf.image(5)
+
+
+@case(raises=rf.RamifyError)
+@rf.program
+def a_video_of_no_frames(s):
+    s += "Look: " + rf.video(num_frames=0, path=b"")
+
+
+@case(raises=TypeError)
+@rf.program
+def a_video_without_frames(s):
+    s += "Look: " + rf.video("a.mp4")

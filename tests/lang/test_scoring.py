@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -343,3 +344,17 @@ def test_scores_are_finite_sums(backend: LocalBackend) -> None:
     run = scores.run([" one", " one two"], backend=backend)
     assert all(math.isfinite(value) and value < 0 for value in run.value)
     assert run.value[1] < run.value[0]
+
+
+def test_a_failed_run_with_a_failed_score_can_be_pickled() -> None:
+    def fails(text: str, continuation: str) -> float:
+        raise LookupError("no scores today")
+
+    @rf.program
+    def unread(s):
+        s += "a" + rf.score("x", "b") + rf.gen("y", max_tokens=1)
+
+    (run,) = unread.run_batch([{}], backend=ScriptedBackend(score=fails))
+    again = pickle.loads(pickle.dumps(run))
+    assert isinstance(again.error, LookupError) and list(again.vars) == ["y"]
+    assert again.get_meta_info("y")["completion_tokens"] == 1

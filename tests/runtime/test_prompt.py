@@ -191,5 +191,8 @@ def test_branches_share_the_tokens_of_their_beginning(root: Prompt, tokenizer: T
 
 
 def test_images_are_refused_where_they_cannot_be_taken(root: Prompt, tokenizer: Tokenizer) -> None:
-    with pytest.raises(rf.RamifyError, match="cannot take images"):
-        PromptTokens(tokenizer).prompt_tokens(root.append_image(b"png"))
+    with pytest.raises(rf.RamifyError, match="the backend 'scripted' cannot take images"):
+        root.append_value(rf.image(b"png"))
+    node = Prompt(root.context, root, "image", rf.image(b"png"))
+    with pytest.raises(rf.RamifyError, match="this backend cannot take images"):
+        PromptTokens(tokenizer).prompt_tokens(node)
