@@ -37,11 +37,25 @@ class _Action:
 def lower_append(low: Lowering, cell: Value, node: ast.expr) -> None:
     """Append an expression to the prompt that a cell holds."""
     actions = list(_actions(low, node))
+    _check_parts(low, actions)
     prompt = low.builder.value("cell.load", cell)
     for action in actions:
         with low.at(action.node):
             prompt = low.builder.value(action.op, prompt, *action.operands, **action.attrs)
     low.builder.op("cell.store", [cell, prompt])
+
+
+def _check_parts(low: Lowering, actions: list[_Action]) -> None:
+    """Check the values behind a request before that is sent: in Python the whole expression has been built by then."""
+    first = next((index for index, action in enumerate(actions) if action.op.startswith("lm.")), len(actions))
+    for action in actions[first:]:
+        if action.op == "prompt.append" and not _is_text(action.node):
+            with low.at(action.node):
+                low.builder.op("prompt.part", action.operands)
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _actions(low: Lowering, node: ast.expr) -> Iterator[_Action]:

@@ -33,6 +33,7 @@ _DECLARED = (
     # Prompts are values: each of these leaves its operand valid and makes a new prompt.
     OpDef("prompt.empty", "", "prompt", "The prompt with no segments.", silent=True),
     OpDef("prompt.append", "prompt, obj", "prompt", "Append a text or any value that renders as one (an expression)."),
+    OpDef("prompt.part", "obj", "", "Check that a value is a text or an expression, so that it can be appended."),
     OpDef(
         "prompt.role",
         "prompt, obj...",

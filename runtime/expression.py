@@ -128,7 +128,7 @@ class Sequence(Expression):
 
 def role_message(role: str, body: object = None) -> Sequence:
     """A whole chat message of a role."""
-    parts = () if body is None else (_part(body),)
+    parts = () if body is None else (as_part(body),)
     return Sequence((RoleMark(role, "begin"), *parts, RoleMark(role, "end")))
 
 
@@ -145,7 +145,8 @@ def flatten(expression: Expression) -> list[str | Expression]:
     return flat
 
 
-def _part(value: object) -> str | Expression:
+def as_part(value: object) -> str | Expression:
+    """The value, if it can be appended. Raises TypeError."""
     if isinstance(value, str | Expression):
         return value
     raise not_content(value)
@@ -164,7 +165,7 @@ def describe(value: object) -> str:
 
 def _join(left: object, right: object) -> Sequence:
     parts: list[str | Expression] = []
-    for side in (_part(left), _part(right)):
+    for side in (as_part(left), as_part(right)):
         parts.extend(side.parts if isinstance(side, Sequence) else (side,))
     return Sequence(tuple(parts))
 

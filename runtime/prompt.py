@@ -197,8 +197,8 @@ class Prompt(Reading):
                 prompt = prompt.append_text(node.value)
             elif node.kind != "fork":
                 blocker = prompt.arrived()
-                if node.kind in ("gen", "select") and not node.value.pending.done:
-                    own = node.value.pending
+                own = node.value.pending if node.kind in ("gen", "select") else None
+                if own is not None and (not own.done or own.error is not None):
                     blocker = own if blocker is None else gather((blocker, own))
                 prompt = Prompt(self.context, prompt, node.kind, node.value, node.name, blocker)
                 if self.context.streams and node.kind in ("gen", "select"):

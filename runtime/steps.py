@@ -16,7 +16,7 @@ from typing import Any
 
 from ..ir.core import Op
 from ..ir.errors import RamifyError
-from .expression import Expression, Where, build_gen, build_score, build_select
+from .expression import Expression, Where, as_part, build_gen, build_score, build_select
 from .handling import awaited_while_handling, is_caught, while_handling
 from .host import Escaped, HostOp, Unbound, Variable
 from .hostpool import host_pool
@@ -103,6 +103,24 @@ def prompt_append(linker: Linker, op: Op) -> Step:
             values[result] = values[before].append_text(value)
             return None
         return wait_and_append(frame)
+
+    return step
+
+
+def prompt_part(linker: Linker, op: Op) -> Step:
+    """What is still on its way is checked when it is appended, save in a try, in which that could be noticed."""
+    (part,) = linker.slots(op.operands)
+
+    def check_arrived(frame: Frame) -> Waiting:
+        as_part(frame.values[part])
+        return None
+
+    wait_and_check = waiting((part,), check_arrived)
+
+    def step(frame: Frame) -> Waiting:
+        if isinstance(frame.values[part], Pending) and not frame.strand.num_watching:
+            return None
+        return wait_and_check(frame)
 
     return step
 
@@ -559,6 +577,7 @@ def py_collect(linker: Linker, op: Op) -> Step:
 MAKERS: dict[str, Maker] = {
     "prompt.empty": prompt_empty,
     "prompt.append": prompt_append,
+    "prompt.part": prompt_part,
     "prompt.role": prompt_role,
     "prompt.group": prompt_group,
     "prompt.image": prompt_image,

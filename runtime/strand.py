@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..ir.span import Span
 from .pending import Pending, Settled
-from .trail import mark
+from .trail import mark, unmark
 
 if TYPE_CHECKING:
     from .context import Context
@@ -27,10 +27,13 @@ class Read(NamedTuple):
 
     def failure(self) -> BaseException | None:
         """The error that it ended with, as raised where it was read."""
-        error = self.pending.error
-        if self.span is not None and isinstance(error, Exception):
-            mark(error, self.span, self.program)
-        return error
+        try:
+            self.pending.result()
+        except Exception as error:
+            if self.span is not None:
+                unmark(error)  # what met it first may stand behind
+                mark(error, self.span, self.program)
+        return self.pending.error
 
 
 class Strand:

@@ -14,6 +14,7 @@ from .expression import Spot
 
 _STANDARD_LIBRARY = os.path.dirname(contextlib.__file__) + os.sep
 _OURS = tuple(f"ramify.{package}." for package in ("ir", "compiler", "runtime", "backends", "lang"))
+_NOTE = "in program "
 
 
 def mark(error: Exception, span: Span, program: str) -> None:
@@ -24,9 +25,15 @@ def mark(error: Exception, span: Span, program: str) -> None:
     if line is None:
         add_frame(error, span, program)
     if not isinstance(error, RamifyError) and not any(
-        note.startswith(("in program ", "in the generation ")) for note in getattr(error, "__notes__", ())
+        note.startswith((_NOTE, "in the generation ")) for note in getattr(error, "__notes__", ())
     ):
-        error.add_note(f"in program {program}, {span.file}:{line or span.line}")
+        error.add_note(f"{_NOTE}{program}, {span.file}:{line or span.line}")
+
+
+def unmark(error: Exception) -> None:
+    """Take back the note of an error that turns out to have arisen elsewhere."""
+    if hasattr(error, "__notes__"):
+        error.__notes__[:] = [note for note in error.__notes__ if not note.startswith(_NOTE)]
 
 
 def locate(error: BaseException | None) -> None:

@@ -178,6 +178,9 @@ class _Grower:
     def append(self) -> None:
         self.emit("prompt.append", self.pick("prompt"), self.pick("obj"), roles=["prompt"])
 
+    def part(self) -> None:
+        self.emit("prompt.part", self.pick("obj"))
+
     def image(self) -> None:
         self.emit("prompt.image", self.pick("prompt"), self.constant("cat.png"), roles=["prompt"])
 
@@ -391,6 +394,7 @@ _TYPE_OF = {"prompt": PROMPT, "text": TEXT, "cell": CELL, "obj": OBJ}
 _LOOP_ENDS = ["flow.yield", "flow.yield", "flow.continue", "flow.break"]
 _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.append,
+    _Grower.part,
     _Grower.image,
     _Grower.role,
     _Grower.group,

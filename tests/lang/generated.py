@@ -8,6 +8,7 @@ and change kind now and then, on purpose: a program that fails must fail the sam
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -28,6 +29,14 @@ def note(log: list[Any], value: Any) -> Any:
     """Log a value and give it back."""
     log.append(value)
     return value
+
+
+def told(log: list[Any], error: BaseException) -> None:
+    """Log what an exception says, where it came from, and whether it is the one that is being handled."""
+    name = "NameError" if isinstance(error, NameError) else type(error).__name__
+    said = getattr(error, "message", None) or ("" if isinstance(error, NameError) else str(error).split("\n")[0])
+    above = error.__context__
+    log.append((name, said, type(above).__name__, error.__suppress_context__, sys.exc_info()[1] is error))
 
 
 class Guard:
@@ -89,7 +98,7 @@ GLOBALS: dict[str, Any] = {
     "__name__": __name__,
     "rf": rf,
     "itertools": itertools,
-    **{each.__name__: each for each in (note, Guard, keep, ask, pick, both, countdown)},
+    **{each.__name__: each for each in (note, told, Guard, keep, ask, pick, both, countdown)},
     "sub": sub,
     "LIMIT": LIMIT,
 }
@@ -329,6 +338,8 @@ class Generator:
                 lambda: self.text(depth - 1),
                 lambda: f"isinstance({self.any_value()}, str)",
                 lambda: f"{self.any_list()}",
+                lambda: f"({self.fresh_bound('text', '')} := {self.text(depth - 1)})",
+                lambda: f"({self.fresh_bound('int', '')} := {self.whole(depth - 1)}) > 1",
             ]
         return str(self.random.choice(options)())
 
@@ -354,6 +365,7 @@ class Generator:
             "[y for v in words if (y := v.strip())]",
             f"[a + b for a in words[:2] for b in {self.text(0)}]",
             "[(note(log, i), w)[1] for i, w in enumerate(words)]",
+            f"[{self.fresh_bound('text', '')} := w for w in words if {self.condition(0)}]",
         ]
         if group:
             options += [
@@ -471,6 +483,37 @@ class Generator:
             lines.append(f"{target}[0:1] = [{self.text(0)}]")
         return str(self.random.choice(lines)).split("\n")
 
+    def mutate_states(self) -> Lines:
+        """Change a list or dict of states: aliases, swaps, replacements."""
+        mapping, group = self.name("dict"), self.name("group")
+        lines = ["pass"]
+        if mapping:
+            lines += [
+                f'{mapping}["a"], {mapping}["b"] = {mapping}["b"], {mapping}["a"]',
+                f'{mapping}["{self.one_of("a", "c")}"] = {self.state(1)}',
+                f"{mapping}.update(a={self.state_name()})",
+                f'{mapping}.pop("c", None)',
+                f'for key in {mapping}: {mapping}[key] += "m"',
+            ]
+        if group:
+            lines += [
+                f"{group}[0], {group}[-1] = {group}[-1], {group}[0]",
+                f"{group}.append({self.state_name()})",
+                f"{group}.insert(0, {self.state(1)})",
+                f"{group}[0] = {self.state_name()}",
+                f"{group}.reverse()",
+                f"{group} = {group}[:2]",
+                f"{group}.pop()",
+            ]
+        return str(self.random.choice(lines)).split("\n")
+
+    def gather(self) -> Lines:
+        """A list of states, with aliases among them."""
+        name = self.fresh("group")
+        lines = [f"{name} = [{self.state(1)}, {self.state_name()}]"]
+        self.names.bind(name, "group")
+        return "\n".join(lines).split("\n")
+
     def bind_variable(self) -> Lines:
         value = self.one_of(self.text, self.whole, self.any_value)()
         name = self.variable()
@@ -543,47 +586,81 @@ class Generator:
         return f"return {values}" if self.chance(0.9) else "return"
 
     def try_block(self) -> Lines:
-        lines = ["try:", *self.block(2)]
-        if self.chance(0.8):
-            kind = self.one_of(
-                "ValueError", "(KeyError, TypeError)", "ZeroDivisionError", "Exception as error", "Exception"
-            )
-            lines += [f"except {kind}:", *self.block(2)]
-            if "as error" in kind and self.chance(0.5):
-                lines.append(TAB + "note(log, isinstance(error, NameError) or type(error).__name__)")
-            if self.chance(0.2):
-                lines += ["else:", *self.block(1)]
-        else:
+        lines = ["try:", *self.block(self.random.randint(1, 3))]
+        kinds = self.random.sample(_HANDLED, self.random.choice((0, 1, 1, 1, 2)))
+        for kind in sorted(kinds, key=len, reverse=True):  # a bare except comes last
+            lines += self._handler(kind)
+        if kinds and self.chance(0.25):
+            lines += ["else:", *self.block(1)]
+        if not kinds or self.chance(0.3):
             lines += ["finally:", *self.block(1)]
+            if self.chance(0.25):
+                lines += indented(self.leave())
         return lines
+
+    def _handler(self, kind: str) -> Lines:
+        self.number += 1
+        name = self.one_of("error", f"{self.prefix}e{self.number}") if kind and self.chance(0.6) else None
+        body = self.block(self.random.randint(0, 2))
+        more = ["pass"]
+        if name is not None:
+            more += [f"told(log, {name})"] * 4 + [
+                f"raise RuntimeError('again') from {name}",
+                f"raise {name}",
+                f"del {name}",
+            ]
+        if self.chance(0.15):
+            more = ["raise", "raise LookupError('other')", self._return()]
+        head = f"except {kind}{f' as {name}' if name else ''}:" if kind else "except:"
+        return [head, *indented(str(self.random.choice(more)).split("\n")), *body]
 
     def with_block(self) -> Lines:
-        state = self.state_name()
         inside = self.names.branch()
-        fresh = self.fresh("state")
+        items = [self._scope(inside) for _ in range(self.random.choice((1, 1, 1, 2)))]
+        return [f"with {', '.join(items)}:", *self.block(2, inside)]
+
+    def _scope(self, inside: Names) -> str:
+        state, fresh = self.state_name(), self.fresh("state")
         options = [
-            (f"with {state}.user():", None),
-            (f"with {state}.assistant():", None),
-            (f'with {state}.var_scope("y"):', None),
-            (f"with {state}.copy() as {fresh}:", fresh),
-            (f"with Guard(log, {self.condition(0)}) as entered:", None),
+            (f"{state}.user()", None),
+            (f"{state}.assistant()", None),
+            (f"{state}.role({self.one_of(repr('user'), repr('system') + ' if flag else ' + repr('user'))})", None),
+            (f'{state}.var_scope("y")', None),
+            (f'{state}.var_scope("x" + str({self.whole(0)}))', None),
+            (f"{state}.unordered()", None),
+            (f"{state}.user() as {fresh}", fresh),
+            (f"{state}.copy() as {fresh}", fresh),
+            (f"{state} as {fresh}", fresh),
+            (f"Guard(log, {self.condition(0)}) as entered", None),
         ]
-        header, bound = self.random.choice(options)
+        item, bound = self.random.choice(options)
         if bound:
             inside.bind(bound, "state")
-        return [header, *self.block(2, inside)]
+        return str(item)
 
     def match_block(self) -> Lines:
-        self.number += 1
-        name = f"{self.prefix}m{self.number}"
-        subject = self.one_of(f"({self.text(1)}, {self.whole(0)})", f'{{"k": {self.whole(1)}}}', self.text(1)).replace(
-            "\n", ""
-        )
+        subject = self.one_of(
+            f"({self.text(1)}, {self.whole(0)})", f'{{"k": {self.whole(1)}}}', self.text(1), self.any_value()
+        ).replace("\n", "")
         lines = [f"match {subject}:"]
-        lines += indented([f"case ({name}, 1 | 2):", *self.block(1), f'case {{"k": {name}}}:', *self.block(1)])
-        if self.chance(0.6):
+        for _ in range(self.random.randint(1, 4)):
+            lines += indented(self._case())
+        if self.chance(0.5):
             lines += indented(["case _:", *self.block(1)])
         return lines
+
+    def _case(self) -> Lines:
+        self.number += 1
+        name = f"{self.prefix}m{self.number}"
+        patterns = (
+            f"({name}, 1 | 2)", f'{{"k": {name}}}', f'{{"k": 1 | 3 as {name}, **others}}', f"str({name})",
+            f"[{name}, *_]", f"[_, int() as {name}]", f"int({name})", f"rf.State() as {name}", "None | True",
+        )  # fmt: skip
+        guard = f" if {self.condition(2)}".replace("\n", " ") if self.chance(0.4) else ""
+        irrefutable = f"case {name}{guard}:" if guard and self.chance(0.2) else None
+        head = irrefutable or f"case {self.random.choice(patterns)}{guard}:"
+        inside = [f"note(log, {name})"] if f"{name}" in head.split(" if ")[0] and self.chance(0.3) else []
+        return [head, *indented(inside), *self.block(1)]
 
     def fork(self) -> Lines:
         name, state = self.fresh("group"), self.state_name()
@@ -781,6 +858,12 @@ def indented(lines: Lines) -> Lines:
     return [TAB + line for text in lines for line in text.split("\n")]
 
 
+# What handlers catch; "" is a bare except.
+_HANDLED = (
+    "ValueError", "(KeyError, TypeError)", "ZeroDivisionError", "LookupError", "Exception", "rf.RamifyError",
+    "(rf.RamifyError, ValueError)", "BaseException", "NameError", "note(log, KeyError)", "",
+)  # fmt: skip
+
 STATEMENTS: list[tuple[Callable[[Generator], Lines], int]] = [
     (Generator.append, 22),
     (Generator.log, 6),
@@ -789,14 +872,16 @@ STATEMENTS: list[tuple[Callable[[Generator], Lines], int]] = [
     (Generator.assign_state, 5),
     (Generator.assign_list, 3),
     (Generator.mutate, 4),
+    (Generator.mutate_states, 3),
+    (Generator.gather, 2),
     (Generator.bind_variable, 3),
     (Generator.branch, 9),
     (Generator.for_loop, 9),
     (Generator.while_loop, 4),
     (Generator.leave, 6),
-    (Generator.try_block, 5),
-    (Generator.with_block, 4),
-    (Generator.match_block, 2),
+    (Generator.try_block, 9),
+    (Generator.with_block, 6),
+    (Generator.match_block, 4),
     (Generator.fork, 5),
     (Generator.box, 2),
     (Generator.swap, 2),

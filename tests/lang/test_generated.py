@@ -11,17 +11,20 @@ import copy
 import linecache
 import os
 import re
-from collections.abc import Sequence
+import sys
+import zlib
+from collections.abc import Callable, Sequence
 from random import Random
 from types import FunctionType
 from typing import Any
 
 import pytest
 from ramify.backends import open_backend
-from ramify.backends.scripted import ScriptedBackend
+from ramify.backends.scripted import ScriptedBackend, hash_reply
 from ramify.compiler.frontend import Lowered, compile_function
 from ramify.compiler.pipeline import PIPELINE, Pass
 from ramify.ir.core import clone
+from ramify.ir.errors import BackendError
 from ramify.ir.verify import verify
 from ramify.lang.state import ForkGroup, State
 from ramify.runtime.backend import Backend
@@ -49,7 +52,20 @@ def load(source: str) -> FunctionType:
 
 
 def is_own(file: str) -> bool:
-    return file == "<generated>" or file.endswith("generated.py")
+    return file == "<generated>" or file.endswith("/generated.py")
+
+
+def failing(text: str, params: SamplingParams) -> str:
+    """The usual reply; one of some prompts fails."""
+    answer = hash_reply(text, params)
+    if zlib.crc32(text.encode()) % 7 == 0:
+        raise BackendError(f"no answer to {text[-8:]!r}")
+    return answer
+
+
+def scripted(seed: int) -> ScriptedBackend:
+    """The backend for a seed: every third one fails now and then."""
+    return ScriptedBackend(failing) if seed % 3 == 2 else ScriptedBackend()
 
 
 def run(function: FunctionType, compiled: Linked | None, seed: int, backend: Backend) -> dict[str, Any]:
@@ -100,9 +116,7 @@ def same(eager: dict[str, Any], compiled: dict[str, Any], source: str) -> bool:
     """
     if eager == compiled:
         return True
-    if eager["message"].startswith("a prompt takes text and expressions") and compiled["line"] is not None:
-        return True
-    if re.search(r"generated .*, which is no ", eager["message"], re.DOTALL):
+    if re.search(r"generated .*, which is no |^no answer to ", eager["message"], re.DOTALL):
         compiled = compiled | {"log": compiled["log"][: len(eager["log"])]}
     starts = statement_starts(source)
     left, right = ({**found, "line": _beginning(found["line"], starts)} for found in (eager, compiled))
@@ -111,6 +125,8 @@ def same(eager: dict[str, Any], compiled: dict[str, Any], source: str) -> bool:
         local = f"cannot access local variable {free[1]} where it is not associated with a value"
         if right["error"] is UnboundLocalError and right["message"] == local:
             left |= {"error": UnboundLocalError, "message": local}
+    if left["error"] is right["error"] is UnboundLocalError and sys.version_info < (3, 12):
+        left["line"] = right["line"]  # 3.11 may tell the line of the assignment before, when it does both in one step
     return left == right
 
 
@@ -118,13 +134,13 @@ def _beginning(place: tuple[str, int] | None, starts: dict[int, int]) -> tuple[s
     return (place[0], starts.get(place[1], 0)) if place is not None and place[0] == "<generated>" else place
 
 
-def difference(source: str, seed: int, open_: Any = ScriptedBackend) -> str | None:
+def difference(source: str, seed: int, open_: Callable[[int], Backend] = scripted) -> str | None:
     """How an eager and a compiled run of a program differ; None when they do not."""
     function = load(source)
-    eager = run(function, None, seed, open_())
+    eager = run(function, None, seed, open_(seed))
     lowered = compile_function(function)
     for passes in pipelines(seed):
-        compiled = run(function, link(lowered, passes), seed, open_())
+        compiled = run(function, link(lowered, passes), seed, open_(seed))
         if not same(eager, compiled, source):
             names = ", ".join(each.name for each in passes) or "none"
             return f"passes: {names}\n" + "\n".join(_differences(eager, compiled))
@@ -136,7 +152,7 @@ def _differences(eager: dict[str, Any], compiled: dict[str, Any]) -> list[str]:
     return [f"{key}:\n  eager    {eager[key]!r}\n  compiled {compiled[key]!r}" for key in differing]
 
 
-def check(seed: int, open_: Any = ScriptedBackend) -> None:
+def check(seed: int, open_: Callable[[int], Backend] = scripted) -> None:
     source = source_of(seed)
     found = failure(source, seed, open_)
     if found is not None:
@@ -145,7 +161,7 @@ def check(seed: int, open_: Any = ScriptedBackend) -> None:
         pytest.fail(f"program {seed}\n{small}\n\n{now}", pytrace=False)
 
 
-def failure(source: str, seed: int, open_: Any = ScriptedBackend) -> str | None:
+def failure(source: str, seed: int, open_: Callable[[int], Backend] = scripted) -> str | None:
     """What is wrong with the program's compiled runs, if anything."""
     try:
         return difference(source, seed, open_)
@@ -168,4 +184,4 @@ def test_eager_equals_compiled(first: int) -> None:
 def test_eager_equals_compiled_on_the_embedded_model() -> None:
     backend = open_backend("tiny")
     for seed in range(ON_THE_MODEL, ON_THE_MODEL + 100):
-        check(seed, lambda: backend)
+        check(seed, lambda _: backend)
