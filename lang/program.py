@@ -297,6 +297,11 @@ class Program:
 
         Raises UsageError for a wrong row of a sequence.
         """
+        if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable):
+            raise UsageError(
+                f"{self.name}: rows is {type(rows).__name__}, not dicts of arguments, one for each row",
+                help=f"its arguments are {self.signature}",
+            )
         bound = (self._bound_row(number, row, row_key(row) if has_keys else "") for number, row in enumerate(rows))
         if not isinstance(rows, Sequence):
             return bound
@@ -314,7 +319,10 @@ class Program:
 
     def _bind_row(self, number: int, row: Row) -> Arguments:
         if not isinstance(row, Mapping):
-            raise UsageError(f"{self.name}: row {number} is {type(row).__name__}, not a dict of arguments")
+            raise UsageError(
+                f"{self.name}: row {number} is {type(row).__name__}, not a dict of arguments",
+                help=f"its arguments are {self.signature}",
+            )
         return self.signature.bind((), row, number)
 
     def execution(

@@ -243,6 +243,12 @@ def test_a_wrong_row_of_a_generator_is_the_rows_error() -> None:
         double.run_batch([{"n": 1}, {"n": 2}, {"m": 1}], backend=ScriptedBackend())
 
 
+@pytest.mark.parametrize("given", [{"n": [1, 2]}, "rows.jsonl", None, 3])
+def test_rows_that_are_none(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"double: rows is \w+, not dicts .*\n  help: its arguments are double\(n\)"):
+        double.run_batch(given, backend=ScriptedBackend())
+
+
 def test_a_generator_that_fails_ends_the_batch() -> None:
     def numbers() -> Iterator[dict[str, int]]:
         yield from rows(3)
