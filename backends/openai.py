@@ -167,7 +167,7 @@ class OpenAI:
         if self._continues is None:
             raise Unsupported(
                 "a chat request cannot continue an assistant message that the program began: "
-                f"{_shown(talk.messages[-1]['content'])}",
+                f"{_shown(str(talk.messages[-1]['content']))}",
                 help="begin the assistant's message with the generation; or, where the server can continue it, say so "
                 "with OpenAI(..., flavour='vllm', continue_final_message=True)",
             )
