@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ast
 import copy
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..ir.core import Region, Value
 from ..ir.types import OBJ
 from .lowering import Lowering
-from .resolve import Callee
+from .resolve import Callee, named_arguments
 from .scope import stored_names
 
 _Lift = Callable[[Lowering, Any], Value]
@@ -118,15 +117,9 @@ def _helper_call(low: Lowering, node: ast.Call, *, is_awaited: bool = False) -> 
     callee = low.resolver.helper(node, is_awaited=is_awaited)
     if callee is None:
         return None
-    parameters = inspect.signature(callee.function).parameters
-    positional = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    given = _positional(callee, node)
-    named_kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    by_name = {p.name for p in parameters.values() if p.kind in named_kinds}
-    if len(given) > len(positional) or any(k.arg not in by_name for k in node.keywords):
-        return None  # *args, **kwargs, or a call that Python itself will refuse
-    named = dict(zip(positional, given, strict=False))
-    named |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg is not None}
+    named = named_arguments(callee.function, _positional(callee, node), node.keywords)
+    if named is None:
+        return None
     return callee, frozenset(name for name, value in named.items() if _is_state(low, value))
 
 
@@ -231,6 +224,7 @@ def _conditional(low: Lowering, node: ast.IfExp) -> Value:
 def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True) -> Value:
     temporaries: dict[str, Value] = {}
     lifted = lift(low, node, temporaries)
+    note_calls(low, lifted)
     with low.at(node):
         if _binds(lifted):
             return _with_walrus(low, lifted, temporaries)
@@ -239,6 +233,20 @@ def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True)
         else:
             code = low.source.rewritten(lifted, temporaries)
         return low.expression_op(code, [lifted], temporaries, lazy=is_lazy(lifted))
+
+
+def note_calls(low: Lowering, node: ast.AST) -> None:
+    """Say which functions host code gives states to, and why they run as Python."""
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call) and any(low.scope.kind(each) != "obj" for each in _arguments(call)):
+            reason = low.resolver.why_python(call)
+            if reason is not None:
+                low.on_eager(call, reason)
+
+
+def _arguments(node: ast.Call) -> list[ast.expr]:
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return [argument.value if isinstance(argument, ast.Starred) else argument for argument in given]
 
 
 def _with_walrus(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> Value:

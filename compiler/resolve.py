@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
@@ -104,6 +104,25 @@ class Resolver:
             return None
         return callee
 
+    def why_python(self, node: ast.Call) -> str | None:
+        """Why a call that was given a state runs as Python; None if no function with source of its own is called."""
+        found = self.find(node.func)
+        function = found.fn if _is_program(found) else found
+        if not isinstance(function, FunctionType) or (not _is_program(found) and hasattr(found, "__ramify__")):
+            return None
+        name = function.__qualname__
+        if hasattr(function, "__wrapped__"):
+            return f"{name} is wrapped by a decorator"
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            return f"{name} is a generator"
+        if inspect.iscoroutinefunction(function):
+            return None if _is_program(found) else f"{name} is not awaited here"  # a program becomes a part of the run
+        if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
+            return f"{name} is called with * or **"
+        if named_arguments(function, node.args, node.keywords) is None:
+            return f"{name} does not take all of the arguments by name"
+        return f"{name} is called in an expression that is not always evaluated"
+
     def _callee(self, node: ast.Call) -> Callee | None:
         match node.func:
             case ast.Attribute(value=ast.Name(id=name), attr=method) if self.receiver and name == self.receiver[0]:
@@ -118,6 +137,20 @@ class Resolver:
             return None
         self.bindings.append(Binding(receiver, (name,), found))
         return Callee(function, receiver, name)
+
+
+def named_arguments(
+    function: FunctionType, positional: Sequence[ast.expr], keywords: Sequence[ast.keyword]
+) -> dict[str, ast.expr] | None:
+    """The arguments of a call by parameter; None if some go into *args or **kwargs, or nowhere."""
+    parameters = inspect.signature(function).parameters.values()
+    kinds = inspect.Parameter
+    by_place = [p.name for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    by_name = {p.name for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)}
+    if len(positional) > len(by_place) or any(keyword.arg not in by_name for keyword in keywords):
+        return None
+    named = dict(zip(by_place, positional, strict=False))
+    return named | {keyword.arg: keyword.value for keyword in keywords if keyword.arg is not None}
 
 
 def _plain_function(found: Any, *, on_instance: bool = False) -> FunctionType | None:

@@ -12,7 +12,7 @@ from ..ir.types import OBJ
 from .appends import lower_append
 from .asyncs import lower_async_with
 from .branching import choose
-from .expressions import bind_target, is_lazy, lift, lower_expression, state_cell
+from .expressions import bind_target, is_lazy, lift, lower_expression, note_calls, state_cell
 from .leaving import Loop, end_region, leave, leave_if
 from .lowering import Lowering
 from .matches import lower_match
@@ -320,6 +320,7 @@ def _other(low: Lowering, node: ast.stmt) -> None:
         if isinstance(child := getattr(lifted, field, None), ast.expr) and _is_evaluated_first(low, node):
             setattr(lifted, field, lift(low, child, temporaries))
             break  # only what is evaluated first may be lifted
+    note_calls(low, lifted)
     code = low.source.rewritten(lifted, temporaries) if temporaries else low.source.segment([node])
     low.block_op(code, [lifted], temporaries)
     return None

@@ -30,10 +30,13 @@ def mark(error: Exception, span: Span, program: str) -> None:
         error.add_note(f"{_NOTE}{program}, {span.file}:{line or span.line}")
 
 
-def unmark(error: Exception) -> None:
-    """Take back the note of an error that turns out to have arisen elsewhere."""
-    if hasattr(error, "__notes__"):
-        error.__notes__[:] = [note for note in error.__notes__ if not note.startswith(_NOTE)]
+def unmark(error: BaseException) -> None:
+    """Take the note back: the error arose elsewhere, or the program has caught it, and eagerly there is none."""
+    notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith(_NOTE)]
+    if notes:
+        error.__notes__[:] = notes
+    elif hasattr(error, "__notes__"):
+        del error.__notes__
 
 
 def locate(error: BaseException | None) -> None:

@@ -12,7 +12,7 @@ from ..ir.core import Op
 from .handling import set_context
 from .host import Escaped
 from .linker import LEAVE, YIELD, Frame, LinkedRegion, Linker, Outcome, Step, execute
-from .trail import tidy
+from .trail import tidy, unmark
 
 # How a region ended: its outcome, or the exception that left it.
 _End = tuple[Outcome, BaseException | None]
@@ -70,6 +70,7 @@ async def _attributed(error: BaseException, frame: Frame) -> BaseException:
     context.told(error)
     set_context(error, frame.handled)
     tidy(error)
+    unmark(error)
     return error
 
 

@@ -1007,3 +1007,274 @@ def names_that_look_like_ours(s):
     for __value, __signal in [(1, 2)]:
         s += f"{__value}{__signal}"
     return both, s.text()
+
+
+@case()
+@rf.program
+def the_state_as_a_loop_variable(s):
+    out = []
+    for i, s in enumerate(s.fork(2)):
+        s += f"{i}" + rf.gen("x", max_tokens=1)
+        out.append(s["x"])
+    s += "last"
+    with s.copy() as s:
+        s += "copy"
+    return out, s.text()
+
+
+@case()
+@rf.program
+def the_state_becomes_a_text(s):
+    s += "a" + rf.gen("x", max_tokens=1)
+    s = s["x"]
+    s += "text"
+    return s, len(s)
+
+
+@case(raises=UnboundLocalError)
+@rf.program
+def the_state_is_deleted(s):
+    s += "a"
+    t = s
+    del s
+    t += "b"
+    s += "c"
+
+
+@case(other=None)
+@rf.program
+def a_state_by_default(s, other=None):
+    t = other or s
+    t += "a" + rf.gen("x", max_tokens=1)
+    t = s if t else other
+    t += "b"
+    return t is s, s.text()
+
+
+@case()
+@rf.program
+def inner_functions_with_states(s):
+    depth = 0
+
+    def grow(state, n):
+        nonlocal depth
+        depth = max(depth, n)
+        state += f"{n}" + rf.gen("x", max_tokens=1)
+        if n < 2:
+            return [state["x"], *grow(state.copy(), n + 1)]
+        return [state["x"]]
+
+    def swap():
+        nonlocal s
+        s = s.copy()
+        s += "swapped"
+
+    first = s
+    said = grow(s, 0)
+    swap()
+    s += "!" + rf.gen("y", max_tokens=1)
+    return said, depth, first.text(), s.text(), s is first
+
+
+@case()
+@rf.program
+def generators_are_drawn_in_step(s):
+    log: list[Any] = []
+
+    def numbers():
+        for i in range(3):
+            log.append(("make", i, len(s.text())))
+            yield i
+        log.append("done")
+
+    for branch, number in zip(s.fork(4), numbers()):
+        branch += f"{number}" + rf.gen("x", max_tokens=1)
+        s += branch["x"]
+        log.append(("used", number))
+    items = iter("abc")
+    for a, b in zip(items, items):
+        s += a + b
+    rest = list(items)
+    for letter in (letter.upper() for letter in s["x"] if letter.strip()) if "x" in s else "none":
+        s += letter
+    return log, rest, s.text()
+
+
+@case()
+@rf.program
+def calls_in_a_chain(s):
+    s += "a" + rf.gen("x", max_tokens=2)
+    tail = s.copy().fork(2)[1].copy()
+    tail += "t"
+    words = s["x"].strip().split()[0].upper().replace("A", "b").center(10, "*")
+    s.fork(2)[0].set_var("lost", 1)
+    (lambda t: t.set_var("kept", words))(s)
+    s.user("question")
+    s.assistant(rf.gen("y", max_tokens=1))
+    return tail.text(), words, s["kept"], "lost" in s, s.messages()
+
+
+@case(names=["a", "b"])
+@rf.program
+def dynamic_names(s, names):
+    for name in names:
+        s += name + rf.gen(name, max_tokens=1)
+    key = names[0]
+    values = {name: s[name] for name in names} | {key: s[key]}
+    s[key + "!"] = s[f"{names[-1]}"]
+    got = s.get_var(key), (s[key], s["b"]), [s[n] for n in (*names, "a!")]
+    return values, got, names[0] in s, all(n in s for n in names)
+
+
+@case()
+@rf.program
+def exceptions_carry_what_they_should(s):
+    s += "a" + rf.gen("x", max_tokens=1)
+    seen = []
+    try:
+        try:
+            int(s["x"] + "z")
+        except ValueError as error:
+            error.add_note("noted")
+            raise LookupError("outer") from error
+    except LookupError as error:
+        cause = error.__cause__
+        seen.append((type(cause).__name__, cause.__notes__, error.__suppress_context__))
+    try:
+        raise KeyError("k") from None
+    except (KeyError, IndexError) as error:
+        seen.append((error.args, error.__cause__, error.__context__))
+    error = "kept"
+    return seen, error, s.text()
+
+
+@case()
+@rf.program
+def many_variables(s):
+    a1 = a2 = a3 = a4 = 1
+    b1, b2, b3, b4 = range(4)
+    for i in range(3):
+        a1, a2, a3, a4 = a2, a3, a4, a1 + i
+        b1 += a1
+        if i % 2:
+            s += f"{a1}{a4}" + rf.gen(f"g{i}", max_tokens=1)
+            b2 = s[f"g{i}"]
+            c = b2
+        elif i:
+            c = i
+        while b1 > 3:
+            b1 -= 2
+            b3 = (b3, b1)
+    return a1, a2, a3, a4, b1, b2, b3, b4, c, i
+
+
+@case()
+@rf.program
+def groups_of_branches(s):
+    s += "g"
+    group = s.fork(3)
+    group += ["a", rf.gen("x", max_tokens=1), "c" + rf.gen("y", max_tokens=1)]
+    group[1:][0].set_var("z", 1)
+    group[-1] += "last"
+    first, *rest = group
+    first += "first" + rf.gen("x", max_tokens=2)
+    pair = rest + [s.copy()]
+    pair[-1] += "pair"
+    group.join("concate_and_append")
+    other = s.fork(2)
+    other += lambda i: f"{i}" + rf.gen("w", max_tokens=1)
+    other.join()
+    return s.text(), sorted(s["w"]), [b.text() for b in pair], len(rest), "x" in s
+
+
+@case()
+@rf.program
+def types_defined_inside(s):
+    from enum import Enum
+    from typing import NamedTuple
+
+    class Tone(Enum):
+        KIND = "kind"
+        HARSH = "harsh"
+
+        def say(self, state):
+            state += self.value + rf.gen("said", max_tokens=1)
+            return state["said"]
+
+    class Answer(NamedTuple):
+        text: str
+        tone: Tone = Tone.KIND
+
+    class Meta(type):
+        def __call__(cls, *args):
+            made = super().__call__(*args)
+            made.state = s
+            return made
+
+    class Held(metaclass=Meta):
+        def __iadd__(self, text):
+            self.state += text
+            return self
+
+    held = Held()
+    held += "held"
+    answers = [Answer(tone.say(s), tone) for tone in Tone]
+    return [(a.text, a.tone.name) for a in answers], Answer("x").tone.value, s.text()
+
+
+@case()
+@rf.program
+def context_managers_of_python(s):
+    import contextlib
+    import io
+
+    @contextlib.contextmanager
+    def doubled(state):
+        inner = state.copy()
+        yield inner
+        state += inner.text()
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), doubled(s) as inner:
+        print("printed", end="")
+        inner += "in" + rf.gen("x", max_tokens=1)
+    with contextlib.suppress(KeyError):
+        s += s["nothing"]
+    with contextlib.ExitStack() as stack:
+        stack.callback(s.set_var, "closed", True)
+        s += "stack"
+        open_ = "closed" in s
+    return out.getvalue(), open_, s["closed"], s.text()
+
+
+@case()
+@rf.program
+def odd_iterables(s):
+    class Countdown:
+        def __init__(self, n):
+            self.n = n
+
+        def __getitem__(self, index):
+            if index >= self.n:
+                raise IndexError
+            return self.n - index
+
+        def __bool__(self):
+            return len(s.text()) < 8
+
+        def __len__(self):
+            return self.n
+
+    down = Countdown(3)
+    for number in down:
+        s += f"{number}" + rf.gen("x", max_tokens=1)
+    first = "true" if down else "false"
+    if not down:
+        s += "!"
+    while down:
+        s += "."
+    for number in reversed(down):
+        s += f"{number}"
+    for a, (b, *c), d in [(1, (2, 3, 4), {"k": s})]:
+        d["k"] += f"{a}{b}{c}"
+    return first, s.text(), number, len(down), 2 in down

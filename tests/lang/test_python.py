@@ -407,7 +407,8 @@ def test_functions_without_source() -> None:
     (note,) = program.compile().eager
     assert note.reason.startswith("the source of made cannot be found")
     assert same(rf.program(lambda s, a: ask_short(s, a)), a="b") == "<b>"
-    (note,) = calls_no_source.compile().eager
+    other, note = calls_no_source.compile().eager
+    assert other.reason == "made does not take all of the arguments by name"
     assert note.reason == "<lambda> is not written with `def`" and note.span.source_line().startswith("short = ")
 
 
@@ -425,6 +426,34 @@ def test_a_program_typed_into_python_itself() -> None:
     )
     done = subprocess.run([sys.executable], input=code, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("typed the source of p cannot be found; define it in a file")
+
+
+def asked(s: Any, word: str) -> None:
+    s += word
+
+
+def lines_of(s: Any) -> Any:
+    yield s.text()
+
+
+@rf.program
+def gives_states_away(s, words):
+    asked(s, *words)
+    first = [line for line in lines_of(s)] if words else asked(s, "")
+    decorated_helper(s, "w") and asked(s, "x")
+    len(s.text()), isinstance(s, object), str(s)
+    return first, s.text()
+
+
+def test_calls_that_run_as_python_are_said() -> None:
+    assert same(gives_states_away, words=["a"])[1].startswith("aw")
+    reasons = [note.reason for note in gives_states_away.compile().eager]
+    assert reasons == [
+        "asked is called with * or **",
+        "lines_of is a generator",
+        "decorated_helper is wrapped by a decorator",
+        "asked is called in an expression that is not always evaluated",
+    ]
 
 
 def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
