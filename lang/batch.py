@@ -218,7 +218,10 @@ class Batch:
         if journal is None or not journal.has(row, bound.key):
             return False
         if self._options.keeps_all:
-            self._ready.append(recorded_run(journal.record(row), row))
+            run = recorded_run(journal.record(row), row)
+            self._ready.append(run)
+            if run.error is not None and self._options.on_error == "raise":
+                self._note_error(run)
         return True
 
     def _receive(self) -> None:
@@ -239,10 +242,14 @@ class Batch:
         if self._options.on_result is not None:
             self._options.on_result(run.row, run)
         if run.error is not None and self._options.on_error != "keep":
-            run.error.add_note(f"in row {run.row} of the batch")
-            self._errors.append(run.error)
+            self._note_error(run)
             if self._options.on_error == "stop":
                 raise run.error
+
+    def _note_error(self, run: Run) -> None:
+        assert run.error is not None
+        run.error.add_note(f"in row {run.row} of the batch")
+        self._errors.append(run.error)
 
     def _end(self) -> None:
         """Nothing is left: complete the output, and raise the rows' errors if that was asked for."""

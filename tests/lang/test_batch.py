@@ -354,6 +354,9 @@ def test_rows_are_written_and_resumed(tmp_path: Path, eager: bool) -> None:
         again[5].trace  # noqa: B018
     with pytest.raises(UsageError, match=r"row 39 is finished .* but there are only 39 rows now"):
         double.run_batch(given[:39], backend=backend, eager=eager, out=out, resume=True)
+    with pytest.raises(ExceptionGroup) as caught:
+        double.run_batch(given, backend=backend, eager=eager, out=out, resume=True, on_error="raise")
+    assert [error.kind for error in caught.value.exceptions] == ["BackendError", "LookupError"]
     longer = double.run_batch([*given, {"n": 50}], backend=backend, eager=eager, out=out, resume=True)
     assert len(longer) == 41 and len(out.read_text().splitlines()) == 41
     over = double.run_batch(given, backend=backend, eager=eager, out=out, overwrite=True)
