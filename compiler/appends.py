@@ -42,6 +42,8 @@ def lower_append(low: Lowering, cell: Value, node: ast.expr) -> None:
     for action in actions:
         with low.at(action.node):
             prompt = low.builder.value(action.op, prompt, *action.operands, **action.attrs)
+    if low.num_groups:
+        prompt = low.builder.value("prompt.part", prompt)
     low.builder.op("cell.store", [cell, prompt])
 
 

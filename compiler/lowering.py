@@ -42,6 +42,7 @@ class Lowering:
     pending: list[ast.stmt] = field(default_factory=list)
     unsure: set[Value] = field(default_factory=set)
     num_temporaries: int = 0
+    num_groups: int = 0
 
     @contextmanager
     def at(self, *nodes: ast.AST) -> Iterator[None]:

@@ -13,6 +13,7 @@ from .canonicalize import canonicalize
 from .cse import cse
 from .dce import dce
 from .promote import promote
+from .reorder import reorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ PIPELINE = (
     Pass("canonicalize", canonicalize, "constant texts appended in a row become one"),
     Pass("dce", dce, "what nobody can notice is dropped"),
     Pass("cse", cse, "equal requests are answered once"),
+    Pass("reorder", reorder, "rows of a batch put first what they share, where any order will do"),
 )
 
 

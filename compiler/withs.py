@@ -41,11 +41,17 @@ def lower_with(low: Lowering, items: Sequence[ast.withitem], body: Callable[[], 
         if first.optional_vars is not None:
             bind_target(low, first.optional_vars, cell)
     low.around.append(Ending(end))
+    low.num_groups += _is_group(first.context_expr)
     lower_with(low, rest, body)
+    low.num_groups -= _is_group(first.context_expr)
     low.around.pop()
     if not low.builder.terminated:
         end()
     return None
+
+
+def _is_group(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "unordered"
 
 
 def _enter(low: Lowering, node: ast.expr) -> tuple[Value, _End]:
@@ -83,8 +89,12 @@ def _var_scope(low: Lowering, cell: Value, node: ast.Call) -> _End:
 
 
 def _unordered(low: Lowering, cell: Value, node: ast.Call) -> _End:
-    _step(low, cell, "prompt.group", [], {"mark": "begin"})
-    return lambda: _step(low, cell, "prompt.group", [], {"mark": "end"})
+    start = low.builder.value("cell.load", cell)
+
+    def end() -> None:
+        _step(low, cell, "prompt.group", [start], {})
+
+    return end
 
 
 def _named(low: Lowering, attr: str, node: ast.expr) -> tuple[list[Value], dict[str, Any]]:

@@ -42,13 +42,14 @@ _DECLARED = (
         {"role": "str?", "mark": "str", "dynamic": "strs?"},
         rule="named",
     ),
+    OpDef("prompt.part", "prompt", "prompt", "The end of a part of an unordered group.", silent=True),
     OpDef(
         "prompt.group",
+        "prompt, prompt",
         "prompt",
-        "prompt",
-        "The appends between a mark `begin` and its `end` may stand in any order.",
-        {"mark": "str"},
-        silent=True,
+        "The end of an unordered group that began at the second prompt: its parts may stand in any order. With "
+        "`reorder` the rows of a batch put first what they share.",
+        {"reorder": "bool?"},
     ),
     OpDef("prompt.image", "prompt, obj", "prompt", "Append an image: a path, a URL, bytes, or an image of PIL."),
     OpDef("prompt.video", "prompt, obj, obj", "prompt", "Append a video, and how many frames of it are looked at."),

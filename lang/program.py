@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from ..ir.errors import UsageError
 from ..ir.types import CELL
+from ..runtime.arranging import Arranger
 from ..runtime.generation import StreamEvent
 from ..runtime.hosttask import PrivateLoop
 from ..runtime.loop import loop
@@ -187,7 +188,7 @@ class Program:
             keys = [row.key for row in bound] if isinstance(bound, list) else None
             journal = open_journal(Path(out), identity(self.fn, self._receiver, options), mode, keys)
         # The rows of an `async def` program share a loop; eagerly each has its own, for it blocks where it reads.
-        sharing = Sharing()
+        sharing = Sharing(Arranger())
         home = PrivateLoop() if compiled is not None and is_async(self.fn) else None
         batch = Batch(
             bound,

@@ -73,8 +73,14 @@ class State(Reading):
 
     @contextmanager
     def unordered(self) -> Iterator[State]:
-        """The appends inside may be put into any order, each `+=` as a whole; today they keep the written one."""
+        """The appends inside may stand in any order, each `+=` as a whole.
+
+        Compiled, the rows of a batch put first what they share (pass `reorder`); else they stand as written. Raises
+        UsageError for a generation inside.
+        """
+        start = self.prompt
         yield self
+        self.prompt.parts(start)
 
     def append_image(self, image: object) -> None:
         """The same as `self += rf.image(image)`."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .generation import Generation
 
-Kind = Literal["root", "text", "role", "gen", "select", "score", "image", "video", "bind", "fork"]
+Kind = Literal["root", "text", "role", "gen", "select", "score", "image", "video", "bind", "fork", "part"]
 # The kinds of nodes whose value is a Generation.
 CALLS = ("gen", "select", "score")
 
@@ -167,6 +167,33 @@ class Prompt(Reading):
             self.context.tell(node)
         return node
 
+    def part(self) -> Prompt:
+        """Mark the end of a part of an unordered group."""
+        return Prompt(self.context, self, "part")
+
+    def parts(self, start: Prompt) -> list[list[Prompt]]:
+        """What an unordered group holds that began at `start`: the nodes of each part.
+
+        Raises UsageError for a generation in it: what it gives would depend on the order.
+        """
+        parts: list[list[Prompt]] = [[]]
+        for node in self.since(start):
+            if node.kind in CALLS:
+                raise UsageError(
+                    f"a {node.kind} inside `unordered()` depends on the order of what stands before it",
+                    help="move it behind the block",
+                )
+            parts[-1].append(node)
+            if node.kind == "part":
+                parts.append([])
+        return [part for part in parts if part]
+
+    def arranged(self, start: Prompt, parts: list[list[Prompt]], order: list[int]) -> Prompt:
+        """The prompt with the parts of the group that began at `start` in another order."""
+        if order == list(range(len(parts))):
+            return self
+        return start.replay([node for index in order for node in parts[index]])
+
     def bind(self, name: object, value: Any) -> Prompt:
         """Bind a variable to a value, which may be a Pending. Raises TypeError for a name that is no str."""
         if not isinstance(name, str):
@@ -195,7 +222,7 @@ class Prompt(Reading):
                 prompt = prompt.role(node.value.role, "begin" if node.open else "end")
             elif node.kind == "text":
                 prompt = prompt.append_text(node.value)
-            elif node.kind != "fork":
+            elif node.kind not in ("fork", "part"):
                 blocker = prompt.arrived()
                 own = node.value.pending if node.kind in ("gen", "select") else None
                 if own is not None and (not own.done or own.error is not None):
@@ -348,6 +375,14 @@ class Prompt(Reading):
     def _own_text(self) -> str:
         value = self.value
         return value if isinstance(value, str) else str(value.result())
+
+    def content(self) -> str:
+        """What tells this node's content from others': equal contents write equal texts at equal places."""
+        if self.kind == "text":
+            return self._own_text()
+        if self.kind == "role":
+            return f"\0{self.value.role} {self.open}\0"
+        return "" if self.kind in ("part", "fork") else f"\0{self.kind} {self.name} {id(self.value)}\0"
 
     def writing(self) -> Writing:
         """Where this prompt's text stands at its end; only the last message is looked at."""

@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 from typing import Protocol
 
+from .arranging import Arranger
 from .request import Done, Failed, SamplingParams
 
 # Answers that are kept; the oldest go first.
@@ -27,9 +28,10 @@ class Asking(Protocol):
 
 
 class Sharing:
-    """The answers so far, and who waits for which."""
+    """The answers so far, and who waits for which. arranger: what orders the unordered groups of a batch's rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, arranger: Arranger | None = None) -> None:
+        self.arranger = arranger
         self._waiting: dict[Hashable, list[Asking]] = {}
         self._answers: dict[Hashable, Done] = {}
 

@@ -137,13 +137,38 @@ def prompt_role(linker: Linker, op: Op) -> Step:
     return waiting(dynamic, step) if dynamic else step
 
 
-def prompt_group(linker: Linker, op: Op) -> Step:
-    """A mark for the compiler: appends keep the order that they have by now."""
+def prompt_part(linker: Linker, op: Op) -> Step:
     (before,), result = linker.slots(op.operands), linker.slot(op.result)
 
     def step(frame: Frame) -> Waiting:
-        frame.values[result] = frame.values[before]
+        frame.values[result] = frame.values[before].part()
         return None
+
+    return step
+
+
+def prompt_group(linker: Linker, op: Op) -> Step:
+    """Without `reorder`, outside of a batch, and where somebody has seen the text already, the order stays."""
+    (before, started), result = linker.slots(op.operands), linker.slot(op.result)
+    reorders = bool(op.attrs.get("reorder"))
+
+    def step(frame: Frame) -> Waiting:
+        context, prompt, start = frame.context, frame.values[before], frame.values[started]
+        frame.values[result] = prompt
+        parts = prompt.parts(start)
+        if reorders and context.sharing.arranger is not None and not context.streams and len(parts) > 1:
+            return arrange(frame, prompt, start, parts)
+        return None
+
+    async def arrange(frame: Frame, prompt: Prompt, start: Prompt, parts: list[list[Prompt]]) -> None:
+        arrived = prompt.arrived()
+        if arrived is not None:
+            await arrived
+        arranger = frame.context.sharing.arranger
+        assert arranger is not None
+        texts = ["".join(node.content() for node in part) for part in parts]
+        order = await arranger.arrange((frame.function.name, op.span), texts)
+        frame.values[result] = prompt.arranged(start, parts, order)
 
     return step
 
@@ -579,6 +604,7 @@ MAKERS: dict[str, Maker] = {
     "prompt.append": prompt_append,
     "prompt.part": prompt_part,
     "prompt.role": prompt_role,
+    "prompt.part": prompt_part,
     "prompt.group": prompt_group,
     "prompt.image": prompt_image,
     "prompt.video": prompt_video,

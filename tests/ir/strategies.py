@@ -192,8 +192,9 @@ class _Grower:
         self.named("prompt.role", "role", role, [self.pick("prompt")], mark=mark)
 
     def group(self) -> None:
-        mark = self.draw(st.sampled_from(["begin", "end"]))
-        self.emit("prompt.group", self.pick("prompt"), roles=["prompt"], mark=mark)
+        start = self.pick("prompt")
+        self.emit("prompt.part", start, roles=["prompt"])
+        self.emit("prompt.group", self.pick("prompt"), start, roles=["prompt"])
 
     def copy(self) -> None:
         self.emit("prompt.branch", self.pick("prompt"), roles=["prompt"])

@@ -16,7 +16,10 @@ def scopes_of_every_kind(s):
         s += "Be brief."
     with s.user() as t, t.var_scope("question"):
         t += "How " + "are you?"
-    with s.role("assistant"), s.var_scope("answer"), s.unordered():
+    with s.unordered():
+        s += "one"
+        s += "two" + "three"
+    with s.role("assistant"), s.var_scope("answer"):
         s += "I am " + rf.gen("x", max_tokens=2)
         s += "!" + rf.gen("y", max_tokens=1)
     return s["question"], s["answer"], t is s, s.messages()
@@ -144,6 +147,8 @@ def scopes_around_python(s, text):
         for branch in s.fork(2):
             branch += "b" + rf.gen("x", max_tokens=1)
             s += branch["x"]
+            if text == "skip":
+                return None
     return s.text()
 
 
