@@ -43,7 +43,7 @@ def lower_append(low: Lowering, cell: Value, node: ast.expr) -> None:
         with low.at(action.node):
             prompt = low.builder.value(action.op, prompt, *action.operands, **action.attrs)
     if low.num_groups:
-        prompt = low.builder.value("prompt.part", prompt)
+        prompt = low.builder.value("prompt.item", prompt)
     low.builder.op("cell.store", [cell, prompt])
 
 

@@ -42,12 +42,12 @@ _DECLARED = (
         {"role": "str?", "mark": "str", "dynamic": "strs?"},
         rule="named",
     ),
-    OpDef("prompt.part", "prompt", "prompt", "The end of a part of an unordered group.", silent=True),
+    OpDef("prompt.item", "prompt", "prompt", "The end of an item of an unordered group.", silent=True),
     OpDef(
         "prompt.group",
         "prompt, prompt",
         "prompt",
-        "The end of an unordered group that began at the second prompt: its parts may stand in any order. With "
+        "The end of an unordered group that began at the second prompt: its items may stand in any order. With "
         "`reorder` the rows of a batch put first what they share.",
         {"reorder": "bool?"},
     ),

@@ -80,7 +80,7 @@ class State(Reading):
         """
         start = self.prompt
         yield self
-        self.prompt.parts(start)
+        self.prompt.items(start)
 
     def append_image(self, image: object) -> None:
         """The same as `self += rf.image(image)`."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .generation import Generation
 
-Kind = Literal["root", "text", "role", "gen", "select", "score", "image", "video", "bind", "fork", "part"]
+Kind = Literal["root", "text", "role", "gen", "select", "score", "image", "video", "bind", "fork", "item"]
 # The kinds of nodes whose value is a Generation.
 CALLS = ("gen", "select", "score")
 
@@ -167,32 +167,32 @@ class Prompt(Reading):
             self.context.tell(node)
         return node
 
-    def part(self) -> Prompt:
-        """Mark the end of a part of an unordered group."""
-        return Prompt(self.context, self, "part")
+    def item(self) -> Prompt:
+        """Mark the end of an item of an unordered group."""
+        return Prompt(self.context, self, "item")
 
-    def parts(self, start: Prompt) -> list[list[Prompt]]:
-        """What an unordered group holds that began at `start`: the nodes of each part.
+    def items(self, start: Prompt) -> list[list[Prompt]]:
+        """What an unordered group holds that began at `start`: the nodes of each item.
 
         Raises UsageError for a generation in it: what it gives would depend on the order.
         """
-        parts: list[list[Prompt]] = [[]]
+        items: list[list[Prompt]] = [[]]
         for node in self.since(start):
             if node.kind in CALLS:
                 raise UsageError(
                     f"a {node.kind} inside `unordered()` depends on the order of what stands before it",
                     help="move it behind the block",
                 )
-            parts[-1].append(node)
-            if node.kind == "part":
-                parts.append([])
-        return [part for part in parts if part]
+            items[-1].append(node)
+            if node.kind == "item":
+                items.append([])
+        return [item for item in items if item]
 
-    def arranged(self, start: Prompt, parts: list[list[Prompt]], order: list[int]) -> Prompt:
-        """The prompt with the parts of the group that began at `start` in another order."""
-        if order == list(range(len(parts))):
+    def arranged(self, start: Prompt, items: list[list[Prompt]], order: list[int]) -> Prompt:
+        """The prompt with the items of the group that began at `start` in another order."""
+        if order == list(range(len(items))):
             return self
-        return start.replay([node for index in order for node in parts[index]])
+        return start.replay([node for index in order for node in items[index]])
 
     def bind(self, name: object, value: Any) -> Prompt:
         """Bind a variable to a value, which may be a Pending. Raises TypeError for a name that is no str."""
@@ -222,7 +222,7 @@ class Prompt(Reading):
                 prompt = prompt.role(node.value.role, "begin" if node.open else "end")
             elif node.kind == "text":
                 prompt = prompt.append_text(node.value)
-            elif node.kind not in ("fork", "part"):
+            elif node.kind not in ("fork", "item"):
                 blocker = prompt.arrived()
                 own = node.value.pending if node.kind in ("gen", "select") else None
                 if own is not None and (not own.done or own.error is not None):

@@ -137,11 +137,11 @@ def prompt_role(linker: Linker, op: Op) -> Step:
     return waiting(dynamic, step) if dynamic else step
 
 
-def prompt_part(linker: Linker, op: Op) -> Step:
+def prompt_item(linker: Linker, op: Op) -> Step:
     (before,), result = linker.slots(op.operands), linker.slot(op.result)
 
     def step(frame: Frame) -> Waiting:
-        frame.values[result] = frame.values[before].part()
+        frame.values[result] = frame.values[before].item()
         return None
 
     return step
@@ -155,20 +155,20 @@ def prompt_group(linker: Linker, op: Op) -> Step:
     def step(frame: Frame) -> Waiting:
         context, prompt, start = frame.context, frame.values[before], frame.values[started]
         frame.values[result] = prompt
-        parts = prompt.parts(start)
-        if reorders and context.sharing.arranger is not None and not context.streams and len(parts) > 1:
-            return arrange(frame, prompt, start, parts)
+        items = prompt.items(start)
+        if reorders and context.sharing.arranger is not None and not context.streams and len(items) > 1:
+            return arrange(frame, prompt, start, items)
         return None
 
-    async def arrange(frame: Frame, prompt: Prompt, start: Prompt, parts: list[list[Prompt]]) -> None:
+    async def arrange(frame: Frame, prompt: Prompt, start: Prompt, items: list[list[Prompt]]) -> None:
         arrived = prompt.arrived()
         if arrived is not None:
             await arrived
         arranger = frame.context.sharing.arranger
         assert arranger is not None
-        texts = ["".join(node.content() for node in part) for part in parts]
+        texts = ["".join(node.content() for node in item) for item in items]
         order = await arranger.arrange((frame.function.name, op.span), texts)
-        frame.values[result] = prompt.arranged(start, parts, order)
+        frame.values[result] = prompt.arranged(start, items, order)
 
     return step
 
@@ -604,7 +604,7 @@ MAKERS: dict[str, Maker] = {
     "prompt.append": prompt_append,
     "prompt.part": prompt_part,
     "prompt.role": prompt_role,
-    "prompt.part": prompt_part,
+    "prompt.item": prompt_item,
     "prompt.group": prompt_group,
     "prompt.image": prompt_image,
     "prompt.video": prompt_video,

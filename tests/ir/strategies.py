@@ -193,7 +193,7 @@ class _Grower:
 
     def group(self) -> None:
         start = self.pick("prompt")
-        self.emit("prompt.part", start, roles=["prompt"])
+        self.emit("prompt.item", start, roles=["prompt"])
         self.emit("prompt.group", self.pick("prompt"), start, roles=["prompt"])
 
     def copy(self) -> None:
