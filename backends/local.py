@@ -66,6 +66,7 @@ class LocalBackend:
         self.chat = self.tokenizer.chat or DEFAULT_CHAT
         self.model = load_model(directory, dtype=dtype, device=self.device)
         self.tokens = PromptTokens(self.tokenizer)
+        self._tokenizing: dict[Prompt, Pending[list[EngineRequest]]] = {}
         self.grammars = Grammars(self.tokenizer, self.model.config.vocab_size)
         self.engine = Engine(
             self.model,
@@ -105,11 +106,18 @@ class LocalBackend:
         self.engine.close()
 
     def _tokenize(self, prompt: Prompt, request: _Request) -> None:
+        """Tokenize a prompt for a request that then goes on. On the loop thread."""
+        under_way = self._tokenizing.get(prompt)
+        if under_way is not None:  # for another sample of the same generation
+            under_way.add_callback(lambda _: self._tokenize(prompt, request))
+            return
         work = self.tokens.prepare(prompt)
         if work.num_characters + request.num_characters <= _LONG and request.is_quick:
             request.begin(request.encode(work))
-        else:
-            host_pool().submit(partial(request.encode, work)).add_callback(request.encoded)
+            return
+        encoded = self._tokenizing[prompt] = host_pool().submit(partial(request.encode, work))
+        encoded.add_callback(lambda _: self._tokenizing.pop(prompt))
+        encoded.add_callback(request.encoded)
 
 
 class _Request(ABC):
@@ -316,7 +324,7 @@ class _Scoring(_Request):
             self.end(self._done())
 
     def key(self, requests: list[EngineRequest]) -> Hashable:
-        return tuple(self._texts), super().key(requests)
+        return tuple(self._texts), self._unconditional, super().key(requests)
 
     def _on_engine(self, place: tuple[int, bool], event: Event) -> None:
         """Take an event on the engine's thread."""

@@ -178,3 +178,16 @@ def test_a_forked_state_and_joins_keep_the_list() -> None:
 
     value: Any = forks.run().value
     assert sorted(answer for answers in value for answer in answers) == ["0", "1", "2", "3"]
+
+
+def test_a_long_prompt_is_tokenized_once(backend: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    extend = backend.tokenizer.extend
+    lengths: list[int] = []
+
+    def counting_extend(run: Any, text: str) -> Any:
+        lengths.append(len(text))
+        return extend(run, text)
+
+    monkeypatch.setattr(backend.tokenizer, "extend", counting_extend)
+    several.run("word " * 300 + "some " * 600, n=4, max_tokens=1, backend=backend)
+    assert sum(length > 4_000 for length in lengths) == 1

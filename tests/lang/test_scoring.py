@@ -358,3 +358,18 @@ def test_a_failed_run_with_a_failed_score_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(run))
     assert isinstance(again.error, LookupError) and list(again.vars) == ["y"]
     assert again.get_meta_info("y")["completion_tokens"] == 1
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_equal_scores_are_not_shared_with_those_that_need_more(eager: bool) -> None:
+    """Choices of one token on a model without a first token: the same requests, but another answer is needed."""
+
+    @rf.program(backend="tiny", eager=eager)
+    def twice(s):
+        s += "The answer is "
+        a, b = s.fork(2)
+        a += rf.select("x", ["3", "4"])
+        b += rf.select("x", ["3", "4"], choices_method=rf.unconditional_likelihood_normalized)
+        return a["x"], b["x"], b.get_meta_info("x")["unconditional_logprobs"]
+
+    assert twice.run().value[2] == [[0.0], [0.0]]

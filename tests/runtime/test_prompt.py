@@ -196,3 +196,12 @@ def test_images_are_refused_where_they_cannot_be_taken(root: Prompt, tokenizer: 
     node = Prompt(root.context, root, "image", rf.image(b"png"))
     with pytest.raises(rf.RamifyError, match="this backend cannot take images"):
         PromptTokens(tokenizer).prompt_tokens(node)
+
+
+def test_backends_that_share_a_prompt_do_not_mix_up_their_tokens(root: Prompt, tokenizer: Tokenizer) -> None:
+    mine, other = PromptTokens(tokenizer), PromptTokens(tokenizer)
+    prompt = root.append_text("The colour is gre")
+    known = mine.prepare(prompt).run()
+    other.begin(prompt, [1, 2, 3])
+    assert known.with_text("en") == with_bos(tokenizer, "The colour is green")
+    assert mine.prompt_tokens(prompt) == known.token_ids == with_bos(tokenizer, "The colour is gre")
