@@ -382,7 +382,7 @@ class Prompt(Reading):
             return self._own_text()
         if self.kind == "role":
             return f"\0{self.value.role} {self.open}\0"
-        return "" if self.kind in ("part", "fork") else f"\0{self.kind} {self.name} {id(self.value)}\0"
+        return "" if self.kind in ("item", "fork") else f"\0{self.kind} {self.name} {id(self.value)}\0"
 
     def writing(self) -> Writing:
         """Where this prompt's text stands at its end; only the last message is looked at."""
