@@ -53,6 +53,12 @@ def two(write: Any) -> Any:
     return load_file(write(TWO))
 
 
+@pytest.fixture(autouse=True)
+def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a file puts its folder on the path: not for the tests that follow."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
 def test_programs_in_the_files_order(two: Any) -> None:
     assert list(two.programs) == ["first", "second"]
     assert two.program("second") is two.programs["second"]
