@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,6 +49,8 @@ def lifting(low: Lowering, node: ast.expr) -> _Lift | None:
             return _call
         case ast.Await(value=ast.Call() as call) if _helper_call(low, call, is_awaited=True) is not None:
             return _awaited_call
+        case ast.Call() if _is_dynamic_call(low, node):
+            return _invoke
         case ast.ListComp() if low.scope.mentions(node) and _can_loop(node):
             return _list_comprehension
         case ast.IfExp() if any(_holds_lift(low, branch) for branch in (node.body, node.orelse)):
@@ -112,7 +115,7 @@ def _helper_call(low: Lowering, node: ast.Call, *, is_awaited: bool = False) -> 
     arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
     if not any(_is_state(low, argument) for argument in arguments):
         return None
-    if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
+    if _has_stars(node):
         return None
     callee = low.resolver.helper(node, is_awaited=is_awaited)
     if callee is None:
@@ -121,6 +124,10 @@ def _helper_call(low: Lowering, node: ast.Call, *, is_awaited: bool = False) -> 
     if named is None:
         return None
     return callee, frozenset(name for name, value in named.items() if _is_state(low, value))
+
+
+def _has_stars(node: ast.Call) -> bool:
+    return any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords)
 
 
 def _positional(callee: Callee, node: ast.Call) -> list[ast.expr]:
@@ -143,6 +150,31 @@ def _call(low: Lowering, node: ast.Call, *, is_awaited: bool = False) -> Value:
     return low.builder.value(
         "flow.call", *operands, callee=low.request(callee, states), keywords=keywords or None, method=callee.method
     )
+
+
+# Methods of containers, which are given states to keep: nothing is gained by looking at them when they are called.
+_KEEPING = {name for kind in (list, dict, set, deque, str) for name in dir(kind)}
+
+
+def _is_dynamic_call(low: Lowering, node: ast.Call) -> bool:
+    """Whether a state is given to a value that only the run knows, such as an object's method: it may be a program."""
+    match node.func:
+        case ast.Name(id=name):
+            is_dynamic = name in low.scope.locals
+        case ast.Attribute(value=base, attr=method):
+            is_dynamic = method not in _KEEPING and low.scope.kind(base) == "obj"
+        case other:
+            is_dynamic = isinstance(other, ast.Subscript)
+    if not is_dynamic or _has_stars(node):
+        return False
+    return any(_is_state(low, argument) for argument in _arguments(node)) and low.resolver.find(node.func) is None
+
+
+def _invoke(low: Lowering, node: ast.Call) -> Value:
+    callee = lower_expression(low, node.func)
+    operands = [state_cell(low, a) if _is_state(low, a) else lower_expression(low, a) for a in _arguments(node)]
+    keywords = [keyword.arg for keyword in node.keywords]
+    return low.builder.value("flow.invoke", callee, *operands, keywords=keywords or None)
 
 
 def _can_loop(node: ast.ListComp) -> bool:

@@ -204,6 +204,15 @@ _DECLARED = (
         rule="call",
     ),
     OpDef(
+        "flow.invoke",
+        "obj, obj...",
+        "obj",
+        "Call a host value; `keywords` names the last operands. A program runs its compiled form on the states it is "
+        "given, anything else as Python.",
+        {"keywords": "strs?"},
+        rule="keywords",
+    ),
+    OpDef(
         "flow.yield",
         "obj...",
         "",

@@ -309,11 +309,16 @@ def _check_callee(checker: _FunctionChecker, op: Op, place: _Place) -> None:
         checker.fail(op, f"{op.name} calls @{op.attrs['callee']}, which does not exist; the module has {has}")
 
 
+def _check_keywords(checker: _FunctionChecker, op: Op, place: _Place) -> None:
+    keywords = op.attrs.get("keywords", [])
+    if len(keywords) > len(op.operands):
+        checker.fail(op, f"{op.name} names {_count(len(keywords), 'keyword')} but has {len(op.operands)} operands")
+
+
 def _check_call(checker: _FunctionChecker, op: Op, place: _Place) -> None:
     _check_callee(checker, op, place)
+    _check_keywords(checker, op, place)
     keywords, callee = op.attrs.get("keywords", []), checker.module.functions[op.attrs["callee"]]
-    if len(keywords) > len(op.operands):
-        checker.fail(op, f"flow.call names {_count(len(keywords), 'keyword')} but has {len(op.operands)} operands")
     positional = len(op.operands) - len(keywords)
     for name, value in zip([*callee.param_names[:positional], *keywords], op.operands, strict=False):
         expected = dict(zip(callee.param_names, callee.body.args, strict=False)).get(name)
@@ -339,6 +344,7 @@ _RULES: dict[str, _Rule] = {
     "try": _check_try,
     "leave": _check_leave,
     "call": _check_call,
+    "keywords": _check_keywords,
     "callee": _check_callee,
 }
 

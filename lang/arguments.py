@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -60,7 +60,7 @@ class Signature:
     def __str__(self) -> str:
         return f"{self.name}{self._signature}"
 
-    def given_state(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def given_state(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a call gives for the state, if it gives anything."""
         return args[self._num_before] if len(args) > self._num_before else kwargs.get(self.state_name)
 

@@ -38,6 +38,7 @@ from .state import State
 
 if TYPE_CHECKING:
     from ..compiler.frontend import Lowered
+    from ..runtime.interpreter import Interpreter
     from .compiled import Compiled
 
 MAX_IN_FLIGHT = 256
@@ -228,22 +229,37 @@ class Program:
             return (self.arun if is_async(self.fn) else self.run)(*args, **kwargs)
         args = (*self._receiver, *args)
         if is_async(self.fn) and state.prompt.context.is_compiled:
-            return self._part(state, args, kwargs)
+            return self._coroutine(state, args, kwargs)
         return self.fn(*args, **kwargs)
 
-    def _part(self, state: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A coroutine that runs the compiled form as a part of a compiled run."""
-        from .parts import run_part
+    def part(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Interpreter, tuple[Any, ...]] | None:
+        """What a call in a compiled run runs instead of Python, and its arguments: one for each parameter.
 
+        None for a call that is given no state, or that Python refuses, and for an `async def`.
+        """
+        is_part = isinstance(self.signature.given_state(args, kwargs), State) and not is_async(self.fn)
+        return self._as_part((*self._receiver, *args), kwargs) if is_part else None
+
+    def _as_part(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Interpreter, tuple[Any, ...]] | None:
         try:
             bound = inspect.signature(self.fn).bind(*args, **kwargs)
         except TypeError:
-            return self.fn(*args, **kwargs)  # Python says what is wrong
+            return None
         bound.apply_defaults()
+        # The state may be one that others hold, too, so it is looked into at each step.
         compiled = self._cache.compiled(self._receiver_type, ("promote",), is_part=True)
-        part: Any = run_part(compiled.interpreter, state, tuple(bound.arguments.values()))
-        part.__name__, part.__qualname__ = self.fn.__name__, self.fn.__qualname__
-        return part
+        return compiled.interpreter, tuple(bound.arguments.values())
+
+    def _coroutine(self, state: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A coroutine that runs the compiled form as a part of a compiled run."""
+        from .parts import run_part
+
+        part = self._as_part(args, kwargs)
+        if part is None:
+            return self.fn(*args, **kwargs)  # Python says what is wrong
+        coroutine: Any = run_part(part[0], state, part[1])
+        coroutine.__name__, coroutine.__qualname__ = self.fn.__name__, self.fn.__qualname__
+        return coroutine
 
     @property
     def binds(self) -> Literal["nothing", "instance", "class"]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..ir.core import Op
 from .host import Escaped, Unbound
+from .hostpool import host_pool
 from .linker import BREAK, LEAVE, RETURN, YIELD, Frame, LinkedFunction, Linker, Outcome, Step, execute, waiting
 from .methods import runs
 from .pending import Pending, gather
@@ -177,7 +178,7 @@ def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -
         function = functions[callee]
         named = dict(zip(keywords, values[num_positional:], strict=True))
         if method is not None and not runs(values[0], method, function.python):
-            frame.values[result] = await _call_as_python(frame, method, values[:num_positional], named)
+            frame.values[result] = await _call_method(frame, method, values[:num_positional], named)
             return
         arguments = function.bind(values[:num_positional], named)
         frame.values[result] = await Call(invoke(function, frame.strand, arguments, frame.depth + 1, frame.handled))
@@ -185,10 +186,46 @@ def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -
     return step
 
 
-async def _call_as_python(frame: Frame, method: str, values: list[Any], named: dict[str, Any]) -> Any:
-    """Call whatever an object of an unexpected class has under the name, once all arguments have arrived."""
-    receiver, *args = await gather(values)
-    names, arrived = list(named), await gather(list(named.values()))
+def flow_invoke(linker: Linker, op: Op) -> Step:
+    (callee, *operands), result = linker.slots(op.operands), linker.slot(op.result)
+    keywords = op.attrs.get("keywords") or ()
+    num_positional = len(operands) - len(keywords)
+
+    async def step(frame: Frame) -> None:
+        values = [frame.values[slot] for slot in operands]
+        for value in values:
+            if isinstance(value, Unbound):
+                raise value.error()
+        named = dict(zip(keywords, values[num_positional:], strict=True))
+        frame.values[result] = await _call_value(frame, frame.values[callee], values[:num_positional], named)
+
+    return waiting((callee,), step)
+
+
+async def _call_method(frame: Frame, method: str, values: list[Any], named: dict[str, Any]) -> Any:
+    """Call whatever an object of an unexpected class has under the name."""
+    (receiver,) = await gather(values[:1])
+    callee = await in_pool(frame, getattr, receiver, method)
+    return await _call_value(frame, callee, values[1:], named)
+
+
+async def _call_value(frame: Frame, callee: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Call any value, on arguments that may be on their way: a program's compiled form goes on in this strand."""
+    if getattr(callee, "__ramify__", None) == "program":
+        part = await host_pool().submit(lambda: callee.part(args, kwargs))  # it may have to be compiled first
+        if part is not None:
+            interpreter, values = part
+            values = [await _collected(value) for value in values]
+            return await Call(interpreter.call(frame.strand, values, frame.depth + 1, frame.handled))
+    args, named = await gather(args), dict(zip(kwargs, await gather(list(kwargs.values())), strict=True))
     frame.strand.check_reads()
-    kwargs = dict(zip(names, arrived, strict=True))
-    return await in_pool(frame, lambda: getattr(receiver, method)(*args, **kwargs))
+    return await in_pool(frame, lambda: callee(*args, **named))
+
+
+async def _collected(value: Any) -> Any:
+    """An argument; what *args and **kwargs have collected arrives first."""
+    if type(value) is tuple and any(isinstance(item, Pending) for item in value):
+        return tuple(await gather(value))
+    if type(value) is dict and any(isinstance(item, Pending) for item in value.values()):
+        return dict(zip(value, await gather(list(value.values())), strict=True))
+    return value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any
 
 from ..ir.core import Module
-from .flow import flow_call, flow_for, flow_if, flow_while, invoke
+from .flow import flow_call, flow_for, flow_if, flow_invoke, flow_while, invoke
 from .linker import LinkedFunction, Linker
 from .pending import Pending
 from .prompt import Prompt
@@ -38,6 +38,7 @@ class Interpreter:
             "flow.for": flow_for,
             "flow.while": flow_while,
             "flow.try": flow_try,
+            "flow.invoke": flow_invoke,
             "flow.call": partial(flow_call, functions=functions),
             "py.call": partial(py_call, python=python),
             "cell.new": partial(cell_new, new_cell=new_cell),
@@ -52,7 +53,13 @@ class Interpreter:
 
         Awaited inside a Routine only.
         """
-        value = await invoke(self._entry, strand, list(arguments), 1)
+        value = await self.call(strand, arguments, 1, None)
         while isinstance(value, Pending):
             value = await value
         return value
+
+    def call(
+        self, strand: Strand, arguments: Sequence[Any], depth: int, handled: BaseException | None
+    ) -> Coroutine[Any, Any, Any]:
+        """The same as a call within a strand; the value may still be on its way."""
+        return invoke(self._entry, strand, list(arguments), depth, handled)

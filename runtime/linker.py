@@ -139,7 +139,7 @@ def _mark(error: Exception, op: Op, span: Span, frame: Frame) -> None:
     if frame.strand.marked is not error:
         frame.strand.marked = error
         mark(error, span, frame.function.python_name)
-    elif op.name == "flow.call":
+    elif op.name in ("flow.call", "flow.invoke"):
         add_frame(error, span, frame.function.python_name)
 
 

@@ -116,6 +116,10 @@ class SglFunction:
             return self.program(*args, **(self.bind_arguments | kwargs))
         return self.run(*args, **kwargs)
 
+    def part(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """See Program."""
+        return self.program.part(args, kwargs)
+
     @property
     def binds(self) -> Literal["nothing", "instance", "class"]:
         """See Program."""

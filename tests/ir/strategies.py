@@ -66,7 +66,7 @@ _VARIABLES = ("name", "größe", "x")
 def modules(draw: st.DrawFn, max_ops: int = 6, max_depth: int = 2, runnable: bool = False) -> Module:
     """A valid module of one to three functions; `max_ops` limits each region, `max_depth` their nesting.
 
-    `runnable` leaves out py.call, which needs a Python function behind the module.
+    `runnable` leaves out py.call and flow.invoke, which need Python functions.
     """
     names = draw(
         st.lists(
@@ -292,6 +292,9 @@ class _Grower:
         num_keywords = self.draw(st.integers(0, len(operands)))
         if not self.runnable and self.draw(st.integers(0, 3)) == 0:
             self.emit("py.call", *operands, roles=["obj"], callee=callee.name)
+            return
+        if not self.runnable and self.draw(st.integers(0, 3)) == 0:
+            self.emit("flow.invoke", self.pick("obj"), *operands, roles=["obj"], keywords=["a"] if operands else [])
             return
         keywords = {"keywords": callee.param_names[len(operands) - num_keywords :]} if num_keywords else {}
         self.emit("flow.call", *operands, roles=["obj"], callee=callee.name, **keywords)

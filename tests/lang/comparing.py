@@ -12,6 +12,7 @@ from types import FunctionType
 from typing import Any
 
 import ramify as rf
+from ramify.backends.scripted import Reply, ScriptedBackend
 from ramify.ir.errors import OutputError
 from ramify.lang.arguments import Signature
 from ramify.lang.execution import Execution
@@ -121,3 +122,19 @@ def _noted(notes: Any, beginning: str, is_own: Callable[[str], bool]) -> tuple[s
         if note.startswith(beginning) and found and is_own(found[1]):
             return Path(found[1]).name, int(found[2])
     return None
+
+
+class Waves(ScriptedBackend):
+    """Answers when so many requests wait, so that only programs that go on at once ever end."""
+
+    def __init__(self, size: int, reply: Reply) -> None:
+        super().__init__(reply)
+        self.size = size
+        self.waiting: list[Any] = []
+
+    def _run(self, *request: Any) -> None:
+        self.waiting.append(request)
+        if len(self.waiting) == self.size:
+            waiting, self.waiting = self.waiting, []
+            for each in waiting:
+                super()._run(*each)

@@ -13,6 +13,8 @@ import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
 from ramify.ir.errors import Cancelled
 
+from .comparing import Waves
+
 BOTH = pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
 USER: contextvars.ContextVar[str] = contextvars.ContextVar("USER", default="nobody")
 
@@ -372,23 +374,6 @@ async def at_once(s: Any, count: int) -> Any:
     return values, task.result(), [branch.text() for branch in branches], s.text()
 
 
-class Waves(ScriptedBackend):
-    """Answers when so many requests wait, so that only programs that go on at once ever end."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(echo)
-        self.size = size
-        self.waiting: list[Any] = []
-
-    def _run(self, *request: Any) -> None:
-        self.waiting.append(request)
-        if len(self.waiting) == self.size:
-            waiting, self.waiting = self.waiting, []
-            for each in waiting:
-                super()._run(*each)
-            self.size = self.size if len(waiting) > 1 else 1
-
-
 @BOTH
 def test_parts_of_a_run(backend: ScriptedBackend, eager: bool) -> None:
     values, last, texts, text = at_once.run(3, backend=backend, eager=eager).value
@@ -411,7 +396,7 @@ def test_parts_go_on_at_once_and_block_nobody() -> None:
                 ticks += 1
 
         ticking = asyncio.create_task(tick())
-        run = await only_parts.options(backend=Waves(4), timeout=10).arun()
+        run = await only_parts.options(backend=Waves(4, echo), timeout=10).arun()
         ticking.cancel()
         assert len(run.value) == 4
         (run,) = only_parts.run_batch([{}], backend=ScriptedBackend(echo, delay=0.02))

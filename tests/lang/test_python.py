@@ -20,6 +20,7 @@ from ramify.ir.errors import CompileError, UsageError
 from ramify.lang.loading import load_file
 
 from . import comparing
+from .comparing import Waves
 
 BOTH = pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
 
@@ -155,6 +156,55 @@ def test_methods_of_self_are_compiled_too() -> None:
     assert Judge().both.compile() is Judge.both.compile() is not Strict().both.compile()
     (note,) = Strict.ask.compile().eager
     assert note.reason == "`super` needs the function's own frame"
+
+
+class Debater:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @rf.program
+    def speak(self, s, said):
+        s += f"{self.name}: {said}" + rf.gen("word")
+        return s["word"]
+
+    def listen(self, s, word):
+        s += word
+        return self.name
+
+
+@rf.program
+def debate(s, debaters, rounds=2):
+    words = ["none"] * len(debaters)
+    branches = s.fork(len(debaters))
+    for _ in range(rounds):
+        spoken = [debater.speak(branch, words[-1]) for debater, branch in zip(debaters, branches, strict=True)]
+        words = spoken
+    listener = debaters[0].listen(s, said=words[0]) if rounds == 0 else debaters[0].listen(word=words[0], s=s)
+    table = {"speak": debaters[-1].speak, "free": Judge.free, "plain": lambda t: t.text()}
+    speak = table["speak"]
+    return words, listener, speak(s, "end"), table["free"](s, word="f"), table["plain"](s), [b.text() for b in branches]
+
+
+@rf.program
+def everyone(s, debaters):
+    for debater, branch in zip(debaters, s.fork(len(debaters)), strict=True):
+        word = debater.speak(branch, said="first")
+        s += word
+    return s.text()
+
+
+@rf.program
+def wrongly_dynamic(s, debater):
+    s += "a"
+    debater.speak(s)
+
+
+def test_programs_that_only_the_run_knows() -> None:
+    debaters = [Debater(name) for name in "abc"]
+    assert same(debate, debaters=debaters)[1] == "a"
+    assert len(ops(debate, "flow.invoke")) == 6 and not debate.compile().eager
+    assert everyone.run(debaters, backend=Waves(3, echo), timeout=20).ok  # they speak at once
+    assert same(wrongly_dynamic, debater=debaters[0]) is TypeError
 
 
 def test_a_method_that_an_instance_replaces() -> None:
