@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..ir.core import Value
-from .expressions import lower_expression
+from .expressions import lower_expression, may_be_noticed
 from .lowering import Lowering
 
 _DTYPES = {"gen_int": "int", "gen_string": "str"}
@@ -36,8 +35,7 @@ class _Action:
 
 def lower_append(low: Lowering, cell: Value, node: ast.expr) -> None:
     """Append an expression to the prompt that a cell holds."""
-    actions = list(_actions(low, node))
-    _check_parts(low, actions)
+    actions = _actions(low, node)
     prompt = low.builder.value("cell.load", cell)
     for action in actions:
         with low.at(action.node):
@@ -47,39 +45,72 @@ def lower_append(low: Lowering, cell: Value, node: ast.expr) -> None:
     low.builder.op("cell.store", [cell, prompt])
 
 
-def _check_parts(low: Lowering, actions: list[_Action]) -> None:
-    """Check the values behind a request before that is sent: in Python the whole expression has been built by then."""
-    first = next((index for index, action in enumerate(actions) if action.op.startswith("lm.")), len(actions))
-    for action in actions[first:]:
-        if action.op == "prompt.append" and not _is_text(action.node):
-            with low.at(action.node):
-                low.builder.op("prompt.part", action.operands)
+def _actions(low: Lowering, node: ast.expr, *, is_sent: bool = False, is_noticed: bool = False) -> list[_Action]:
+    """Evaluate the parts of an expression; what is to be done with them then.
 
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-
-
-def _actions(low: Lowering, node: ast.expr) -> Iterator[_Action]:
+    In Python `+` and roles refuse at once a value that cannot be appended. Here the append does, unless that is too
+    late: is_sent says whether a request stands before the node, is_noticed whether what is behind it may be noticed.
+    """
     kind = low.resolver.primitive(node)
     match node:
         case ast.BinOp(left=left, op=ast.Add(), right=right) if _has_primitive(low, node):
-            yield from _actions(low, left)
-            yield from _actions(low, right)
+            is_sent_then = is_sent or _requests(low, left)
+            first = _actions(low, left, is_sent=is_sent, is_noticed=is_noticed or _may_be_noticed(low, right))
+            second = _actions(low, right, is_sent=is_sent_then, is_noticed=is_noticed)
+            if is_sent or is_noticed:
+                _check(low, left, first)
+            if is_sent_then or is_noticed:
+                _check(low, right, second)
+            return [*first, *second]
         case ast.Call(args=[body], keywords=[]) if kind in _ROLES and not isinstance(body, ast.Starred):
-            yield _role(node, kind, "begin")
-            yield from _actions(low, body)
-            yield _role(node, kind, "end")
+            inside = _actions(low, body, is_sent=is_sent, is_noticed=is_noticed)
+            if is_sent or is_noticed:
+                _check(low, body, inside)
+            return [_role(node, kind, "begin"), *inside, _role(node, kind, "end")]
         case ast.Call(args=[], keywords=[]) if kind and kind.removesuffix("_begin").removesuffix("_end") != kind:
             role, _, mark = kind.rpartition("_")
-            yield _role(node, role, mark)
+            return [_role(node, role, mark)]
         case ast.Call() if kind in _OPS and (arguments := _arguments(low, node)) is not None:
-            yield _model_op(low, kind, node, arguments)
+            return [_model_op(low, kind, node, arguments)]
         case ast.Call() if kind in _MEDIA and (arguments := _arguments(low, node)) is not None:
             values = {name: lower_expression(low, value) for name, value in arguments.items()}
-            yield _Action(f"prompt.{kind}", node, [values[name] for name in _MEDIA[kind]], {})
-        case _:
-            yield _Action("prompt.append", node, [lower_expression(low, node)], {})
+            return [_Action(f"prompt.{kind}", node, [values[name] for name in _MEDIA[kind]], {})]
+    return [_Action("prompt.append", node, [lower_expression(low, node)], {})]
+
+
+def _check(low: Lowering, node: ast.expr, actions: list[_Action]) -> None:
+    """Check now whether a value can be appended, if the node is one that may be none."""
+    is_text = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    if not is_text and [action.node for action in actions if action.op == "prompt.append"] == [node]:
+        with low.at(node):
+            low.builder.op("prompt.part", actions[0].operands)
+
+
+def _parts(low: Lowering, node: ast.expr) -> list[ast.expr]:
+    """What the chain of `+` and the roles in it consist of."""
+    match node:
+        case ast.BinOp(left=left, op=ast.Add(), right=right) if _has_primitive(low, node):
+            return [*_parts(low, left), *_parts(low, right)]
+        case ast.Call(args=[body], keywords=[]) if low.resolver.primitive(node) in _ROLES:
+            return _parts(low, body)
+    return [node]
+
+
+def _requests(low: Lowering, node: ast.expr) -> bool:
+    return any(low.resolver.primitive(part) in _OPS for part in _parts(low, node))
+
+
+def _may_be_noticed(low: Lowering, node: ast.expr) -> bool:
+    """Whether it matters when the expression is evaluated: it may fail, or change something."""
+    return any(_part_may_be_noticed(low, part) for part in _parts(low, node))
+
+
+def _part_may_be_noticed(low: Lowering, node: ast.expr) -> bool:
+    if low.resolver.primitive(node) is None:
+        return may_be_noticed(low, node, None)
+    assert isinstance(node, ast.Call)
+    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return any(may_be_noticed(low, argument, None) for argument in arguments)
 
 
 def _has_primitive(low: Lowering, node: ast.expr) -> bool:

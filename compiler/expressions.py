@@ -307,11 +307,12 @@ def _plan(low: Lowering, children: list[_Slot]) -> list[tuple[Callable[[ast.expr
     held = [index for index, (_, child) in enumerate(children) if _holds_lift(low, child)]
     last = max(held, default=-1)
     plan = []
-    by_effects = False
+    rebound: set[str] | None = None
     for index in range(last, -1, -1):
         put, child = children[index]
-        is_whole = index != last and _noticed(low, child, by_effects=by_effects)
-        by_effects |= (is_whole or index in held) and not _is_quiet(child)
+        is_whole = index != last and may_be_noticed(low, child, rebound)
+        if (is_whole or index in held) and not _is_quiet(child):
+            rebound = (rebound or set()) | set(stored_names(child))
         plan.append((put, child, is_whole))
     return plan[::-1]
 
@@ -337,24 +338,27 @@ def _is_quiet(node: ast.expr) -> bool:
     )
 
 
-def _noticed(low: Lowering, node: ast.expr, *, by_effects: bool) -> bool:
+def may_be_noticed(low: Lowering, node: ast.expr, rebound: set[str] | None) -> bool:
     """Whether it could be noticed that the expression is evaluated after what is lifted from behind it.
 
-    by_effects: whether that may change anything, such as a shared variable or a list. (Otherwise it may only fail.)
+    rebound: None if that may only fail. Else it may change anything, such as a shared variable or a list, and of the
+    plain variables these.
     """
     match node:
         case ast.Constant() | ast.Lambda():
             return False
         case ast.Name(id=name) if name in low.scope.locals:
-            return by_effects if name in low.boxes else not low.is_sure(name)
+            if name in low.boxes:
+                return rebound is not None
+            return name in (rebound or ()) or not low.is_sure(name)
         case ast.Name():
             return not low.resolver.is_defined(node.id)
-        case ast.FormattedValue(value=value, conversion=-1, format_spec=None) if not by_effects:
-            return _noticed(low, value, by_effects=False)
+        case ast.FormattedValue(value=value, conversion=-1, format_spec=None) if rebound is None:
+            return may_be_noticed(low, value, None)
         case ast.JoinedStr(values=parts) | ast.Tuple(elts=parts) | ast.List(elts=parts):
-            return any(_noticed(low, part, by_effects=by_effects) for part in parts)
-        case ast.BinOp(left=left, right=right) if is_lazy(node) and not by_effects:
-            return any(_noticed(low, part, by_effects=False) for part in (left, right))
+            return any(may_be_noticed(low, part, rebound) for part in parts)
+        case ast.BinOp(left=left, right=right) if is_lazy(node) and rebound is None:
+            return any(may_be_noticed(low, part, None) for part in (left, right))
     return True
 
 

@@ -156,7 +156,7 @@ class Lowering:
     ) -> Op:
         """A py.block over the local names in `nodes`; binds the variables that the code assigns."""
         outputs = self.assigned(nodes)
-        surely = _surely_assigned(nodes)
+        surely = surely_assigned(nodes)
         unsure = {name for name in outputs if name not in surely and not self.is_sure(name)} | deleted_names(nodes)
         writes = [name for name in outputs if name in self.followed]
         inputs, operands, captures, reads = self._operands(nodes, temporaries, skip=surely.difference(writes))
@@ -228,7 +228,7 @@ def _only_read(nodes: Sequence[ast.AST], name: str) -> bool:
     return all(id(node) in reading for node in mentions)
 
 
-def _surely_assigned(nodes: Sequence[ast.AST]) -> frozenset[str]:
+def surely_assigned(nodes: Sequence[ast.AST]) -> frozenset[str]:
     """Names whose first mention is a plain assignment at the top level: their old value is not needed."""
     sure: set[str] = set()
     seen: set[str] = set()

@@ -2,7 +2,7 @@
 
 A cell escapes when anything but a load, a store, a fork that is never joined or a reading host op uses it. For each of
 the others every load is replaced by the prompt that the cell holds there; ifs and loops that store to it carry the
-prompt along. Cells made by `cell.new` become `prompt.branch`, unless a try stores to them. The entry's parameter
+prompt along. Cells made by `cell.new` become `prompt.branch`, unless a try behind stores to them. The entry's parameter
 belongs to the run, which may look at it at any time and after an error. So its stores stay, as do those to cells that a
 try stores to; behind a try the cell is loaded anew. Parameters of helpers stay cells: a caller may hand over the same
 state twice.
@@ -57,12 +57,11 @@ def _promote_new(region: Region, function: Function) -> None:
     for op in list(region.ops):
         if op.name == "cell.new" and not _escapes(function.body, op.result):
             index = region.ops.index(op)
-            if _is_stored_in_try(function.body, op.result):
-                rest = Region([], region.ops[index + 1 :])
+            rest = Region([], region.ops[index + 1 :])
+            if _is_stored_in_try(rest, op.result):
                 _promote_kept(function, op.result, rest, op.span)
                 region.ops[index + 1 :] = rest.ops
                 continue
-            rest = Region([], region.ops[index + 1 :])
             # The branch stays: its number is part of what a seeded run draws there.
             branch = Op("prompt.branch", [op.operands[0]], [Value(PROMPT, op.result.name)], span=op.span)
             _Promotion(function, op.result, keep_stores=False).region(rest, branch.result)

@@ -8,7 +8,7 @@ is done with it is host code, with the same meaning.
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -274,19 +274,30 @@ def stored_names(*nodes: ast.AST) -> list[str]:
     names: set[str] = set()
     for node in nodes:
         inner = _comprehension_names(node)
-        for child in _scope_nodes(node):
-            match child:
-                case ast.Name(id=name, ctx=ast.Store() | ast.Del()) if id(child) not in inner:
-                    names.add(name)
-                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                    names.add(name)
-                case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                    names.add(name)
-                case ast.MatchMapping(rest=str(name)):
-                    names.add(name)
-                case ast.alias(name=name, asname=asname):
-                    names.add(asname or name.partition(".")[0])
+        names |= {name for child in _scope_nodes(node) if id(child) not in inner and (name := _bound_by(child))}
     return sorted(names)
+
+
+def _bound_by(node: ast.AST) -> str | None:
+    """The name that a node itself binds, or unbinds."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            return name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return name
+        case ast.MatchMapping(rest=str(name)):
+            return name
+        case ast.alias(name=name, asname=asname):
+            return asname or name.partition(".")[0]
+    return None
+
+
+def num_mentions(name: str, nodes: Sequence[ast.AST]) -> int:
+    """How often a name is read or bound in pieces of code, in nested scopes too."""
+    walked = (child for node in nodes for child in ast.walk(node))
+    return sum((isinstance(child, ast.Name) and child.id == name) or _bound_by(child) == name for child in walked)
 
 
 def _scope_nodes(node: ast.AST) -> list[ast.AST]:

@@ -16,14 +16,16 @@ from ..ir.types import OBJ
 from .branching import choose
 from .expressions import lower_expression
 from .leaving import Ending, Try, leave, leave_if
-from .lowering import Lowering, deleted_names
+from .lowering import Lowering, deleted_names, surely_assigned
+from .scope import num_mentions
 
 _LowerBody = Callable[[list[ast.stmt]], None]
 
 
 def lower_try(low: Lowering, node: ast.Try, lower_body: _LowerBody) -> None:
     """Lower a try statement; `lower_body` lowers the statements of its parts."""
-    names = low.assigned([node])
+    parts = [node.body, *(handler.body for handler in node.handlers), node.orelse, node.finalbody]
+    names = [name for name in low.assigned([node]) if not _is_private(low, parts, name)]
     with _followed(low, names):
         work = _Try(low, names, deleted_names([node]))
         work.body(lambda: lower_body(node.body), (lambda: lower_body(node.orelse)) if node.orelse else None)
@@ -57,6 +59,12 @@ def lower_guarded(
         work.handlers(handler)
         work.final(None)
         work.close()
+
+
+def _is_private(low: Lowering, parts: list[list[ast.stmt]], name: str) -> bool:
+    """Whether one part of the statement has the variable for itself, so that no exception can show its values."""
+    everywhere = num_mentions(name, low.source.tree.body)
+    return any(name in surely_assigned(part) and num_mentions(name, part) == everywhere for part in parts)
 
 
 @contextmanager
@@ -196,7 +204,8 @@ def _handler(work: _Try, node: ast.Try, error: Value, handler: ast.ExceptHandler
         lower_body(handler.body)
         low.around.pop()
         return None if low.builder.terminated else forget()
-    inner = _Try(low, low.assigned([handler]), deleted_names([handler]))
+    followed = [each for each in low.assigned([handler]) if each in low.followed]
+    inner = _Try(low, followed, deleted_names([handler]))
     inner.body(lambda: lower_body(handler.body), None)
     inner.handlers(lambda error: raise_again(low, error))
     inner.final(forget)

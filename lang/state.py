@@ -156,6 +156,9 @@ class ForkGroup(Branches, Sequence[State]):
         self.states = states
         self._fork = parent.prompt
 
+    def __repr__(self) -> str:
+        return f"<fork of {len(self.states)} states>"
+
     @overload
     def __getitem__(self, index: int) -> State: ...
     @overload

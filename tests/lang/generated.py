@@ -498,8 +498,8 @@ class Generator:
         if group:
             lines += [
                 f"{group}[0], {group}[-1] = {group}[-1], {group}[0]",
-                f"{group}.append({self.state_name()})",
-                f"{group}.insert(0, {self.state(1)})",
+                f"if len({group}) < 5: {group}.append({self.state_name()})",
+                f"if len({group}) < 5: {group}.insert(0, {self.state(1)})",
                 f"{group}[0] = {self.state_name()}",
                 f"{group}.reverse()",
                 f"{group} = {group}[:2]",
@@ -796,7 +796,7 @@ class Generator:
             [f"log.append(sorted({{len({self.text(1)}) for w in words}}))"],
             [f"{self.state_name()}.user_begin(); {self.state_name()}.user_end()"],
             ["LIMIT"],
-            [f"{group or 'log'}.append({self.any_value()})"],
+            [f"if len({group or 'log'}) < 40: {group or 'log'}.append({self.any_value()})"],
             [f"{group or 'log'}[0] = {self.any_value()}"],
             [f"{self.fresh('group') if group is None else group} = {group or '[1]'}"],
             [f"zip = {self.one_of('enumerate', 'pick')}" if self.chance(0.3) else "pass"],

@@ -1,4 +1,4 @@
-"""`try` around states: eager equals compiled, nothing holds a thread, a cancelled run cannot be caught."""
+"""`try` around states, and reads in odd places: eager equals compiled, no thread is held, cancelling is not caught."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from ramify.lang.state import ForkGroup, State
 from ramify.runtime.interpreter import Interpreter
 from ramify.runtime.request import SamplingParams
 
-from . import tries
+from . import laziness, tries
 from .comparing import Linked, comparable, outcome, run_once
 
 PROGRAMS = [
-    f
-    for n, f in vars(tries).items()
-    if inspect.isfunction(f) and list(inspect.signature(f).parameters)[:2] == ["s", "log"]
+    function
+    for module in (tries, laziness)
+    for function in vars(module).values()
+    if inspect.isfunction(function) and list(inspect.signature(function).parameters)[:2] == ["s", "log"]
 ]
 
 
@@ -47,7 +48,7 @@ def context_of(error: BaseException | None) -> list[tuple[type, type, bool]]:
 def everything(function: FunctionType, compiled: Linked | None) -> dict[str, Any]:
     backend, log = ScriptedBackend(reply), []
     run = run_once(function, compiled, {"log": log}, backend)
-    found = outcome(run, lambda file: file == tries.__file__)
+    found = outcome(run, lambda file: file in (tries.__file__, laziness.__file__))
     return found | {"log": comparable(log), "requests": sorted(backend.requests), "context": context_of(run.error)}
 
 
@@ -62,7 +63,8 @@ def test_eager_equals_compiled(function: FunctionType) -> None:
 
 
 def test_nothing_but_groups_of_exceptions_stays_eager() -> None:
-    eager = {f.__name__: [note.reason for note in compile_function(f).eager] for f in PROGRAMS}
+    about_try = [function for function in PROGRAMS if function.__module__ == tries.__name__]
+    eager = {f.__name__: [note.reason for note in compile_function(f).eager] for f in about_try}
     assert {name: reasons for name, reasons in eager.items() if reasons} == {
         "except_group_star": ["`except*` around a state"]
     }
