@@ -311,8 +311,9 @@ def _check_callee(checker: _FunctionChecker, op: Op, place: _Place) -> None:
 
 def _check_keywords(checker: _FunctionChecker, op: Op, place: _Place) -> None:
     keywords = op.attrs.get("keywords", [])
-    if len(keywords) > len(op.operands):
-        checker.fail(op, f"{op.name} names {_count(len(keywords), 'keyword')} but has {len(op.operands)} operands")
+    given = len(op.operands) - len(_signature(OPS[op.name].operands)[0])
+    if len(keywords) > given:
+        checker.fail(op, f"{op.name} names {_count(len(keywords), 'keyword')} but has {_count(given, 'operand')}")
 
 
 def _check_call(checker: _FunctionChecker, op: Op, place: _Place) -> None:

@@ -284,6 +284,10 @@ _INVALID = {
         f'%y = flow.call {{callee = "helper", keywords = ["n"]}} : obj {_RETURN}',
         "flow.call names 1 keyword but has 0 operands",
     ),
+    "more keywords than operands of a host value": (
+        f'%y = flow.invoke %x, %s {{keywords = ["a", "b"]}} : obj {_RETURN}',
+        "flow.invoke names 2 keywords but has 1 operand",
+    ),
     "cell parameter": (
         f'%y = flow.call %x, %x {{callee = "helper"}} : obj {_RETURN}',
         "@helper takes cell as s, not obj",
