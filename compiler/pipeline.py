@@ -43,25 +43,41 @@ def run_pipeline(
 ) -> Module:
     """A copy of the module after the pipeline, or after the pass named `after`; "frontend" means after none.
 
-    Each pass's result is verified. `on_pass` gets the pass, the module and the milliseconds it took. Raises UsageError
-    for a name that is no pass, VerifyError, which names the pass, when one breaks the module.
+    The result is verified, and where it is wrong every pass's, to tell which it was. `on_pass` gets the pass, the
+    module and the milliseconds it took. Raises UsageError for a name that is no pass, VerifyError, which names the
+    pass, when one breaks the module.
     """
     check_names([*disable, *([after] if after else [])])
-    module = clone(module)
     verify(module, after="frontend")
-    if after == "frontend":
-        return module
-    for each in PIPELINE:
-        if each.name not in disable:
+    passes = [] if after == "frontend" else _until(after)
+    passes = [each for each in passes if each.name not in disable]
+    changed = clone(module)
+    try:
+        for each in passes:
             started = time.perf_counter()
-            each.run(module)
+            each.run(changed)
             elapsed_ms = (time.perf_counter() - started) * 1000
-            verify(module, after=each.name)
             if on_pass is not None:
-                on_pass(each, module, elapsed_ms)
-        if each.name == after:
-            break
-    return module
+                on_pass(each, changed, elapsed_ms)
+        if passes:
+            verify(changed, after=passes[-1].name)
+    except Exception:
+        _blame(clone(module), passes)
+        raise
+    return changed
+
+
+def _until(last: str | None) -> list[Pass]:
+    """The passes up to the one of that name; all of them for None."""
+    names = [each.name for each in PIPELINE]
+    return list(PIPELINE[: len(names) if last is None else names.index(last) + 1])
+
+
+def _blame(module: Module, passes: list[Pass]) -> None:
+    """Raises VerifyError, which names the pass, if one of them breaks the module."""
+    for each in passes:
+        each.run(module)
+        verify(module, after=each.name)
 
 
 def check_names(names: Collection[str]) -> None:

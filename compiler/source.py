@@ -182,16 +182,36 @@ def _plain(source: Source) -> Source:
     return source
 
 
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+
+
 def own_nodes(root: ast.AST) -> list[ast.AST]:
-    """The nodes below `root` that belong to its own scope: nested functions and classes are listed, not entered."""
+    """The nodes below `root` that belong to its own scope: nested functions and classes are listed, not entered.
+
+    Load, Store and Del marks are left out: whoever wants one has it in `ctx`.
+    """
     found: list[ast.AST] = []
-    pending = list(ast.iter_child_nodes(root))
+    pending = _children(root)
     while pending:
         node = pending.pop()
         found.append(node)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            pending.extend(ast.iter_child_nodes(node))
+        if not isinstance(node, _SCOPES):
+            pending += _children(node)
     return found
+
+
+def _children(node: ast.AST) -> list[ast.AST]:
+    """ast.iter_child_nodes as a list; front ends spend much of their time here."""
+    children: list[ast.AST] = []
+    for name in node._fields:
+        if name == "ctx":
+            continue
+        value = getattr(node, name, None)
+        if isinstance(value, ast.AST):
+            children.append(value)
+        elif isinstance(value, list):
+            children += [item for item in value if isinstance(item, ast.AST)]
+    return children
 
 
 def _has_long_string(root: ast.AST) -> bool:

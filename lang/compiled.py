@@ -13,6 +13,7 @@ from ..ir import files
 from ..ir.core import Module, clone
 from ..ir.printer import print_module
 from ..runtime.interpreter import Interpreter
+from .execution import is_async
 from .state import ForkGroup, State
 
 
@@ -23,6 +24,7 @@ class Compiled:
         self.lowered = lowered
         self.module = module
         self.interpreter = Interpreter(module, lowered.python, State, ForkGroup)
+        self.is_async = is_async(lowered.python[module.entry])
 
     @classmethod
     def of(

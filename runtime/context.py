@@ -32,6 +32,9 @@ from .values import typed
 
 _RELEASE_SECONDS = 5.0
 _branch_numbers = threading.Lock()
+# Parameters of gens that were looked at before: for an expression, defaults and features, by their ids.
+_served: dict[tuple[int, int, int], tuple[Call, SamplingParams, frozenset[str], SamplingParams | None]] = {}
+_MOST_SERVED = 4096
 _entering = threading.Lock()
 running: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ramify_running", default=None)
 """The run whose host code this is; None outside of programs."""
@@ -106,8 +109,9 @@ class Context:
 
         Thread-safe. Raises RequestError for sampling parameters out of range, Unsupported for what the backend lacks.
         """
-        params = self._params(prompt, expression, where) if isinstance(expression, Gen) else None
-        require(self.backend, expression, params, where)
+        params = self._params(expression, where)
+        if params is not None:
+            params = self._seeded(params, prompt, expression)
         samples = self._samples(prompt, expression, params, where)
         self.calls.extend(samples)
         first = samples[0]
@@ -135,18 +139,37 @@ class Context:
             sample.samples = samples
         return samples
 
-    def _params(self, prompt: Prompt, expression: Gen, where: Where) -> SamplingParams:
+    def _params(self, expression: Call, where: Where) -> SamplingParams | None:
+        """The parameters of a gen, which the backend can serve; None for choices and scores."""
+        features = self.backend.features
+        key = (id(expression), id(self.defaults), id(features))
+        known = _served.get(key)
+        if known is not None:
+            return known[-1]
+        params = self._new_params(expression, where) if isinstance(expression, Gen) else None
+        require(self.backend, expression, params, where)
+        if expression.where is None:  # one that a compiled op makes the same each time
+            if len(_served) >= _MOST_SERVED:
+                _served.clear()
+            _served[key] = (expression, self.defaults, features, params)  # kept, so that the ids stay theirs
+        return params
+
+    def _new_params(self, expression: Gen, where: Where) -> SamplingParams:
         try:
             params = sampling(self.defaults, expression.params)
-            if "dtype" in self.backend.features:
-                params = typed(params, expression.dtype)
+            return typed(params, expression.dtype) if "dtype" in self.backend.features else params
         except RamifyError as error:
             error.span = span_of(where)
             raise
-        own = any(name == "seed" for name, _ in expression.params)
-        if self.defaults.seed is None or own or params.temperature == 0:  # greedy ones can still share an answer
+
+    def _seeded(self, params: SamplingParams, prompt: Prompt, expression: Call) -> SamplingParams:
+        """The parameters with the seed that the run's own gives to this place, if the gen draws and has none."""
+        seed = self.defaults.seed
+        if seed is None or params.temperature == 0:  # greedy ones can still share an answer
             return params
-        return replace(params, seed=gen_seed(self.defaults.seed, prompt.branch, prompt.num_gens))
+        if isinstance(expression, Gen) and any(name == "seed" for name, _ in expression.params):
+            return params
+        return replace(params, seed=gen_seed(seed, prompt.branch, prompt.num_gens))
 
     def number_branches(self, path: tuple[int, ...], count: int) -> int:
         """The first of `count` fork numbers that are new below a path."""
