@@ -20,7 +20,7 @@ except ImportError as error:
 
 from ..ir.errors import ServerError, Unsupported, UsageError
 from ..runtime.backend import Sink
-from ..runtime.chat import DEFAULT_CHAT, ChatFormat
+from ..runtime.chat import NO_TEMPLATE, ChatFormat
 from ..runtime.features import SAMPLING
 from ..runtime.hostpool import host_pool
 from ..runtime.prompt import Prompt
@@ -320,7 +320,7 @@ def _chat(
             f"how the model {info.model_path!r} marks messages is not known: its files are not on this machine",
             help="give RuntimeEndpoint(..., tokenizer=DIRECTORY) or chat_template=...",
         )
-    return (tokenizer.chat_in_text if as_text else tokenizer.chat) or DEFAULT_CHAT
+    return (tokenizer.chat_in_text if as_text else tokenizer.chat) or NO_TEMPLATE
 
 
 def _sampling(params: SamplingParams) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 
 from ..ir.errors import RequestError, UsageError
 from ..runtime.backend import Sink
-from ..runtime.chat import DEFAULT_CHAT
+from ..runtime.chat import NO_TEMPLATE
 from ..runtime.engine import Engine, EngineStats
 from ..runtime.features import OWN
 from ..runtime.hostpool import host_pool
@@ -63,7 +63,7 @@ class LocalBackend:
         self.name = f"local:{directory.name}"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.tokenizer = Tokenizer.load(directory)
-        self.chat = self.tokenizer.chat or DEFAULT_CHAT
+        self.chat = self.tokenizer.chat or NO_TEMPLATE
         self.model = load_model(directory, dtype=dtype, device=self.device)
         self.tokens = PromptTokens(self.tokenizer)
         self._tokenizing: dict[Prompt, Pending[list[EngineRequest]]] = {}

@@ -23,7 +23,7 @@ _KINDS = {
 
 
 class Parameters:
-    """The parameters of a tool. `schema` is the JSON schema of an object with a property for each."""
+    """The parameters of a tool. `type` has a field for each; `schema` is its JSON schema, as models are shown it."""
 
     def __init__(self, function: Callable[..., Any], texts: Mapping[str, str]) -> None:
         """texts: what the docstring says of parameters. Raises UsageError for one that no model could give."""
@@ -41,7 +41,7 @@ class Parameters:
             (name, types[name]) if parameter.default is parameter.empty else (name, types[name], _left_out())
             for name, parameter in self._signature.parameters.items()
         ]
-        self._struct = msgspec.defstruct(function.__name__, fields, kw_only=True, forbid_unknown_fields=True)
+        self.type = msgspec.defstruct(function.__name__, fields, kw_only=True, forbid_unknown_fields=True)
         try:
             self.schema = self._schema()
         except TypeError:
@@ -56,8 +56,8 @@ class Parameters:
 
         Raises msgspec.ValidationError.
         """
-        converted = msgspec.convert(given, self._struct, strict=False)
-        values = {name: getattr(converted, name) for name in self._struct.__struct_fields__}
+        converted = msgspec.convert(given, self.type, strict=False)
+        values = {name: getattr(converted, name) for name in self.type.__struct_fields__}
         return {name: value for name, value in values.items() if value is not msgspec.UNSET}
 
     def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Parameters:
         return {name: hints.get(name, Any) for name in self._signature.parameters}
 
     def _schema(self) -> dict[str, Any]:
-        (reference,), components = msgspec.json.schema_components([self._struct], ref_template="#/$defs/{name}")
+        (reference,), components = msgspec.json.schema_components([self.type], ref_template="#/$defs/{name}")
         own = components.pop(reference["$ref"].removeprefix("#/$defs/"))
         own.pop("title", None)
         for name, parameter in self._signature.parameters.items():

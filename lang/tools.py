@@ -7,9 +7,11 @@ A tool is its function with a schema. Inside a program it runs off the interpret
 from __future__ import annotations
 
 import inspect
+import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial, update_wrapper
+from importlib import import_module
 from types import FunctionType, MethodType
 from typing import Any, Literal, overload
 from weakref import WeakValueDictionary
@@ -64,6 +66,11 @@ class Tool:
         return self._parameters.schema
 
     @property
+    def arguments_type(self) -> type[msgspec.Struct]:
+        """What the arguments of a call decode to: `gen(schema=tool.arguments_type)` has the model write them."""
+        return self._parameters.type
+
+    @property
     def schema(self) -> dict[str, Any]:
         """The tool as chat APIs and chat templates describe one to a model."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
@@ -84,9 +91,11 @@ class Tool:
         except Exception as error:
             return self._failed(error)
 
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        """The same inside asyncio; an async function runs on the caller's own event loop."""
-        where = spot_of_caller()
+    def acall(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """The same, awaited inside asyncio; an async function runs on the caller's own event loop."""
+        return self._acall(spot_of_caller(), args, kwargs)
+
+    async def _acall(self, where: Spot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             call = self.begin(self._bind(args, kwargs), where, here=True)
             return await call.arrival()
@@ -126,6 +135,15 @@ class Tool:
         if _registry.get(self.name) is self:  # only the tools of instances can be called by name
             del _registry[self.name]
 
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickled by reference, as functions are. Raises PicklingError if the name does not lead here."""
+        if isinstance(self.fn, MethodType):
+            return getattr, (self.fn.__self__, self.fn.__name__)
+        home, name = self.fn.__module__, self.fn.__qualname__
+        if _named(home, name) is not self:
+            raise pickle.PicklingError(f"tool {name} cannot be pickled: it is not what {home}.{name} names")
+        return _named, (home, name)
+
     def __repr__(self) -> str:
         return f"<tool {self.name}({', '.join(self.parameters['properties'])})>"
 
@@ -146,6 +164,14 @@ class Tool:
         if self.errors == "raise" or (context is not None and error is context.cancelled):
             raise error
         return ToolError.of(self.name, error)
+
+
+def _named(home: str, name: str) -> Any:
+    """What a dotted name in a module means; None when it means nothing."""
+    found: Any = import_module(home)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _check_options(function: Callable[..., Any], name: object, timeout: object, errors: object) -> None:

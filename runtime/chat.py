@@ -118,7 +118,8 @@ class ChatFormat:
     texts (such as "</think>") for which the template writes a message otherwise once others follow it. has_bos: whether
     the marks hold the beginning-of-text token wherever there is to be one, so that none is put before them. notes: what
     the user should know of the format, in words.
-    unusable: why it has no messages at all, and what to do. check: the template itself, for single messages.
+    unusable: why it has no messages at all, and what to do. warning: what its use is to be warned of.
+    check: the template itself, for single messages.
     """
 
     openings: Mapping[Pair, Opening]
@@ -128,6 +129,7 @@ class ChatFormat:
     has_bos: bool = False
     notes: tuple[str, ...] = ()
     unusable: tuple[str, str] | None = None
+    warning: str | None = None
     check: TemplateCheck | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -194,5 +196,13 @@ _HELP = {
 DEFAULT_CHAT = ChatFormat.from_marks(
     {SYSTEM: ("SYSTEM: ", "\n"), USER: ("USER: ", "\n"), ASSISTANT: ("ASSISTANT:", "\n")},
     assistant_lead=" ",
-    notes=("the model has no chat template; roles are written as plain text (SYSTEM: USER: ASSISTANT:)",),
+    notes=("roles are written as plain text (SYSTEM: USER: ASSISTANT:)",),
 )
+"""The format of text that no model's template has a say in."""
+
+NO_TEMPLATE = replace(
+    DEFAULT_CHAT,
+    warning="the model has no chat template; messages are written as plain text (SYSTEM: USER: ASSISTANT:), as the "
+    "model may never have seen them",
+)
+"""The format for a model without a template."""

@@ -48,6 +48,8 @@ class Writing(NamedTuple):
         """Begin a message; gives what can be written of its opening. Raises Unsupported."""
         opening = self.chat.opening(role, previous)
         past, unanswered, told = self.past, self.unanswered, self.told
+        if previous is None and self.chat.warning is not None:
+            told = (*told, self.chat.warning)
         if role == USER:
             past, unanswered, told = (), (), told + past
         elif role == ASSISTANT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,7 @@ import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
 from ramify.lang.docstrings import parse_docstring
 from ramify.lang.tools import registered
+from ramify.runtime.schema import schema_of
 
 from . import comparing
 
@@ -324,6 +326,26 @@ def test_acall_in_asyncio() -> None:
     asyncio.run(main())
 
 
+def test_tools_are_pickled_by_name() -> None:
+    assert pickle.loads(pickle.dumps(divide)) is divide
+
+    @rf.tool
+    def local() -> None: ...
+
+    with pytest.raises(pickle.PicklingError, match=r"tool .*local cannot be pickled"):
+        pickle.dumps(local)
+    counter = Counter()
+    counter.add(3)
+    assert pickle.loads(pickle.dumps(counter.add))() == 4
+
+
+def test_a_model_may_be_held_to_a_tools_arguments() -> None:
+    schema = schema_of(weather.arguments_type)
+    arguments = schema.decode('{"place": {"name": "Ulm", "zip": null}, "day": "tomorrow"}')
+    (result,) = rf.call_tools(SimpleNamespace(name="weather", arguments=arguments), [weather])
+    assert result.value == "Ulm None tomorrow C [] None"
+
+
 # Programs.
 
 
@@ -363,7 +385,19 @@ def catches(s, n):
     return s.text()
 
 
-@pytest.mark.parametrize(("program", "n"), [(uses_tools, 6), (fails, 0), (fails, 1), (misuses, 1), (catches, 0)])
+@rf.program
+async def awaits(s, n):
+    s += rf.gen("g", max_tokens=2)
+    first = await double.acall(n)
+    second = await asyncio.gather(double.acall(n + 1), divide.acall(n))
+    s += f"{first} {second} {double(n)}"
+    return await careful.acall(n, 0)
+
+
+CASES = [(uses_tools, 6), (fails, 0), (fails, 1), (misuses, 1), (catches, 0), (awaits, 3)]
+
+
+@pytest.mark.parametrize(("program", "n"), CASES)
 def test_eager_equals_compiled(program: rf.Program, n: int) -> None:
     eager, compiled = (run(program, way, n) for way in (True, False))
     mine = lambda file: file == __file__  # noqa: E731
@@ -420,6 +454,16 @@ def test_a_tool_runs_while_the_model_generates(eager: bool) -> None:
         return waits_for_the_model()
 
     assert program.run(backend=ScriptedBackend(reply), eager=eager).value == "done"
+
+
+@WAYS
+def test_tools_in_an_async_program(eager: bool) -> None:
+    done = run(awaits, eager, 3)
+    assert done.text.endswith("6 [8, 1.5] 6")
+    line = awaits.fn.__code__.co_firstlineno
+    assert [(r.name, r.span and r.span.line - line) for r in done.trace] == [
+        ("g", 2), ("double", 3), ("double", 4), ("divide", 4), ("double", 5), ("careful", 6),
+    ]  # fmt: skip
 
 
 mark: ContextVar[str] = ContextVar("mark", default="none")

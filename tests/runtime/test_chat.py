@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ramify.backends.scripted import ScriptedBackend
 from ramify.ir.errors import ModelError, Unsupported
-from ramify.runtime.chat import DEFAULT_CHAT, ChatFormat, ChatTemplateWarning, Content
+from ramify.runtime.chat import DEFAULT_CHAT, NO_TEMPLATE, ChatFormat, ChatTemplateWarning, Content
 from ramify.runtime.chat_derivation import derive_chat_format
 from ramify.runtime.chat_template import Refused, Template
 from ramify.runtime.context import Context
@@ -538,6 +538,9 @@ def test_the_plain_format() -> None:
     text = "SYSTEM: Be fair.\nUSER: Hi\nASSISTANT: Yes\nUSER: Why\nASSISTANT:"
     assert written(DEFAULT_CHAT, messages, add_generation_prompt=True) == (text, ())
     assert DEFAULT_CHAT.notes
+    text, warned = told(marked(NO_TEMPLATE, [("user", ["Hi"])]))
+    assert (text, len(warned)) == ("USER: Hi\nASSISTANT:", 1)
+    assert "has no chat template" in warned[0]
     with pytest.raises(Unsupported, match="'tool'"):
         DEFAULT_CHAT.opening("tool", "assistant")
 
