@@ -17,7 +17,7 @@ from typing import Any
 
 from ..ir.errors import Cancelled, RamifyError
 from .backend import Backend
-from .expression import Call, Gen, Where, sampling, span_of
+from .expression import Call, Gen, Spot, Where, sampling, span_of
 from .features import require
 from .generation import Generation, GenRecord, StreamEvent
 from .loop import loop, post
@@ -148,7 +148,7 @@ class Context:
             return known[-1]
         params = self._new_params(expression, where) if isinstance(expression, Gen) else None
         require(self.backend, expression, params, where)
-        if expression.where is None:  # one that a compiled op makes the same each time
+        if not isinstance(expression.where, Spot):  # one that a compiled op makes once for all runs
             if len(_served) >= _MOST_SERVED:
                 _served.clear()
             _served[key] = (expression, self.defaults, features, params)  # kept, so that the ids stay theirs
