@@ -53,10 +53,13 @@ class Options:
 
     def open_backend(self) -> Backend:
         """The backend to run on; what only holds one (an Engine) has it as `endpoint`."""
+        given = default_backend() if self.backend is None else self.backend
+        given = getattr(given, "endpoint", given)
+        if hasattr(given, "generate"):
+            return given  # type: ignore[return-value]
         from ..backends import open_backend
 
-        given = default_backend() if self.backend is None else self.backend
-        return open_backend(getattr(given, "endpoint", given))
+        return open_backend(given)
 
 
 def _pass_names(disable: object) -> tuple[str, ...]:
