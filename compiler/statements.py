@@ -87,7 +87,7 @@ def _assign(low: Lowering, node: ast.Assign) -> None:
     if len(node.targets) == 1 and _is_variable(low, first):
         assert isinstance(first, ast.Subscript) and isinstance(first.slice, ast.Constant)
         value = lower_expression(low, node.value)
-        return _bind_variable(low, first.value, str(first.slice.value), value)
+        return _bind_variable(low, state_cell(low, first.value), str(first.slice.value), value)
     return _other(low, node)
 
 
@@ -99,8 +99,7 @@ def _is_variable(low: Lowering, target: ast.expr) -> bool:
     return False
 
 
-def _bind_variable(low: Lowering, state: ast.expr, name: str, value: Value) -> None:
-    cell = state_cell(low, state)
+def _bind_variable(low: Lowering, cell: Value, name: str, value: Value) -> None:
     prompt = low.builder.value("cell.load", cell)
     low.builder.op("cell.store", [cell, low.builder.value("prompt.bind", prompt, value, name=name)])
 
@@ -129,7 +128,8 @@ def _expression(low: Lowering, node: ast.Expr) -> None:
         case ast.Call(
             func=ast.Attribute(value=base, attr="set_var"), args=[ast.Constant(value=str(name)), value], keywords=[]
         ) if low.scope.kind(base) == "state":
-            _bind_variable(low, base, name, lower_expression(low, value))
+            cell = state_cell(low, base)
+            _bind_variable(low, cell, name, lower_expression(low, value))
         case ast.Call(func=ast.Attribute(value=base, attr=method), args=[], keywords=[]) if (
             method in _ROLE_MARKS and low.scope.kind(base) == "state"
         ):

@@ -412,3 +412,17 @@ def recursion_with_lists(s, log, depth=2):
     s += f"{depth}" + rf.gen("x", max_tokens=1)
     below = recursion_with_lists(s.copy(), log, depth - 1) if depth else []
     return [s["x"], *below]
+
+
+def set_var_on_what_is_unbound(s, log):
+    if log:
+        t = s.copy()
+    t.set_var("x", len(ask(s, "never")))
+
+
+def set_var_evaluates_its_state_first(s, log):
+    t = s
+    t.set_var("x", (t := s.copy()).text())
+    t["y"] = ask(t, "q")
+    s += "a"
+    return "x" in s, "x" in t, t["y"]
