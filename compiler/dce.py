@@ -14,7 +14,7 @@ from .rewrite import remove_ops, use_counts
 def dce(module: Module) -> None:
     """Drop dead ops and dead carried values, in place, until there are none."""
     for function in module.functions.values():
-        while _drop_carried(function.body) or _drop_ops(function.body):
+        while drop_carried(function.body) or _drop_ops(function.body):
             pass
 
 
@@ -25,7 +25,8 @@ def _drop_ops(body: Region) -> bool:
     return bool(dead)
 
 
-def _drop_carried(body: Region) -> bool:
+def drop_carried(body: Region) -> bool:
+    """Drop values that loops carry, and results of ifs, that nobody reads; whether there were any."""
     changed = False
     counts = use_counts(body)
     for op in body.walk():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ..ir.core import Function, Module, Op, Region, Value
 from ..ir.span import Span
 from ..ir.types import CELL, PROMPT
+from .dce import drop_carried
 from .rewrite import replace_uses, uses
 
 _LOOPS = {"flow.for", "flow.while"}
@@ -24,6 +25,8 @@ def promote(module: Module) -> None:
     """Promote every cell of the module that does not escape, in place."""
     called = {op.attrs["callee"] for op in module.walk() if op.name == "flow.call"}
     for function in module.functions.values():
+        while drop_carried(function.body):
+            pass  # a variable of a loop's body that nobody reads behind the loop lets no cell escape
         if function.name == module.entry and function.name not in called:
             for argument in [arg for arg in function.body.args if arg.type == CELL]:
                 if not _escapes(function.body, argument):

@@ -122,8 +122,9 @@ _DECLARED = (
         "py.expr",
         "obj...",
         "obj",
-        "Evaluate an expression. States named in `reads` are only read by it.",
-        {"code": "str", "inputs": "strs", "captures": "strs?", "reads": "strs?", "lazy": "bool?"},
+        "Evaluate an expression. States named in `reads` are only read by it. With `ahead`, what follows need not "
+        "wait for it.",
+        {"code": "str", "inputs": "strs", "captures": "strs?", "reads": "strs?", "lazy": "bool?", "ahead": "bool?"},
         rule="host",
     ),
     OpDef(
@@ -141,6 +142,7 @@ _DECLARED = (
             "writes": "strs?",
             "outputs": "strs",
             "signals": "bool?",
+            "ahead": "bool?",
         },
         rule="host",
     ),

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..ir.core import Op
+from .calling import in_pool, in_pool_in_turn
 from .host import Escaped, Unbound
 from .hostpool import host_pool
 from .linker import BREAK, LEAVE, RETURN, YIELD, Frame, LinkedFunction, Linker, Outcome, Step, execute, waiting
 from .methods import runs
+from .order import Order
 from .pending import Pending, gather
 from .reading import Branches
 from .routine import Call, breath
-from .steps import in_pool
 from .strand import Strand
 
 # Loop turns after which an instance lets the others go on.
@@ -25,15 +26,21 @@ _TURNS_PER_BREATH = 64
 _MAX_DEPTH = 10_000
 _END = object()
 _PLAIN = {str, int, float, bool, type(None), list, tuple, dict, set, frozenset, bytes, range}
+_CHANGING = {list, dict, set}
 _EXAMPLES: tuple[Iterable[Any], ...] = ([], (), {}, {}.values(), {}.items(), set(), "a", "\u00e9", b"", range(0))
 _PLAIN_ITERATORS: set[type] = {type(reversed([])), *(type(iter(example)) for example in _EXAMPLES)}
+_LIST_ITERATORS: set[type] = {type(iter([])), type(reversed([]))}
+_FIXED_ITERATORS = {type(iter(example)) for example in ((), "a", "\u00e9", b"", range(0))}
 
 
 async def _truth(frame: Frame, value: Any) -> bool:
     """Whether a value counts as true; its own __bool__ or __len__ runs on a host thread."""
+    order = frame.strand.order
     if type(value) in _PLAIN:
+        if type(value) in _CHANGING and not order.is_clear() and order.holds([id(value)]):
+            await order.turn()
         return bool(value)
-    return await in_pool(frame, bool, value)  # type: ignore[no-any-return]
+    return await in_pool_in_turn(frame, bool, value)  # type: ignore[no-any-return]
 
 
 async def _breathe(frame: Frame) -> None:
@@ -41,6 +48,7 @@ async def _breathe(frame: Frame) -> None:
     frame.turns += 1
     if frame.turns >= _TURNS_PER_BREATH:
         frame.turns = 0
+        frame.strand.order.check()
         await breath
 
 
@@ -73,8 +81,12 @@ def flow_for(linker: Linker, op: Op) -> Step:
         values = frame.values
         carried = [values[slot] for slot in starts]
         iterator = await _iterate(frame, values[source])
-        is_plain = _is_plain_iterator(iterator)
+        is_plain, order, drawn_from = _is_plain_iterator(iterator), frame.strand.order, None
         while True:
+            if not order.is_clear():
+                drawn_from = drawn_from or _Sources(iterator)
+                if drawn_from.may_change(order):
+                    await order.turn()
             item = next(iterator, _END) if is_plain else await in_pool(frame, next, iterator, _END)
             if item is _END:
                 break
@@ -94,9 +106,12 @@ def flow_for(linker: Linker, op: Op) -> Step:
 
 
 async def _iterate(frame: Frame, iterable: Any) -> Iterator[Any]:
+    order = frame.strand.order
+    if type(iterable) in _CHANGING and not order.is_clear() and order.holds([id(iterable)]):
+        await order.turn()
     if type(iterable) in _PLAIN or isinstance(iterable, Branches) or _is_plain_iterator(iterable):
         return iter(iterable)
-    return await in_pool(frame, iter, iterable)  # type: ignore[no-any-return]
+    return await in_pool_in_turn(frame, iter, iterable)  # type: ignore[no-any-return]
 
 
 def _is_plain_iterator(iterator: object) -> bool:
@@ -109,6 +124,29 @@ def _is_plain_iterator(iterator: object) -> bool:
         elif type(each) not in _PLAIN_ITERATORS:
             return False
     return True
+
+
+class _Sources:
+    """The objects that a loop's iterator draws from, as far as they may be changed."""
+
+    __slots__ = ("_are_known", "_ids")
+
+    def __init__(self, iterator: object) -> None:
+        self._ids: list[int] = []
+        self._are_known = True
+        todo = [iterator]
+        while todo:
+            each = todo.pop()
+            if isinstance(each, zip | enumerate):
+                todo.extend(_inner_iterators(each))
+            elif type(each) in _LIST_ITERATORS:
+                self._ids.append(id(each.__reduce__()[1][0]))
+            else:
+                self._are_known &= type(each) in _FIXED_ITERATORS
+
+    def may_change(self, order: Order) -> bool:
+        """Whether something that was put off may change what comes next."""
+        return not self._are_known or order.holds(self._ids)
 
 
 def _inner_iterators(iterator: Any) -> list[Any]:
@@ -145,13 +183,18 @@ def flow_while(linker: Linker, op: Op) -> Step:
 
 
 async def invoke(
-    function: LinkedFunction, strand: Strand, arguments: list[Any], depth: int, handled: BaseException | None = None
+    function: LinkedFunction,
+    strand: Strand,
+    arguments: list[Any],
+    depth: int,
+    handled: BaseException | None = None,
+    caller: tuple[Frame, Op] | None = None,
 ) -> Any:
     """Run a function on one value for each parameter; its own value may still be on its way."""
     if depth > _MAX_DEPTH:
         raise RecursionError(f"programs call one another more than {_MAX_DEPTH} levels deep")
     values = function.template.copy()
-    frame = Frame(function, strand, values, depth, handled)
+    frame = Frame(function, strand, values, depth, handled, caller)
     _assign(frame, function.body.args, arguments)
     try:
         _, (result,) = await execute(function.body, frame)
@@ -181,7 +224,8 @@ def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -
             frame.values[result] = await _call_method(frame, method, values[:num_positional], named)
             return
         arguments = function.bind(values[:num_positional], named)
-        frame.values[result] = await Call(invoke(function, frame.strand, arguments, frame.depth + 1, frame.handled))
+        called = invoke(function, frame.strand, arguments, frame.depth + 1, frame.handled, (frame, op))
+        frame.values[result] = await Call(called)
 
     return step
 
@@ -205,7 +249,7 @@ def flow_invoke(linker: Linker, op: Op) -> Step:
 async def _call_method(frame: Frame, method: str, values: list[Any], named: dict[str, Any]) -> Any:
     """Call whatever an object of an unexpected class has under the name."""
     (receiver,) = await gather(values[:1])
-    callee = await in_pool(frame, getattr, receiver, method)
+    callee = await in_pool_in_turn(frame, getattr, receiver, method)
     return await _call_value(frame, callee, values[1:], named)
 
 
@@ -218,6 +262,7 @@ async def _call_value(frame: Frame, callee: Any, args: list[Any], kwargs: dict[s
             values = [await _collected(value) for value in values]
             return await Call(interpreter.call(frame.strand, values, frame.depth + 1, frame.handled))
     args, named = await gather(args), dict(zip(kwargs, await gather(list(kwargs.values())), strict=True))
+    await frame.strand.order.turn()
     frame.strand.check_reads()
     return await in_pool(frame, lambda: callee(*args, **named))
 

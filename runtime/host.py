@@ -14,8 +14,10 @@ from typing import Any
 
 from ..ir.core import Op
 from ..ir.private import mangled, private_prefix
+from .harmless import Callees
 from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
-from .hostwork import are_plain, only_moves, outside_names
+from .hostwork import are_plain, is_quick_expression, may_change, mutables, only_moves, outside_names
+from .order import Order
 from .prompt import Prompt
 from .reading import Branches, Reading
 
@@ -58,10 +60,13 @@ class HostOp:
     """A linked op. Operand values come in its order: inputs, the boxes of captures, the variables of writes."""
 
     __slots__ = (
+        "_callees",
         "_captures",
         "_code",
         "_harmless",
         "_inputs",
+        "_is_sure",
+        "_may_change",
         "_outputs",
         "_outside",
         "_owner",
@@ -84,9 +89,12 @@ class HostOp:
         self._outputs: tuple[str, ...] = tuple(op.attrs.get("outputs") or ())
         self._variants: dict[frozenset[str], tuple[Result, Any]] = {}
         shadowed = {*owner.__globals__, *owner.__code__.co_freevars, *self._captures}
-        names = outside_names(op, self._code.body, shadowed)
+        self._callees = Callees()
+        names = outside_names(op, self._code.body, shadowed, self._is_harmless)
         self._outside = None if names is None else [n for n in names if n not in self._captures]
         self.awaits = self._code.awaits
+        self._may_change = may_change(self._code.body)
+        self._is_sure = self._code.result(_NONE) in ("value", "tuple")
         self._harmless = (Reading, Branches) if only_moves(self._code.body) else (Prompt,)
         self.is_text = self._code.is_expression and _is_text(self._code.expression)
         self._variant(_NONE)
@@ -97,7 +105,28 @@ class HostOp:
             return False
         if not are_plain(values[: len(self._inputs)], self._harmless):
             return False
+        if self._callees.found and not self._callees.are_same():
+            return False
         return not self._outside or are_plain((self._look_up(name) for name in self._outside), self._harmless)
+
+    def _is_harmless(self, called: ast.expr, inside: set[str]) -> bool:
+        own = {*inside, *self._captures, *self._owner.__code__.co_freevars}
+        return self._callees.take(called, self._owner.__globals__, own, is_quick_expression)
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether the op may be put off, going by its code: all its outputs are assigned, nothing else is."""
+        return self._outside is not None and self._is_sure and not (self._captures or self._writes or self.awaits)
+
+    def held(self, values: Sequence[Any]) -> dict[int, Any] | None:
+        """The mutable objects that the op may reach, on these operands (or some); None when it must not be put off."""
+        return mutables([*values, *map(self._look_up, self._outside or ())], (Prompt,))
+
+    def commutes(self, values: Sequence[Any], order: Order) -> bool:
+        """Whether the op, which is quick on these operands, can run before what was put off earlier."""
+        inputs = values[: len(self._inputs)]
+        reached = mutables([*inputs, *map(self._look_up, self._outside or ())], self._harmless)
+        return reached is not None and (not reached or not (self._may_change or order.holds(reached)))
 
     def _look_up(self, name: str) -> Any:
         """An outside name's value now; a value of no plain type when it has none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ..ir.core import Op
@@ -33,19 +33,43 @@ _CONTAINERS = {list, tuple, set, frozenset, range}
 _BUDGET = 100
 
 
-def outside_names(op: Op, body: list[ast.stmt], shadowed: Collection[str]) -> list[str] | None:
+def outside_names(
+    op: Op, body: list[ast.stmt], shadowed: Collection[str], is_harmless: Callable[[ast.expr, set[str]], bool]
+) -> list[str] | None:
     """The names from outside that quick code reads; None when the code is not quick.
 
-    shadowed: names that do not mean the builtin here.
+    shadowed: names that do not mean the builtin here. is_harmless: whether what is called, given the names bound
+    inside, is a function from outside that is quick too.
     """
     if not _is_bounded(body):
         return None
-    inside = set(op.attrs["inputs"]) | _bound_names(body)
+    inside = set(op.attrs["inputs"]) | bound_names(body)
+    nodes = [node for statement in body for node in ast.walk(statement)]
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call) and is_harmless(node.func, inside)}
+    return _outside(nodes, inside, shadowed, called)
+
+
+def is_quick_expression(
+    body: ast.expr, parameters: set[str], space: Mapping[str, object], called: Collection[int]
+) -> bool:
+    """Whether the value of a function of such a body is quick to find. called: harmless functions that it calls."""
+    nodes, statements = list(ast.walk(body)), list[ast.stmt]([ast.Return(body)])
+    return _is_bounded(statements) and _outside(nodes, parameters | bound_names(statements), space, called) == []
+
+
+def _outside(
+    nodes: list[ast.AST], inside: set[str], shadowed: Collection[str], called: Collection[int]
+) -> list[str] | None:
+    known = {id(inner) for node in nodes if id(node) in called for inner in ast.walk(node)}
     outside: set[str] = set()
-    for node in (node for statement in body for node in ast.walk(statement)):
-        if isinstance(node, _SLOW_NODES) or (isinstance(node, ast.Call) and not _is_quick_call(node, inside, shadowed)):
+    for node in nodes:
+        if isinstance(node, _SLOW_NODES) or (
+            isinstance(node, ast.Call) and id(node.func) not in called and not _is_quick_call(node, inside, shadowed)
+        ):
             return None
-        if isinstance(node, ast.Name) and node.id not in inside and not _is_builtin(node.id, shadowed):
+        if id(node) in known or not isinstance(node, ast.Name):
+            continue
+        if node.id not in inside and not _is_builtin(node.id, shadowed):
             outside.add(node.id)
     return sorted(outside)
 
@@ -92,7 +116,51 @@ def only_moves(body: list[ast.stmt]) -> bool:
     return True
 
 
-def _bound_names(body: list[ast.stmt]) -> set[str]:
+_CHANGING_METHODS = {
+    "append", "extend", "insert", "pop", "popitem", "remove", "clear", "sort", "reverse", "update", "setdefault", "add",
+    "discard", "difference_update", "intersection_update", "symmetric_difference_update",
+}  # fmt: skip
+
+
+def may_change(body: list[ast.stmt]) -> bool:
+    """Whether quick code may change an object that it is given, or what it gets out of one."""
+    for node in (node for statement in body for node in ast.walk(statement)):
+        match node:
+            case ast.Attribute(attr=attr) if attr in _CHANGING_METHODS:
+                return True
+            case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
+                return True
+            case ast.AugAssign():
+                return True
+    return False
+
+
+def mutables(values: Iterable[Any], also: tuple[type, ...]) -> dict[int, Any] | None:
+    """The objects by their ids that may be changed and can be reached from values of builtin types (or those in `also`,
+    which are not looked into). None when that is not known, as for large containers.
+    """
+    found: dict[int, Any] = {}
+    todo = list(values)
+    budget = _BUDGET
+    while todo:
+        value = todo.pop()
+        kind = type(value)
+        if kind in _SCALARS or kind is range or id(value) in found:
+            continue
+        if kind not in _CONTAINERS and kind is not dict:
+            if isinstance(value, also):
+                continue
+            return None
+        if kind is not tuple and kind is not frozenset:
+            found[id(value)] = value
+        budget -= len(value)
+        if budget < 0:
+            return None
+        todo.extend([*value.keys(), *value.values()] if kind is dict else value)
+    return found
+
+
+def bound_names(body: list[ast.stmt]) -> set[str]:
     """Names that the code binds itself, also in comprehensions and lambdas."""
     names: set[str] = set()
     for node in (node for statement in body for node in ast.walk(statement)):

@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import Any
 
 from ..ir.core import Function, Op, Region, Value
+from ..ir.errors import Cancelled
 from ..ir.span import Span
 from .host import Escaped, Unbound
 from .pending import Pending
@@ -33,10 +34,10 @@ class Frame:
     """One call of a function: its values by slot. turns counts loop turns since the others last had theirs.
 
     task: where host code runs, in an `async def` program and in all that it calls; None for the host pool. handled: the
-    exception that is being handled, by this function or one that has called it.
+    exception that is being handled, by this function or one that has called it. caller: the frame and op of the call.
     """
 
-    __slots__ = ("context", "depth", "function", "handled", "strand", "task", "turns", "values")
+    __slots__ = ("caller", "context", "depth", "function", "handled", "strand", "task", "turns", "values")
 
     def __init__(
         self,
@@ -45,8 +46,10 @@ class Frame:
         values: list[Any],
         depth: int,
         handled: BaseException | None = None,
+        caller: tuple[Frame, Op] | None = None,
     ) -> None:
         self.function = function
+        self.caller = caller
         self.strand = strand
         self.context = strand.context
         self.task = strand.task
@@ -136,11 +139,28 @@ async def execute(region: LinkedRegion, frame: Frame) -> Outcome:
 
 def _mark(error: Exception, op: Op, span: Span, frame: Frame) -> None:
     """Leave a trace of the op in an error: the first one it passes says where it arose, calls say how it came there."""
+    if any(error is placed for placed in frame.strand.order.placed):
+        return
     if frame.strand.marked is not error:
         frame.strand.marked = error
         mark(error, span, frame.function.python_name)
     elif op.name in ("flow.call", "flow.invoke"):
         add_frame(error, span, frame.function.python_name)
+
+
+def place(error: Exception, op: Op, frame: Frame) -> None:
+    """Leave the whole trace of an op that was put off in its error; whoever meets it later adds nothing."""
+    order = frame.strand.order
+    if op.span is None or isinstance(error, Cancelled) or any(error is placed for placed in order.placed):
+        return
+    order.placed.append(error)
+    mark(error, op.span, frame.function.python_name)
+    caller = frame.caller
+    while caller is not None:
+        above, call = caller
+        if call.span is not None:
+            add_frame(error, call.span, above.function.python_name)
+        caller = above.caller
 
 
 @dataclass(slots=True)
@@ -257,6 +277,23 @@ def _unbound(op: Op) -> tuple[Any] | None:
 
 # Ops whose value is known when the module is linked.
 _CONSTANTS: dict[str, Callable[[Op], tuple[Any] | None]] = {"py.const": _constant, "py.unbound": _unbound}
+
+
+def in_turn(slots: Sequence[int], step: Step) -> Step:
+    """A step that waits for its turn if something that was put off may change one of the values in `slots`."""
+
+    async def wait(frame: Frame) -> Outcome | None:
+        await frame.strand.order.turn()
+        more = step(frame)
+        return None if more is None else await more
+
+    def look(frame: Frame) -> Waiting:
+        order = frame.strand.order
+        if not order.is_clear() and order.may_change([frame.values[slot] for slot in slots]):
+            return wait(frame)
+        return step(frame)
+
+    return look
 
 
 def waiting(slots: Sequence[int], step: Step) -> Step:

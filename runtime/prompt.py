@@ -17,7 +17,7 @@ from .chat import Opening
 from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content
 from .features import require_feature
 from .media import Media, add_media, add_text
-from .pending import Pending, PendingText, gather
+from .pending import Pending, PendingObject, PendingText, gather
 from .reading import Reading
 from .reasoning import PartOfText, Reasoned, append_reasoned
 from .writing import Writing, warn_of
@@ -334,7 +334,7 @@ class Prompt(Reading):
         The content of a message with images or videos is a list of parts, as in OpenAI's chat interface.
         """
         blocker = self.arrived()
-        return self._messages() if blocker is None else blocker.then(lambda _: self._messages())
+        return self._messages() if blocker is None else blocker.then(lambda _: self._messages(), PendingObject())
 
     def segments(self, start: Prompt | None = None) -> Iterator[str]:
         """The text after `start` in pieces, as it is sent; every value must have arrived."""

@@ -16,37 +16,19 @@ from typing import Any
 
 from ..ir.core import Op
 from ..ir.errors import RamifyError
+from .ahead import put_off
+from .calling import in_pool
 from .expression import Expression, Where, as_part, build_gen, build_score, build_select
 from .handling import awaited_while_handling, is_caught, while_handling
-from .host import Escaped, HostOp, Unbound, Variable
-from .hostpool import host_pool
-from .linker import Frame, Linker, Outcome, Step, Waiting, waiting
+from .host import HostOp, Unbound, Variable
+from .linker import Frame, Linker, Outcome, Step, Waiting, in_turn, waiting
 from .media import Media, build_image, build_video
+from .order import Late
 from .pending import Pending, PendingObject, PendingText, Settled, gather
 from .prompt import Prompt
 from .reading import Reading
 
 Maker = Callable[[Linker, Op], Step]
-
-
-def in_pool(frame: Frame, function: Callable[..., Any], *args: Any) -> Pending[Any]:
-    """Call host code where it may block: on a host thread, with the context variables of whoever started the run.
-
-    That of an `async def` program, and of what it calls, belongs to the task of the run instead.
-    """
-    if frame.handled is not None:
-        function, args = while_handling, (frame.handled, function, *args)
-    if frame.task is not None:
-        return frame.task.call(function, *args)
-    run = frame.context.run_host
-
-    def call() -> Any:
-        try:
-            return run(function, *args)
-        except StopIteration as error:
-            raise Escaped(error) from None
-
-    return host_pool().submit(call)
 
 
 def _in_task(frame: Frame, host: HostOp, values: Sequence[Any]) -> Pending[Any]:
@@ -189,7 +171,7 @@ def _media(linker: Linker, op: Op, build: Callable[..., Media]) -> Step:
         media = await in_pool(frame, build, *(values[slot] for slot in operands), span)
         values[result] = values[before].append_value(media, span)
 
-    return waiting(operands, read_and_append)
+    return waiting(operands, in_turn(operands, read_and_append))
 
 
 def prompt_bind(linker: Linker, op: Op) -> Step:
@@ -282,7 +264,7 @@ def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]
         values[result] = values[before].append_value(expression, span)
         return None
 
-    return waiting(operands, step) if operands else step
+    return waiting(operands, in_turn(operands, step)) if operands else step
 
 
 def _try(build: Callable[[Mapping[str, Any]], Expression], given: Mapping[str, Any]) -> Expression | None:
@@ -353,7 +335,9 @@ def cell_store(linker: Linker, op: Op) -> Step:
     cell, prompt = linker.slots(op.operands)
 
     def step(frame: Frame) -> Waiting:
-        frame.values[cell].prompt = frame.values[prompt]
+        kept, strand = frame.values[cell], frame.strand
+        strand.order.stored(kept, strand.num_reads)
+        kept.prompt = frame.values[prompt]
         return None
 
     return step
@@ -418,7 +402,25 @@ def py_host(linker: Linker, op: Op) -> Step:
     operands, results = linker.slots(op.operands), linker.slots(op.results)
     host = HostOp(op, linker.python)
     is_lazy = bool(op.attrs.get("lazy"))
+    may_wait = bool(op.attrs.get("ahead")) and host.can_wait
     store = _store_one(results[0]) if op.name == "py.expr" else _store_all(results)
+
+    def run_in_order(frame: Frame) -> Waiting:
+        order = frame.strand.order
+        if order.is_clear():
+            return run(frame)
+        values = [frame.values[slot] for slot in operands]
+        if host.is_quick(values) and host.commutes(values, order):
+            return run(frame)
+        order.check()
+        if may_wait and put_off(frame, op, host, operands, results):
+            return None
+        return run_in_turn(frame)
+
+    async def run_in_turn(frame: Frame) -> Outcome | None:
+        await frame.strand.order.turn()
+        more = run(frame)
+        return None if more is None else await more
 
     def run(frame: Frame) -> Waiting:
         values = [frame.values[slot] for slot in operands]
@@ -443,23 +445,30 @@ def py_host(linker: Linker, op: Op) -> Step:
                     await Settled(late)  # a read of what has failed raises by itself
             while isinstance(value, Pending):
                 value = frame.values[slot] = await value
-        more = run(frame)
+        more = run_in_order(frame)
         return None if more is None else await more
 
     def step(frame: Frame) -> Waiting:
-        is_late = False
+        is_late = is_unread = has_failed = False
         for slot in operands:
             value = frame.values[slot]
             if isinstance(value, Pending):
-                is_late = True
+                if not value.done:
+                    is_late = True
+                elif value.error is None:
+                    frame.values[slot] = value.result()
+                else:
+                    has_failed = True
             elif isinstance(value, Prompt) and value.unread() is not None:
-                return wait_and_run(frame)
-        if not is_late:
-            return run(frame)
-        if is_lazy and not frame.strand.num_watching:
+                is_unread = True
+        if not (is_late or is_unread or has_failed):
+            return run_in_order(frame)
+        if is_lazy and not is_unread and not frame.strand.num_watching:
             later = _later(host, [frame.values[slot] for slot in operands])
             if later is not None:
                 return _take(frame, results[0], later, op)
+        if may_wait and not has_failed and put_off(frame, op, host, operands, results):
+            return None
         return wait_and_run(frame)
 
     return step
@@ -499,6 +508,7 @@ def py_call(linker: Linker, op: Op, python: Mapping[str, FunctionType]) -> Step:
     async def call(frame: Frame) -> None:
         arguments = [frame.values[slot] for slot in operands]
         args, kwargs = _spread(parameters, arguments)
+        await frame.strand.order.turn()
         frame.strand.check_reads()
         if frame.task is not None and inspect.iscoroutinefunction(inspect.unwrap(function)):
             frame.values[result] = await frame.task.run(lambda: function(*args, **kwargs))
@@ -587,13 +597,18 @@ def py_push(linker: Linker, op: Op) -> Step:
     return step
 
 
+# A list of these holds nothing but values of builtin types when it arrives.
+_KNOWN = {str, int, float, bool, type(None), bytes, Pending, PendingText, Late}
+
+
 def py_collect(linker: Linker, op: Op) -> Step:
     (items,), result = linker.slots(op.operands), linker.slot(op.result)
 
     def step(frame: Frame) -> Waiting:
         collected = frame.values[items]
         if any(isinstance(item, Pending) for item in collected):
-            collected = gather(collected)
+            late = Late() if all(type(item) in _KNOWN for item in collected) else None
+            collected = gather(collected).then(frame.strand.order.hold, late)
         return _take(frame, result, collected, op)
 
     return step

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..ir.span import Span
+from .host import Escaped
+from .order import Order
 from .pending import Pending, Settled
 from .trail import mark, unmark
 
@@ -29,6 +31,8 @@ class Read(NamedTuple):
         """The error that it ended with, as raised where it was read."""
         try:
             self.pending.result()
+        except Escaped as escaped:
+            return escaped.error
         except Exception as error:
             if self.span is not None:
                 unmark(error)  # what met it first may stand behind
@@ -41,9 +45,10 @@ class Strand:
 
     task: where the host code of an `async def` program runs. marked: the last error that was given its place in the
     program. num_watching: how many tries would see an exception now; what is read then is waited for at once.
+    order: what was put off.
     """
 
-    __slots__ = ("_num_checked", "_reads", "context", "marked", "num_watching", "state", "task")
+    __slots__ = ("_num_checked", "_reads", "context", "marked", "num_watching", "order", "state", "task")
 
     def __init__(self, context: Context, state: Any = None, task: HostTask | None = None) -> None:
         self.context = context
@@ -51,23 +56,30 @@ class Strand:
         self.task = task
         self.marked: BaseException | None = None
         self.num_watching = 0
+        self.order = Order()
         self._reads: list[Read] = []
         self._num_checked = 0
 
     def remember(self, pending: Pending[Any], span: Span | None, program: str) -> None:
-        """The program has read a value that is still on its way."""
+        """The program has read a value that is still on its way, or has put something off."""
         held = None if self.state is None else self.state.prompt
         self._reads.append(Read(pending, span, program, held))
+
+    @property
+    def num_reads(self) -> int:
+        """How many values were read so far before they arrived: a place in program order."""
+        return len(self._reads)
 
     async def read_error(self) -> BaseException | None:
         """The error of the first value read so far that has failed, once those before it have arrived.
 
-        An eager run would have ended there: the state goes back to what it was.
+        An eager run would have ended there: states go back to what they were.
         """
         while self._num_checked < len(self._reads):
             read = self._reads[self._num_checked]
             await Settled(read.pending)
             if read.pending.error is not None:
+                self.order.undo(self._num_checked)
                 if read.prompt is not None:
                     self.state.prompt = read.prompt  # an eager run would have appended nothing since
                 return read.failure()

@@ -25,6 +25,7 @@ def flow_try(linker: Linker, op: Op) -> Step:
     is_final = len(op.regions[3].ops) > 1 or op.regions[3].ops[0].name != "flow.yield"
 
     async def step(frame: Frame) -> None:
+        await frame.strand.order.turn()  # what fails before the try is not its own
         end = await _watched(body, frame)
         if end[1] is not None:
             end = await _handle(handlers, end[1], frame)

@@ -72,7 +72,7 @@ def run(function: FunctionType, compiled: Linked | None, seed: int, backend: Bac
     arguments = copy.deepcopy(ARGUMENTS) | {"flag": seed % 2 == 0, "n": seed % 3}
     sampling = SamplingParams(temperature=0.8, seed=seed) if seed % 2 else SamplingParams()
     found = outcome(run_once(function, compiled, arguments, backend, sampling), is_own)
-    if found["line"] is not None and not isinstance(backend, ScriptedBackend):
+    if found["line"] is not None and type(backend) is not ScriptedBackend:
         found |= {"text": None, "vars": None}  # what had arrived when the program failed is a matter of time
     requests = sorted(backend.requests) if isinstance(backend, ScriptedBackend) and found["line"] is None else None
     return found | {"log": comparable(arguments["log"]), "requests": requests}

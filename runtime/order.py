@@ -1,0 +1,121 @@
+"""Program order among ops that run later than they are reached: what the pass `parallelize` lets be put off.
+
+An op that is put off waits in a task (a Routine) of its own, and its strand goes on. Effects still happen in program
+order: each task that could notice another's waits for its turn, which comes when all that were put off before it have
+ended. While some are outstanding, `held` are the mutable objects that they may reach; nothing else is changed by them.
+After PopPy (arXiv 2605.18697); here objects are told apart when the program runs, not by annotations.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .hostwork import mutables
+from .pending import Pending, PendingObject
+
+MAX_OUTSTANDING = 1024
+"""So many tasks of a strand may be on their way; behind them the program waits."""
+
+
+class Late(PendingObject):
+    """What an op that was put off will give: a value of builtin types, which others may change once it is there."""
+
+    __slots__ = ()
+
+
+class Order:
+    """What a strand has put off and is still on its way, in program order. All of it happens on the loop thread."""
+
+    __slots__ = ("_held", "_holds_unknown", "_outstanding", "_stores", "placed")
+
+    def __init__(self) -> None:
+        self._outstanding: deque[Pending[None]] = deque()
+        self._held: dict[int, Any] = {}
+        self._holds_unknown = False
+        self._stores: list[tuple[int, Any, Any]] = []
+        self.placed: list[BaseException] = []
+        """Errors of tasks, which know their place in the program already."""
+
+    def is_clear(self) -> bool:
+        """Whether all that was put off has ended well."""
+        outstanding = self._outstanding
+        if not outstanding:
+            return True
+        while outstanding and outstanding[0].done and outstanding[0].error is None:
+            outstanding.popleft()
+        if outstanding:
+            return False
+        self._held.clear()
+        self._holds_unknown = False
+        self._stores.clear()
+        return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more may be put off for now."""
+        return len(self._outstanding) >= MAX_OUTSTANDING
+
+    @property
+    def last(self) -> Pending[None] | None:
+        """Done when everything that was put off so far has ended, with the first error in program order."""
+        return self._outstanding[-1] if self._outstanding else None
+
+    def check(self) -> None:
+        """Raise the error of what was put off first, if it has failed: an eager program would not have come here."""
+        if self._outstanding and self._outstanding[0].error is not None:
+            self._outstanding[0].result()
+
+    async def turn(self) -> None:
+        """Wait until everything that was put off has ended. Raises the first error in program order."""
+        while not self.is_clear():
+            await self._outstanding[-1]
+
+    def add(self, task: Pending[Any], held: Mapping[int, Any]) -> None:
+        """A task that was put off now; it may reach the mutable objects in `held` (by their ids)."""
+        before, over = self.last, Pending[None]()
+        self._held.update(held)
+        self._outstanding.append(over)
+
+        def settle(error: BaseException | None) -> None:
+            if error is None:
+                over.set_result(None)
+            else:
+                over.set_error(error)
+
+        def end(_: Pending[Any]) -> None:
+            if before is None:
+                settle(task.error)
+            else:
+                before.add_callback(lambda earlier: settle(earlier.error or task.error))
+
+        task.add_callback(end)
+
+    def hold(self, value: Any) -> Any:
+        """Tasks may have this value, which has arrived now, as an operand; gives it."""
+        if self._outstanding:
+            reached = mutables([value], ())
+            self._holds_unknown |= reached is None
+            self._held.update(reached or {})
+        return value
+
+    def holds(self, reached: Iterable[int]) -> bool:
+        """Whether a task may reach one of these objects, which are given by their ids."""
+        return self._holds_unknown or any(key in self._held for key in reached)
+
+    def may_change(self, values: Sequence[Any]) -> bool:
+        """Whether a task may change one of these values, or what can be reached from it."""
+        reached = mutables(values, ())
+        return reached is None or self.holds(reached)
+
+    def stored(self, cell: Any, position: int) -> None:
+        """The strand is about to store to a cell, after so many reads: should a task fail, that did not happen."""
+        if self._outstanding:
+            self._stores.append((position, cell, cell.prompt))
+
+    def undo(self, position: int) -> None:
+        """Take back what was stored to cells after the read of this number, which has failed."""
+        while self._stores and self._stores[-1][0] > position:
+            _, cell, prompt = self._stores.pop()
+            cell.prompt = prompt

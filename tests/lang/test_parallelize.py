@@ -1,0 +1,407 @@
+"""Pass parallelize: host code that waits holds up nothing, and nobody can tell but by the clock."""
+
+from __future__ import annotations
+
+import traceback
+import zlib
+from typing import Any
+
+import pytest
+import ramify as rf
+from ramify.backends.scripted import ScriptedBackend
+from ramify.runtime import order
+from ramify.runtime.prompt import Prompt
+from ramify.runtime.request import Delta, SamplingParams
+
+from . import comparing, test_generated
+
+
+class Shuffled(ScriptedBackend):
+    """Answers come in an order of their own, which depends on the texts alone. peak: how many were on their way."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.on_the_way = self.peak = 0
+
+    def generate(self, prompt: Prompt, params: SamplingParams, sink: Any) -> Any:
+        """See Backend."""
+        self.delay = (zlib.crc32(str(prompt.text_value()).encode()) % 7) * 0.002 + 0.001
+        self.on_the_way += 1
+        self.peak = max(self.peak, self.on_the_way)
+        return super().generate(prompt, params, _Counted(self, sink))
+
+
+class _Counted:
+    """A sink that tells the backend of the end."""
+
+    def __init__(self, backend: Shuffled, sink: Any) -> None:
+        self.wants_deltas = sink.wants_deltas
+        self._backend, self._sink = backend, sink
+
+    def __call__(self, event: Any) -> None:
+        self._backend.on_the_way -= not isinstance(event, Delta)
+        self._sink(event)
+
+
+def text(name: str, length: int = 4) -> Any:
+    """A helper that only makes an expression."""
+    return rf.gen(name, max_tokens=length)
+
+
+def loud(log: list[Any], value: Any) -> Any:
+    """A helper with effects."""
+    log.append(("loud", value))
+    return value
+
+
+@rf.program
+def collect(s, log, n):
+    notes = []
+    for number in range(n):
+        t = s.copy()
+        t += f"Chunk {number}." + text("note")
+        note = t["note"].strip()
+        if note:
+            notes.append(note)
+    s += "\n".join(notes) + text("answer")
+    return notes, s["answer"]
+
+
+@rf.program
+def count(s, log, n):
+    votes, longest = {}, ""
+    for number in range(n):
+        t = s.copy()
+        t += f"Vote {number % 3}." + text("vote", 1)
+        votes[t["vote"]] = votes.get(t["vote"], 0) + 1
+        longest = max(longest, t["vote"], key=len)
+    return votes, longest, max(sorted(votes), key=votes.get)
+
+
+@rf.program
+def fails_in_the_middle(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x")
+        s += f"[{number}]"
+        log.append(t)
+        log.append(len(t["x"]) // (2 - number))
+        s += "behind"
+        t += "behind"
+    return log
+
+
+@rf.program
+def fails_twice(s, log, n):
+    found = []
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x")
+        found.append(1 // (number - 1))
+        found.append({}[t["x"]])
+    return found
+
+
+@rf.program
+def fails_at_once(s, log, n):
+    t = s.copy()
+    t += "Slow." + text("x")
+    first = len(t["x"]) // 0
+    second = {}["missing"]
+    return first, second
+
+
+@rf.program
+def loud_between(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x")
+        log.append(t["x"])
+        loud(log, number)
+        log.append(number)
+
+
+@rf.program
+def iterated(s, log, n):
+    todo = ["a", "b"]
+    seen = []
+    for item in todo:
+        t = s.copy()
+        t += f"Item {item}." + text("x", 1)
+        seen.append(item)
+        if len(todo) < n:
+            todo.append(item + t["x"].strip()[:1])
+    return todo, seen
+
+
+@rf.program
+def aliased(s, log, n):
+    first = []
+    second = first
+    pair = [first, {"inner": second}]
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x", 1)
+        first.append(t["x"])
+        pair[1]["inner"].append(number)
+        log.append(len(second))
+    for item in pair[0]:
+        log.append(item)
+    return pair
+
+
+@rf.program
+def nested(s, log, n):
+    table = []
+    for number in range(n):
+        row = []
+        for column in range(2):
+            t = s.copy()
+            t += f"Cell {number} {column}." + text("x", 1)
+            row.append(t["x"])
+        table.append(row)
+    s += f"{len(table)}"
+    return table
+
+
+@rf.program
+def counted_by_a_closure(s, log, n):
+    total = 0
+
+    def add(value):
+        nonlocal total
+        total += len(value)
+        return total
+
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x")
+        log.append(t["x"])
+        log.append(add(t["x"]))
+    return total
+
+
+@rf.program
+def states_in_lists(s, log, n):
+    drafts = []
+    for number in range(n):
+        t = s.copy()
+        t += f"Draft {number}." + text("x")
+        drafts.append((len(t["x"]), t))
+        t += "."
+    drafts.sort(key=lambda entry: entry[0])
+    return drafts
+
+
+@rf.program
+def watched(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x")
+        log.append(t["x"])
+        try:
+            log.append(len(t["x"]) // (1 - number % 2))
+        except ZeroDivisionError:
+            log.append("zero")
+        finally:
+            log.append("finally")
+
+
+@rf.program
+def decides(s, log, n):
+    kept, number = [], 0
+    while len(kept) < 2 and number < n:
+        t = s.copy()
+        t += f"Item {number}." + text("x", 2)
+        number += 1
+        if len(t["x"]) % 2:
+            kept.append(t["x"])
+        else:
+            log.append(number)
+    return kept
+
+
+@rf.program
+def chooses(s, log, n):
+    choices = ["tea"]
+    for number in range(n):
+        t = s.copy()
+        t += f"Next {number}." + text("x", 1)
+        choices.append(t["x"].strip())
+        s += rf.select("drink", choices)
+    return choices
+
+
+@rf.program
+def forks_in_loops(s, log, n):
+    for number in range(n):
+        forks = s.fork(2)
+        for t in forks:
+            t += f"Item {number}." + rf.gen("x", max_tokens=3, temperature=1.0)
+        log.append([len(t["x"]) for t in forks])
+        u = s.copy()
+        u += rf.gen("y", max_tokens=3, temperature=1.0)
+        log.append(u["y"])
+        s += "."
+
+
+@rf.program
+def helper_with_state(s, log, name):
+    s += f"Help {name}." + text("x")
+    log.append(s["x"])
+    return s["x"].strip()
+
+
+@rf.program
+def calls(s, log, n):
+    return [helper_with_state(s.copy(), log, number) for number in range(n)]
+
+
+@rf.program
+def fails_in_a_helper(s, log, n):
+    for number in range(n):
+        fails_below(s.copy(), log, number)
+        s += "."
+
+
+def fails_below(s, log, number):
+    s += f"Below {number}." + text("x")
+    log.append(number)
+    log.append([s["x"]][number])
+
+
+@rf.program
+def splits(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Split {number}." + text("x", 6)
+        words = t["x"].split()
+        words.reverse()
+        for word in words:
+            log.append(word)
+        first, *rest = words
+        log.append((first, rest))
+
+
+@rf.program
+def converts(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Number {number}." + rf.gen("x", dtype=int)
+        log.append(number)
+        log.append(t["x"] + 1)
+    return log
+
+
+@rf.program
+def lazily(s, log, n):
+    found = []
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x")
+        found.append(t["x"])
+        lengths = (len(item) for item in found)
+        ahead = enumerate(found)
+        found.append("more")
+        log.append(sum(lengths))
+        log.append(list(ahead))
+
+
+@rf.program
+def endless(s, log, n):
+    t = s.copy()
+    t += text("x")
+    log.append(len(t["x"]) // n)
+    while True:
+        s.copy()
+
+
+@rf.program
+def collect_slowly(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x")
+        log.append(t["x"])
+
+
+PROGRAMS = [
+    collect, count, fails_in_the_middle, fails_twice, fails_at_once, loud_between, iterated, aliased, nested,
+    counted_by_a_closure, states_in_lists, watched, decides, chooses, forks_in_loops, calls, fails_in_a_helper,
+    splits, converts, lazily,
+]  # fmt: skip
+
+
+def outcome(program: Any, n: int, *, seed: int | None = None, **options: Any) -> dict[str, Any]:
+    log: list[Any] = []
+    (run,) = program.options(seed=seed, **options).run_batch([{"log": log, "n": n}], backend=Shuffled())
+    found = comparing.outcome(run, lambda file: file == __file__)
+    if found["error"] is rf.OutputError:
+        del log[1:]  # code behind a failed read may have run
+    return found | {"log": comparing.comparable(log)}
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_eager_equals_compiled(program: Any) -> None:
+    for n in (0, 1, 4):
+        eager = outcome(program, n, seed=n, eager=True)
+        assert outcome(program, n, seed=n) == eager
+        assert outcome(program, n, seed=n, disable="parallelize") == eager
+
+
+def peak(program: Any, n: int, **options: Any) -> int:
+    backend = Shuffled()
+    run = program.options(**options).run(backend=backend, log=[], n=n)
+    assert run.ok, run.error
+    return backend.peak
+
+
+@pytest.mark.parametrize("program", [collect, count, nested, forks_in_loops], ids=lambda each: each.name)
+def test_turns_of_a_loop_are_on_their_way_at_once(program: Any) -> None:
+    assert peak(program, 8) >= 8
+    assert peak(program, 8, disable="parallelize") <= 3
+
+
+def test_an_error_ends_the_run_though_later_ones_are_known_before() -> None:
+    (run,) = fails_twice.run_batch([{"log": [], "n": 4}], backend=Shuffled())
+    assert isinstance(run.error, KeyError)
+    assert run.traceback.count("in fails_twice\n") == 1
+
+
+def test_the_calls_stand_in_the_traceback() -> None:
+    (run,) = fails_in_a_helper.run_batch([{"log": [], "n": 4}], backend=Shuffled())
+    assert isinstance(run.error, IndexError)
+    names = [frame.name for frame in traceback.extract_tb(run.error.__traceback__)]
+    assert names == ["fails_in_a_helper", "fails_below"]
+
+
+def test_long_loops_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "MAX_OUTSTANDING", 16)
+    eager = outcome(count, 100, eager=True)
+    assert outcome(count, 100) == eager
+    assert 16 <= peak(collect, 100) < 64
+
+
+def test_a_loop_ends_when_what_it_put_off_fails() -> None:
+    (run,) = endless.run_batch([{"log": [], "n": 0}], backend=Shuffled())
+    assert isinstance(run.error, ZeroDivisionError)
+
+
+def test_a_cancelled_run_does_nothing_more() -> None:
+    log: list[Any] = []
+    (run,) = collect_slowly.run_batch([{"log": log, "n": 4}], backend=ScriptedBackend(delay=5.0), timeout=0.2)
+    assert isinstance(run.error, rf.RamifyError) and "timeout" in str(run.error)
+    assert log == []
+
+
+def test_what_a_helper_means_is_looked_up_in_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collect.run(backend=Shuffled(), log=[], n=2).value[0]
+    calls: list[str] = []
+    monkeypatch.setitem(globals(), "text", lambda name, length=4: calls.append(name) or rf.gen(name, max_tokens=length))
+    assert peak(collect, 8) >= 1
+    assert calls == ["note"] * 8 + ["answer"]
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_generated_programs_with_shuffled_answers(first: int) -> None:
+    for seed in range(first, first + 50):
+        test_generated.check(seed, Shuffled)
