@@ -221,7 +221,7 @@ def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -
         function = functions[callee]
         named = dict(zip(keywords, values[num_positional:], strict=True))
         if method is not None and not runs(values[0], method, function.python):
-            frame.values[result] = await _call_method(frame, method, values[:num_positional], named)
+            frame.values[result] = await _call_method(frame, op, method, values[:num_positional], named)
             return
         arguments = function.bind(values[:num_positional], named)
         called = invoke(function, frame.strand, arguments, frame.depth + 1, frame.handled, (frame, op))
@@ -241,26 +241,26 @@ def flow_invoke(linker: Linker, op: Op) -> Step:
             if isinstance(value, Unbound):
                 raise value.error()
         named = dict(zip(keywords, values[num_positional:], strict=True))
-        frame.values[result] = await _call_value(frame, frame.values[callee], values[:num_positional], named)
+        frame.values[result] = await _call_value(frame, op, frame.values[callee], values[:num_positional], named)
 
     return waiting((callee,), step)
 
 
-async def _call_method(frame: Frame, method: str, values: list[Any], named: dict[str, Any]) -> Any:
+async def _call_method(frame: Frame, op: Op, method: str, values: list[Any], named: dict[str, Any]) -> Any:
     """Call whatever an object of an unexpected class has under the name."""
     (receiver,) = await gather(values[:1])
     callee = await in_pool_in_turn(frame, getattr, receiver, method)
-    return await _call_value(frame, callee, values[1:], named)
+    return await _call_value(frame, op, callee, values[1:], named)
 
 
-async def _call_value(frame: Frame, callee: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+async def _call_value(frame: Frame, op: Op, callee: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """Call any value, on arguments that may be on their way: a program's compiled form goes on in this strand."""
     if getattr(callee, "__ramify__", None) == "program":
         part = await host_pool().submit(lambda: callee.part(args, kwargs))  # it may have to be compiled first
         if part is not None:
             interpreter, values = part
             values = [await _collected(value) for value in values]
-            return await Call(interpreter.call(frame.strand, values, frame.depth + 1, frame.handled))
+            return await Call(interpreter.call(frame, op, values))
     args, named = await gather(args), dict(zip(kwargs, await gather(list(kwargs.values())), strict=True))
     await frame.strand.order.turn()
     frame.strand.check_reads()

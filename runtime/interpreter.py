@@ -7,9 +7,9 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from ..ir.core import Module
+from ..ir.core import Module, Op
 from .flow import flow_call, flow_for, flow_if, flow_invoke, flow_while, invoke
-from .linker import LinkedFunction, Linker
+from .linker import Frame, LinkedFunction, Linker
 from .pending import Pending
 from .prompt import Prompt
 from .steps import MAKERS, cell_new, prompt_fork, py_call
@@ -53,13 +53,12 @@ class Interpreter:
 
         Awaited inside a Routine only.
         """
-        value = await self.call(strand, arguments, 1, None)
+        value = await invoke(self._entry, strand, list(arguments), 1)
         while isinstance(value, Pending):
             value = await value
         return value
 
-    def call(
-        self, strand: Strand, arguments: Sequence[Any], depth: int, handled: BaseException | None
-    ) -> Coroutine[Any, Any, Any]:
-        """The same as a call within a strand; the value may still be on its way."""
-        return invoke(self._entry, strand, list(arguments), depth, handled)
+    def call(self, caller: Frame, op: Op, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
+        """The same as a call by an op of another program; the value may still be on its way."""
+        handled, depth = caller.handled, caller.depth + 1
+        return invoke(self._entry, caller.strand, list(arguments), depth, handled, (caller, op))

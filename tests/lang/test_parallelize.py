@@ -19,8 +19,8 @@ from . import comparing, test_generated
 class Shuffled(ScriptedBackend):
     """Answers come in an order of their own, which depends on the texts alone. peak: how many were on their way."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.on_the_way = self.peak = 0
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Any) -> Any:
@@ -404,4 +404,4 @@ def test_what_a_helper_means_is_looked_up_in_each_run(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("first", range(0, 200, 50))
 def test_generated_programs_with_shuffled_answers(first: int) -> None:
     for seed in range(first, first + 50):
-        test_generated.check(seed, Shuffled)
+        test_generated.check(seed, lambda number: Shuffled(test_generated.scripted(number).reply))
