@@ -154,7 +154,7 @@ def _eager_function(name: str, function: FunctionType, states: frozenset[str], s
     return Function(name, body, parameters, builder.span)
 
 
-_NEEDS_A_FRAME = {"exec", "eval", "locals", "super", "__class__"}
+_NEEDS_A_FRAME = {"exec", "eval", "locals"}
 
 
 def _why_eager(source: Source) -> tuple[ast.AST, str] | None:

@@ -177,6 +177,8 @@ class Lowering:
         self, nodes: Sequence[ast.AST], temporaries: dict[str, Value], skip: frozenset[str] = frozenset()
     ) -> tuple[list[str], list[Value], list[str], list[str]]:
         mentioned = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
+        if "super" in mentioned:  # which looks at the first parameter by itself
+            mentioned.add(self.resolver.first_parameter)
         names = (mentioned | set(stored_names(*nodes))) & self.scope.locals
         captures = sorted(names & self.boxes.keys())
         plain = sorted(names - self.boxes.keys() - skip)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
-from ..ir.private import mangled, private_prefix
+from ..ir.private import mangled, private_prefix, unmangled
 from .scope import Scope
 
 _MISSING = object()
@@ -70,6 +70,11 @@ class Resolver:
     def prefix(self) -> str:
         """What private names begin with here."""
         return private_prefix(self.function.__qualname__)
+
+    @property
+    def first_parameter(self) -> str:
+        """The name of the function's first parameter."""
+        return unmangled(self.function.__code__.co_varnames[0], self.prefix)
 
     def find(self, node: ast.expr) -> Any:
         """The object that a name or dotted name refers to; None when it is local, dynamic or unknown."""

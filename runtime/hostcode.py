@@ -23,11 +23,15 @@ from types import CellType, CodeType, FunctionType
 from typing import Any, Literal
 
 from ..ir.core import Op
-from ..ir.private import private_prefix
+from ..ir.private import private_prefix, unmangled
 from ..ir.span import Span
 
 Result = Literal["value", "tuple", "locals", "saved"]
 
+_SCOPES = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp,
+    ast.GeneratorExp,
+)  # fmt: skip
 _LOCALS, _OUT = "__ramify_locals__", "__ramify_out__"
 _FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 _LOCALS_CELL = CellType(builtins.locals)
@@ -159,8 +163,10 @@ def compile_host(host: HostCode, owner: FunctionType, unbound: frozenset[str], r
     parameters = [*inputs, _OUT] if result == "saved" else list(inputs)
     inner = _function("host", parameters, [], is_async=host.awaits)
     inner.body = _prologue(captures, [name for name in inputs if name in unbound]) + _ending(host, result)
-    outer = _function("maker", list(dict.fromkeys([*captures, *owner.__code__.co_freevars, _LOCALS])), [inner])
     prefix = private_prefix(owner.__qualname__)
+    if "__class__" in owner.__code__.co_freevars:
+        _spell_out_super(inner, unmangled(owner.__code__.co_varnames[0], prefix))
+    outer = _function("maker", list(dict.fromkeys([*captures, *owner.__code__.co_freevars, _LOCALS])), [inner])
     # Inside a class, private names mean what they mean in the owner.
     module = ast.Module([ast.ClassDef(prefix, [], [], [outer], [])] if prefix else [outer], [])
     _locate(module, host.span)
@@ -168,6 +174,16 @@ def compile_host(host: HostCode, owner: FunctionType, unbound: frozenset[str], r
     compiled = compile(module, host.span.file, "exec", flags=flags, dont_inherit=True)
     code = _nested(_nested(_nested(compiled, prefix) if prefix else compiled, "maker"), "host")
     return _renamed(code, code.co_qualname, owner.__qualname__).replace(co_name=owner.__name__)
+
+
+def _spell_out_super(node: ast.AST, first: str) -> None:
+    """Give `super()` the arguments that it would find by itself in the user's own function."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.Call(func=ast.Name(id="super"), args=[], keywords=[]):
+                child.args = [ast.copy_location(ast.Name(name, ast.Load()), child) for name in ("__class__", first)]
+        if not isinstance(child, _SCOPES):
+            _spell_out_super(child, first)
 
 
 def _renamed(code: CodeType, old: str, new: str) -> CodeType:

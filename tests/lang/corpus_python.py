@@ -754,8 +754,26 @@ class Child(Parent):
         return same, more, said, other.ask(s), other.ask.run(question="z").ok, s.text()
 
 
+    @rf.program
+    def odd(self, s):
+        def inner(this):
+            return super().loud, __class__.word
+
+        s += "o" + rf.gen("x", max_tokens=1)
+        loud = super().loud + s["x"]
+        late = lambda: self
+        try:
+            bad = [super().loud for _ in "a"]
+        except TypeError as error:
+            bad = str(error)
+        self = Child()
+        self.word = "other"
+        return inner(self), loud, super().loud, bad, late() is self, super().plain(s, "p"), super().helper(s, "h")[1]
+
+
 case()(Child().work)
 case()(Child().ask)
+case()(Child().odd)
 
 
 def touch(first: Any, second: Any) -> Any:
