@@ -257,6 +257,8 @@ def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True)
     temporaries: dict[str, Value] = {}
     lifted = lift(low, node, temporaries)
     note_calls(low, lifted)
+    if is_lazy(lifted):
+        lifted = _with_globals_read(low, lifted, temporaries)
     with low.at(node):
         if _binds(lifted):
             return _with_walrus(low, lifted, temporaries)
@@ -279,6 +281,30 @@ def note_calls(low: Lowering, node: ast.AST) -> None:
 def _arguments(node: ast.Call) -> list[ast.expr]:
     given = [*node.args, *(keyword.value for keyword in node.keywords)]
     return [argument.value if isinstance(argument, ast.Starred) else argument for argument in given]
+
+
+def _with_globals_read(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> ast.expr:
+    """An expression that may wait for its inputs, with what others may rebind meanwhile read now."""
+    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    outside = names.difference(low.scope.locals, temporaries)
+    loose = {name for name in outside if not low.resolver.is_steady(name)}
+    if not loose or names == outside:
+        return node
+    stand_ins = {}
+    for name in sorted(loose):
+        place = next(n for n in ast.walk(node) if isinstance(n, ast.Name) and n.id == name)
+        stand_ins[name] = _temporary(low, place, temporaries)
+    return _Replacing(stand_ins).visit(copy.deepcopy(node))  # type: ignore[no-any-return]
+
+
+class _Replacing(ast.NodeTransformer):
+    """Puts other expressions where some names stand."""
+
+    def __init__(self, others: dict[str, ast.expr]) -> None:
+        self._others = others
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.copy_location(copy.copy(self._others.get(node.id, node)), node)
 
 
 def _with_walrus(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> Value:
@@ -351,8 +377,8 @@ def may_be_noticed(low: Lowering, node: ast.expr, rebound: set[str] | None) -> b
             if name in low.boxes:
                 return rebound is not None
             return name in (rebound or ()) or not low.is_sure(name)
-        case ast.Name():
-            return not low.resolver.is_defined(node.id)
+        case ast.Name(id=name):
+            return not low.resolver.is_defined(name) or (rebound is not None and not low.resolver.is_steady(name))
         case ast.FormattedValue(value=value, conversion=-1, format_spec=None) if rebound is None:
             return may_be_noticed(low, value, None)
         case ast.JoinedStr(values=parts) | ast.Tuple(elts=parts) | ast.List(elts=parts):

@@ -161,9 +161,6 @@ def _why_eager(source: Source) -> tuple[ast.AST, str] | None:
     """The node, and the reason, for which the whole function must run as Python; None when it can be compiled."""
     for node in own_nodes(source.tree):
         match node:
-            case ast.Global() | ast.Nonlocal():
-                word = "global" if isinstance(node, ast.Global) else "nonlocal"
-                return node, f"`{word}` needs the function's own frame"
             case ast.Name(id=name) | ast.Call(func=ast.Name(id="dir" | "vars" as name), args=[]) if (
                 name in _NEEDS_A_FRAME or isinstance(node, ast.Call)
             ):

@@ -96,7 +96,7 @@ class Lowering:
 
     def assign(self, name: str, value: Value) -> None:
         """Bind a local variable."""
-        if name in self.boxes:
+        if name in self.boxes or name in self.scope.outer:
             own = self.own_name("__value")
             self.block_op(f"{name} = {own}", [ast.Name(name, ast.Store())], {own: value})
         else:
@@ -106,7 +106,7 @@ class Lowering:
 
     def delete(self, name: str) -> None:
         """Unbind a local variable, whether it is bound or not."""
-        if name in self.boxes:
+        if name in self.boxes or name in self.scope.outer:
             nodes = ast.parse(f"{name} = None; del {name}").body
             self.block_op(f"{name} = None; del {name}", nodes, {})
         else:
@@ -161,11 +161,12 @@ class Lowering:
         writes = [name for name in outputs if name in self.followed]
         inputs, operands, captures, reads = self._operands(nodes, temporaries, skip=surely.difference(writes))
         operands += [self.followed[name] for name in writes]
+        outer = [name for name in stored_names(*nodes) if name in self.scope.outer]
         results = [OBJ] * (len(outputs) + (2 if signals else 0))
         made = self.builder.op(
             "py.block", operands, results=results, hints=outputs, code=code, inputs=inputs,
-            captures=captures or None, reads=reads or None, writes=writes or None, outputs=outputs,
-            signals=signals or None,
+            captures=captures or None, reads=reads or None, writes=writes or None, outer=outer or None,
+            outputs=outputs, signals=signals or None,
         )  # fmt: skip
         for name, value in zip(outputs, made.results[: len(outputs)], strict=True):
             self.env[name] = value

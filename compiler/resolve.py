@@ -12,7 +12,7 @@ import builtins
 import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from ..ir.private import mangled, private_prefix, unmangled
@@ -79,7 +79,7 @@ class Resolver:
     def find(self, node: ast.expr) -> Any:
         """The object that a name or dotted name refers to; None when it is local, dynamic or unknown."""
         path = _path(node)
-        if path is None or path[0] in self.scope.locals:
+        if path is None or path[0] in self.scope.locals | self.scope.outer:
             return None
         path = tuple(mangled(name, self.prefix) for name in path)
         found = _look_up(self.function, path)
@@ -87,6 +87,11 @@ class Resolver:
             return None
         self.bindings.append(Binding(self.function, path, found))
         return found
+
+    def is_steady(self, name: str) -> bool:
+        """Whether a name from outside means what code will hardly change: a function, class, module or program."""
+        found = _look_up_name(self.function, mangled(name, self.prefix))
+        return isinstance(found, FunctionType | BuiltinFunctionType | type | ModuleType) or _is_program(found)
 
     def is_defined(self, name: str) -> bool:
         """Whether a name from outside means something now."""

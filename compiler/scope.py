@@ -24,6 +24,7 @@ class Scope:
 
     joins: whether a fork's group may be joined, here or by code that gets hold of it. shadowed: names that do not mean
     the builtin, though they look it. unstable: names of lists that something else than a state may be put into.
+    outer: names that are declared `global` or `nonlocal`.
     """
 
     locals: set[str]
@@ -32,6 +33,7 @@ class Scope:
     joins: bool = False
     shadowed: set[str] = field(default_factory=set)
     unstable: set[str] = field(default_factory=set)
+    outer: set[str] = field(default_factory=set)
 
     def is_builtin(self, name: str) -> bool:
         """Whether a name means the builtin function here."""
@@ -68,8 +70,10 @@ class Scope:
 def analyse(source: Source, state_params: set[str], shadowed: set[str]) -> Scope:
     """The scope of a function whose parameters in `state_params` are states. shadowed: see Scope."""
     tree = source.tree
-    bound = _parameters(tree) | set(stored_names(*tree.body))
-    scope = Scope(bound, _boxed(tree, bound), shadowed=shadowed)
+    declared = [node for node in own_nodes(tree) if isinstance(node, ast.Global | ast.Nonlocal)]
+    outer = {name for node in declared for name in node.names}
+    bound = (_parameters(tree) | set(stored_names(*tree.body))) - outer
+    scope = Scope(bound, _boxed(tree, bound), shadowed=shadowed, outer=outer)
     _settle(scope, tree, state_params)
     while (unstable := _unstable(scope, tree)) - scope.unstable:
         scope.unstable |= unstable
@@ -82,7 +86,7 @@ def _settle(scope: Scope, tree: Definition, state_params: set[str]) -> None:
     """Infer what the names are, given those that are known to be unstable."""
     scope.kinds = dict.fromkeys(state_params, "state")
     assigned: list[tuple[str, ast.expr | Kind]]
-    assigned = [(name, "obj") for name in _parameters(tree) - state_params | scope.unstable]
+    assigned = [(name, "obj") for name in _parameters(tree) - state_params | scope.unstable | scope.outer]
     assigned += _bindings(tree, scope.shadowed | scope.locals)
     for _ in range(len(assigned) + 1):  # kinds feed each other (a = s.fork(2); b = a[0]): go on until nothing changes
         kinds = _infer(scope, assigned, state_params)

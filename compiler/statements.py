@@ -38,7 +38,7 @@ def lower_block(low: Lowering, statements: Sequence[ast.stmt]) -> None:
 
 def _hold(low: Lowering, statement: ast.stmt) -> None:
     """Keep a host statement for the next py.block; one that starts elsewhere on a line begins a block of its own."""
-    if isinstance(statement, ast.Pass) or _is_docstring(statement):
+    if isinstance(statement, ast.Pass | ast.Global | ast.Nonlocal) or _is_docstring(statement):
         return
     if low.pending:
         last = low.pending[-1]

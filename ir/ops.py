@@ -133,13 +133,15 @@ _DECLARED = (
         "*",
         "Execute statements; results are the variables in `outputs`. With `signals`, two "
         "more results follow: None, 'return', 'break' or 'continue', and the returned value. The outputs in `writes` "
-        "also go to variables (the last operands), as far as they were assigned even when the code raises.",
+        "also go to variables (the last operands), as far as they were assigned even when the code raises. `outer` "
+        "names the variables outside of the function that it assigns.",
         {
             "code": "str",
             "inputs": "strs",
             "captures": "strs?",
             "reads": "strs?",
             "writes": "strs?",
+            "outer": "strs?",
             "outputs": "strs",
             "signals": "bool?",
             "ahead": "bool?",

@@ -91,7 +91,8 @@ class HostOp:
         shadowed = {*owner.__globals__, *owner.__code__.co_freevars, *self._captures}
         self._callees = Callees()
         names = outside_names(op, self._code.body, shadowed, self._is_harmless)
-        self._outside = None if names is None else [n for n in names if n not in self._captures]
+        is_slow = names is None or op.attrs.get("outer")
+        self._outside = None if is_slow else [n for n in names or () if n not in self._captures]
         self.awaits = self._code.awaits
         self._may_change = may_change(self._code.body)
         self._is_sure = self._code.result(_NONE) in ("value", "tuple")

@@ -23,7 +23,7 @@ from types import CellType, CodeType, FunctionType
 from typing import Any, Literal
 
 from ..ir.core import Op
-from ..ir.private import private_prefix, unmangled
+from ..ir.private import mangled, private_prefix, unmangled
 from ..ir.span import Span
 
 Result = Literal["value", "tuple", "locals", "saved"]
@@ -162,7 +162,12 @@ def compile_host(host: HostCode, owner: FunctionType, unbound: frozenset[str], r
     captures: Sequence[str] = op.attrs.get("captures") or ()
     parameters = [*inputs, _OUT] if result == "saved" else list(inputs)
     inner = _function("host", parameters, [], is_async=host.awaits)
-    inner.body = _prologue(captures, [name for name in inputs if name in unbound]) + _ending(host, result)
+    outside: Sequence[str] = op.attrs.get("outer") or ()
+    inner.body = [
+        *_declared(outside, owner),
+        *_prologue(captures, [name for name in inputs if name in unbound]),
+        *_ending(host, result),
+    ]
     prefix = private_prefix(owner.__qualname__)
     if "__class__" in owner.__code__.co_freevars:
         _spell_out_super(inner, unmangled(owner.__code__.co_varnames[0], prefix))
@@ -207,6 +212,13 @@ def cell_of_free_variable(owner: FunctionType, name: str) -> CellType:
         return _LOCALS_CELL
     assert owner.__closure__ is not None
     return owner.__closure__[owner.__code__.co_freevars.index(name)]
+
+
+def _declared(names: Sequence[str], owner: FunctionType) -> list[ast.stmt]:
+    prefix, free = private_prefix(owner.__qualname__), owner.__code__.co_freevars
+    nonlocals = [name for name in names if mangled(name, prefix) in free]
+    globals_ = [name for name in names if name not in nonlocals]
+    return [ast.Nonlocal(nonlocals)] * bool(nonlocals) + [ast.Global(globals_)] * bool(globals_)
 
 
 def _prologue(captures: Sequence[str], unbound: Sequence[str]) -> list[ast.stmt]:

@@ -122,9 +122,16 @@ def eager_statement(s):
 
 
 def eager_whole(s):
+    counter = 1
+    s += f"{locals()}"
+
+
+def outer_names(s):
     global counter
     counter = 1
-    s += "text"
+    s += f"{counter}" + rf.gen("x")
+    for counter in range(2):
+        counter += len(s["x"])
 
 
 async def coroutine(s, fetch):
@@ -142,6 +149,7 @@ async def ask_later(s, question):
 GOLDEN = (
     appends, branches, loops, forks, helpers, closures, scopes, loop_else, matches, tries, coroutine, eager_statement,
     eager_whole,
+    outer_names,
 )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def test_eager_parts_are_said_with_reason_and_line() -> None:
     (note,) = compile_function(programs.eager_statement).eager
     assert note.reason == "`with` around a state" and note.span.source_line().strip().startswith("with open")
     (note,) = compile_function(programs.eager_whole).eager
-    assert note.reason == "`global` needs the function's own frame"
+    assert note.reason == "`locals` needs the function's own frame"
 
 
 def test_indented_functions_keep_their_columns() -> None:

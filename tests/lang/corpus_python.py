@@ -1296,3 +1296,85 @@ def odd_iterables(s):
     for a, (b, *c), d in [(1, (2, 3, 4), {"k": s})]:
         d["k"] += f"{a}{b}{c}"
     return first, s.text(), number, len(down), 2 in down
+
+
+TALLY: list[Any] = []
+NUMBER = 0
+
+
+def counting(s: Any) -> int:
+    global NUMBER
+    NUMBER += 1
+    s += f"{NUMBER}" + rf.gen("n", max_tokens=1)
+    return NUMBER
+
+
+@case()
+@rf.program
+def globals_in_every_position(s):
+    global NUMBER, TALLY, made, Made, m, T
+    NUMBER, TALLY = 0, []
+    before = NUMBER, counting(s), NUMBER, counting(s), s["n"]
+    for NUMBER in range(3):
+        TALLY += [NUMBER]
+    with s.copy() as T:
+        T += "t" + rf.gen("x", max_tokens=1)
+    T += "more"
+    import math as m
+
+    def made():
+        return NUMBER
+
+    class Made:
+        value = NUMBER
+
+    try:
+        raise ValueError("v")
+    except ValueError as NUMBER:
+        s += f"{NUMBER}"
+    try:
+        NUMBER
+    except NameError as error:
+        gone = str(error)
+    NUMBER = len([NUMBER := 7, s["n"]])
+    if s["n"]:
+        NUMBER += 1
+    del TALLY
+    return before, made(), Made.value, m.pi > 3, gone, NUMBER, T.text(), "TALLY" in globals()
+
+
+def enclosing() -> Any:
+    count, log = 0, []
+
+    @rf.program
+    def program(s, times=2):
+        nonlocal count, log
+        log = []
+        for count in range(times):
+            log.append((count, peek()))
+            s += f"{count}" + rf.gen("x", max_tokens=1)
+        count += len(s["x"])
+        s += f"{peek()}"
+        return count, peek(), log, s.text()
+
+    def peek():
+        return count
+
+    return program
+
+
+case()(enclosing())
+
+
+@case()
+@rf.program
+def globals_are_read_when_it_is_their_turn(s):
+    global NUMBER
+    NUMBER = 0
+    s += "a" + rf.gen("x", max_tokens=2)
+    first = f"{NUMBER}{s['x']}"
+    counting(s)
+    second = f"{NUMBER}{s['x']}" + first
+    NUMBER += 1
+    s += first + second
+    return NUMBER, s.text()
