@@ -31,8 +31,9 @@ TIMEOUT = 20.0
 class Linked:
     """A module ready to run: what an execution needs of a compiled program."""
 
-    def __init__(self, interpreter: Interpreter) -> None:
+    def __init__(self, interpreter: Interpreter, *, is_async: bool = False) -> None:
         self.interpreter = interpreter
+        self.is_async = is_async
 
 
 def run_once(
