@@ -29,7 +29,9 @@ TIMEOUT = 20.0
 
 
 class Linked:
-    """A module ready to run: what an execution needs of a compiled program."""
+    """A module ready to run: what an execution needs of a compiled program that is no coroutine."""
+
+    is_async = False
 
     def __init__(self, interpreter: Interpreter, *, is_async: bool = False) -> None:
         self.interpreter = interpreter
