@@ -7,9 +7,10 @@ token, to get its logits.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from ramify.runtime.prefix_tree import PrefixTree
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,12 @@ class Served:
 
 def prefill_bound(requests: Iterable[Served]) -> int:
     """Prompt tokens that must be computed by any order and any cache."""
-    known: set[bytes] = set()
+    tree = PrefixTree()
     bound = 0
     for request in requests:
-        prefixes = list(_prefixes([*request.prompt, *request.generated]))
-        new = sum(prefix not in known for prefix in prefixes[: len(request.prompt)])
-        bound += max(1, new)
-        known.update(prefixes[: -1 if request.generated else None])
+        bound += max(1, len(request.prompt) - tree.match_len(tuple(request.prompt)))
+        tree.add((*request.prompt, *request.generated[:-1]))
     return bound
-
-
-def _prefixes(tokens: Sequence[int]) -> Iterable[bytes]:
-    """A digest for each prefix."""
-    digest = hashlib.blake2b(digest_size=12)
-    for token in tokens:
-        digest.update(token.to_bytes(4, "little"))
-        yield digest.digest()
 
 
 def prefill_tokens(requests: Iterable[Served]) -> int:

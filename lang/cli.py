@@ -1,4 +1,4 @@
-"""The `ramify` command: run, check and compile programs in files, or work with them in the REPL.
+"""The `ramify` command: run, explain, check and compile programs in files, or work with them in the REPL.
 
 Exit codes: 0; 1 when user code raised or rows failed; 2 for an error that ramify reports; 130 after Ctrl-C.
 """
@@ -22,6 +22,7 @@ _COMMANDS = {
     "run": ("run_command", "run_command", "run a program, once or over rows of data"),
     "check": ("compile_command", "check_command", "compile every program of a file and say what became of it"),
     "compile": ("compile_command", "compile_command", "write the IR of a program"),
+    "explain": ("explain_command", "explain_command", "predict what a program costs over rows of data, line by line"),
     "repl": ("repl", "repl_command", "work with programs at a prompt"),
 }
 _DEBUG = "show errors with every frame (or set RAMIFY_DEBUG=1)"
@@ -141,6 +142,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _describe_run(commands["run"])
     _describe_compile(commands["compile"])
     commands["check"].add_argument("target", metavar="FILE[:PROGRAM]", help="a Python file")
+    _describe_explain(commands["explain"])
     _describe_repl(commands["repl"])
     return parser, commands
 
@@ -158,9 +160,7 @@ def _describe_run(parser: _Parser) -> None:
     _describe_model(parser)
     add("--trust", action="store_true", help="run the host code that a saved program holds")
     add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
-    add("--temperature", metavar="X", type=float, help="0 is greedy; for generations that do not say it themselves")
-    add("--max-tokens", metavar="N", type=int, help="the longest generation; likewise")
-    add("--seed", metavar="N", type=int, help="the seed of sampling; likewise")
+    _describe_sampling(parser)
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--quiet", action="store_true", help="print the value only; no progress")
 
@@ -173,6 +173,28 @@ def _describe_compile(parser: _Parser) -> None:
     add("--disable", metavar="PASS", action="append", default=[], help="leave this pass out")
     add("--timing", action="store_true", help="say on stderr what each pass took")
     add("-o", "--output", metavar="FILE", help="where to write it")
+
+
+def _describe_explain(parser: _Parser) -> None:
+    add = parser.add_argument
+    add("target", metavar="FILE[:PROGRAM]", help=_RUN_TARGET)
+    add("--arg", metavar="NAME=VALUE", action="append", default=[],
+        help="an argument of the program: JSON, or a text; NAME=@FILE reads a file")  # fmt: skip
+    add("--data", metavar="FILE", help="predict for each row: JSON lines, or a JSON list")
+    _describe_model(parser)
+    add("--actual", action="store_true", help="also run it, and show what was measured beside what was predicted")
+    add("--run-host", action="store_true", help="run all of the program's own code in the prediction, tools included")
+    add("--no-passes", action="store_true", help="do not tell what each pass of the compiler saves")
+    add("--trust", action="store_true", help="run the host code that a saved program holds")
+    _describe_sampling(parser)
+    add("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def _describe_sampling(parser: _Parser) -> None:
+    add = parser.add_argument
+    add("--temperature", metavar="X", type=float, help="0 is greedy; for generations that do not say it themselves")
+    add("--max-tokens", metavar="N", type=int, help="the longest generation; likewise")
+    add("--seed", metavar="N", type=int, help="the seed of sampling; likewise")
 
 
 def _describe_repl(parser: _Parser) -> None:

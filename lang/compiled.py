@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from types import FunctionType
+from typing import TYPE_CHECKING, Unpack
 
 from ..compiler.frontend import EagerNote, Lowered, compile_function
 from ..compiler.pipeline import run_pipeline
@@ -16,13 +17,19 @@ from ..runtime.interpreter import Interpreter
 from .execution import is_async
 from .state import ForkGroup, State
 
+if TYPE_CHECKING:
+    from .explain import ExplainKeywords, Explanation
+    from .program import Row
+
 
 class Compiled:
     """The result of `program.compile()`: `module` after all passes, and the interpreter that runs it."""
 
-    def __init__(self, lowered: Lowered, module: Module) -> None:
+    def __init__(self, lowered: Lowered, module: Module, disable: tuple[str, ...] = ()) -> None:
+        """disable: the passes that were left out on the way from `lowered` to the module."""
         self.lowered = lowered
         self.module = module
+        self.disable = disable
         self.interpreter = Interpreter(module, lowered.python, State, ForkGroup)
         self.is_async = is_async(lowered.python[module.entry])
 
@@ -40,7 +47,7 @@ class Compiled:
         position and receiver: see compile_function.
         """
         lowered = compile_function(function, position=position, receiver=receiver)
-        return cls(lowered, run_pipeline(lowered.module, disable=disable))
+        return cls(lowered, run_pipeline(lowered.module, disable=disable), tuple(disable))
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, trust: bool = False) -> Compiled:
@@ -59,6 +66,22 @@ class Compiled:
         module = clone(self.module)
         pack(self.lowered, module)
         files.save(module, path)
+
+    def without(self, name: str) -> Compiled:
+        """The same program without one more pass. Raises UsageError for a name that is no pass."""
+        disable = (*self.disable, name)
+        return Compiled(self.lowered, run_pipeline(self.lowered.module, disable=disable), disable)
+
+    @property
+    def is_from_file(self) -> bool:
+        """Whether it was read from a file, after all passes."""
+        return self.lowered.module is self.module
+
+    def explain(self, rows: Iterable[Row], **options: Unpack[ExplainKeywords]) -> Explanation:
+        """What it costs to run over rows: see Program.explain. A method's receiver is one of each row's arguments."""
+        from .program import of_compiled
+
+        return of_compiled(self).explain(rows, **options)
 
     @property
     def ir(self) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..compiler.frontend import Lowered
     from ..runtime.interpreter import Interpreter
     from .compiled import Compiled
+    from .explain import ExplainKeywords, Explanation
 
 MAX_IN_FLIGHT = 256
 Row = Mapping[str, Any]
@@ -204,6 +205,20 @@ class Program:
             home,
         )
         return batch if as_completed else batch.all()
+
+    def explain(self, rows: Iterable[Row], **options: Unpack[ExplainKeywords]) -> Explanation:
+        """What the program costs to run over rows (dicts of arguments), predicted without asking the model.
+
+        actual: also run it, and show what was measured beside the prediction; the backend's cache is emptied first.
+        run_host: run all of the program's own code, tools included; otherwise only code that computes and changes
+        nothing is run, and the prediction ends where other code stands. passes: also predict without each pass of the
+        compiler, to tell what it saves. backend: another one than the program's.
+
+        Raises UsageError for a row that does not fit the program, which it names, before anything runs.
+        """
+        from .explain import explain
+
+        return explain(self, rows, **options)
 
     def compile(self) -> Compiled:
         """The program's compiled form; made again when a name that it uses has been rebound since.
@@ -539,7 +554,12 @@ def load(path: str | PathLike[str], *, trust: bool = False) -> Program:
     """
     from .compiled import Compiled
 
-    cache = _Cache.loaded(Compiled.load(path, trust=trust))
+    return of_compiled(Compiled.load(path, trust=trust))
+
+
+def of_compiled(compiled: Compiled) -> Program:
+    """A program that runs this compiled form."""
+    cache = _Cache.loaded(compiled)
     return Program(cache.function, Options(), cache)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..ir.core import Op
-from .calling import in_pool
+from .calling import in_pool, runs_here
 from .host import Escaped, HostOp, Unbound
 from .linker import Frame, place
 from .order import Late
@@ -52,7 +52,7 @@ async def _carry_out(frame: Frame, op: Op, host: HostOp, values: list[Any], befo
             await before
         if frame.context.cancelled is not None:
             raise frame.context.cancelled
-        return host(values) if host.is_quick(values) else await in_pool(frame, host, values)
+        return host(values) if runs_here(frame, host, values) else await in_pool(frame, host, values)
     except Exception as error:
         place(error.error if isinstance(error, Escaped) else error, op, frame)
         raise

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .handling import while_handling
-from .host import Escaped
+from .host import Escaped, HostOp
 from .hostpool import host_pool
 from .linker import Frame
 from .pending import Pending
@@ -15,8 +15,11 @@ from .pending import Pending
 def in_pool(frame: Frame, function: Callable[..., Any], *args: Any) -> Pending[Any]:
     """Call host code where it may block: on a host thread, with the context variables of whoever started the run.
 
-    That of an `async def` program, and of what it calls, belongs to the task of the run instead.
+    That of an `async def` program, and of what it calls, belongs to the task of the run instead. A prediction decides
+    itself what may run.
     """
+    if frame.context.run_guarded is not None:
+        return frame.context.run_guarded(function, args)
     if frame.handled is not None:
         function, args = while_handling, (frame.handled, function, *args)
     if frame.task is not None:
@@ -30,6 +33,11 @@ def in_pool(frame: Frame, function: Callable[..., Any], *args: Any) -> Pending[A
             raise Escaped(error) from None
 
     return host_pool().submit(call)
+
+
+def runs_here(frame: Frame, host: HostOp, values: Sequence[Any]) -> bool:
+    """Whether host code, on these operands, runs on the loop thread."""
+    return host.is_quick(values) and frame.context.run_guarded is None
 
 
 async def in_pool_in_turn(frame: Frame, function: Callable[..., Any], *args: Any) -> Any:

@@ -62,13 +62,13 @@ class Context:
     cancelled, if it was. strand: its own line of execution. is_compiled: whether it is not run eagerly.
     unread: whether the error that it ended with is of a generation that the program had not looked at.
     tool_calls: each with how many generations and choices were asked for before it. sharing: the answers to this run's
-    requests, or to those of all rows of a batch.
+    requests, or to those of all rows of a batch. run_guarded: in a prediction, what runs host code or refuses to.
     """
 
     __slots__ = (
         "_branches", "_is_entered", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
-        "host_context", "in_flight", "is_compiled", "on_cancel", "sharing", "strand", "stream", "streams", "tool_calls",
-        "unread", "usage",
+        "host_context", "in_flight", "is_compiled", "on_cancel", "run_guarded", "sharing", "strand", "stream",
+        "streams", "tool_calls", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +92,7 @@ class Context:
         self.in_flight = 0
         self.unread = False
         self.on_cancel: Callable[[BaseException], None] | None = None
+        self.run_guarded: Callable[[Callable[..., Any], tuple[Any, ...]], Pending[Any]] | None = None
         self.host_context = contextvars.copy_context()
         self._is_entered = False
         self.host_context.run(running.set, self)

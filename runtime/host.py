@@ -14,6 +14,7 @@ from typing import Any
 
 from ..ir.core import Op
 from ..ir.private import mangled, private_prefix
+from .effects import NoValue, why_not_harmless
 from .harmless import Callees
 from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
 from .hostwork import are_plain, is_quick_expression, may_change, mutables, only_moves, outside_names
@@ -128,6 +129,20 @@ class HostOp:
         inputs = values[: len(self._inputs)]
         reached = mutables([*inputs, *map(self._look_up, self._outside or ())], self._harmless)
         return reached is not None and (not reached or not (self._may_change or order.holds(reached)))
+
+    def why_not_harmless(self, values: Sequence[Any]) -> str | None:
+        """What in the code may do more than compute from these operands; None when nothing does."""
+        if self.awaits or self._captures:
+            return "a function inside of the program, or what it shares with one"
+        knows_calls = self._outside is not None and self._callees.are_same()
+        return why_not_harmless(self._code.body, self._inputs, values, self._held, knows_calls=knows_calls)
+
+    def _held(self, name: str) -> Any:
+        """An outside name's value now. Raises NoValue."""
+        value = self._look_up(name)
+        if value is _MISSING:
+            raise NoValue
+        return value
 
     def _look_up(self, name: str) -> Any:
         """An outside name's value now; a value of no plain type when it has none."""

@@ -37,6 +37,12 @@ class HostPool:
             self._staff()
         return pending
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits for a thread and none works; those that stand still do not count."""
+        with self._changed:
+            return not self._tasks and self._working == 0
+
     def block(self) -> None:
         """The calling thread of this pool stands still from now on."""
         with self._changed:

@@ -13,14 +13,14 @@ from typing import Any
 
 from ..ir.core import Op
 
-_BUILTINS = {
+BUILTINS = {
     "abs", "all", "any", "bool", "bytes", "chr", "dict", "divmod", "enumerate", "float", "format", "frozenset", "int",
     "isinstance", "len", "list", "max", "min", "ord", "range", "repr", "reversed", "round", "set", "sorted", "str",
     "sum", "tuple", "type", "zip",
 }  # fmt: skip
 _EXCEPTIONS = {n for n, v in vars(builtins).items() if isinstance(v, type) and issubclass(v, BaseException)}
-_QUICK_NAMES = _BUILTINS | _EXCEPTIONS
-_METHODS = {
+_QUICK_NAMES = BUILTINS | _EXCEPTIONS
+METHODS = {
     name for kind in (str, bytes, list, tuple, dict, set, frozenset, int, float) for name in dir(kind) if name[0] != "_"
 }
 _SLOW_NODES = (
@@ -95,7 +95,7 @@ def _is_quick_call(node: ast.Call, inside: set[str], shadowed: Collection[str]) 
         case ast.Name(id=name):
             return name not in inside and _is_builtin(name, shadowed)
         case ast.Attribute(attr=method):
-            return method in _METHODS
+            return method in METHODS
     return False
 
 
@@ -116,7 +116,7 @@ def only_moves(body: list[ast.stmt]) -> bool:
     return True
 
 
-_CHANGING_METHODS = {
+CHANGING_METHODS = {
     "append", "extend", "insert", "pop", "popitem", "remove", "clear", "sort", "reverse", "update", "setdefault", "add",
     "discard", "difference_update", "intersection_update", "symmetric_difference_update",
 }  # fmt: skip
@@ -126,7 +126,7 @@ def may_change(body: list[ast.stmt]) -> bool:
     """Whether quick code may change an object that it is given, or what it gets out of one."""
     for node in (node for statement in body for node in ast.walk(statement)):
         match node:
-            case ast.Attribute(attr=attr) if attr in _CHANGING_METHODS:
+            case ast.Attribute(attr=attr) if attr in CHANGING_METHODS:
                 return True
             case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
                 return True

@@ -68,6 +68,13 @@ class Loop:
             self.soon(heappush, self._timers, entry)
         return timer
 
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Call back once no call waits to be made; timers do not count. On the loop thread."""
+        if self._calls.empty():
+            callback()
+        else:
+            self.soon(self.when_idle, callback)
+
     @property
     def asyncio(self) -> asyncio.AbstractEventLoop:
         """An asyncio loop on a thread of its own, started at the first use."""

@@ -17,7 +17,7 @@ from typing import Any
 from ..ir.core import Op
 from ..ir.errors import RamifyError
 from .ahead import put_off
-from .calling import in_pool
+from .calling import in_pool, runs_here
 from .expression import Expression, Where, as_part, build_gen, build_score, build_select
 from .handling import awaited_while_handling, is_caught, while_handling
 from .host import HostOp, Unbound, Variable
@@ -424,7 +424,7 @@ def py_host(linker: Linker, op: Op) -> Step:
 
     def run(frame: Frame) -> Waiting:
         values = [frame.values[slot] for slot in operands]
-        if host.is_quick(values):
+        if runs_here(frame, host, values):
             handled = frame.handled
             store(frame, host(values) if handled is None else while_handling(handled, host, values))
             return None

@@ -1,0 +1,153 @@
+"""Decides whether host code can be run where nothing may happen but computing: in predictions (lang/dry.py).
+
+It holds to a subset of Python (no calls but builtins that only compute, methods of builtin types and functions of a few
+modules), on values of builtin types. Unlike quick code (runtime/hostwork.py) it may take its time. It may not change
+what outlives the run: the objects that global names and variables of enclosing functions hold.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
+from typing import Any
+
+from .expression import Expression
+from .hostwork import BUILTINS, CHANGING_METHODS, METHODS, bound_names
+from .reading import Branches, Reading
+
+_MODULES = {
+    "base64", "bisect", "collections", "copy", "difflib", "hashlib", "heapq", "itertools", "json", "math", "operator",
+    "re", "statistics", "string", "textwrap", "unicodedata",
+}  # fmt: skip
+_CALLABLE = BUILTINS | {"filter", "hash", "iter", "map", "next", "pow"}
+_FORBIDDEN = (
+    ast.With, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Await, ast.Yield, ast.YieldFrom,
+    ast.AsyncFor, ast.AsyncWith, ast.AsyncFunctionDef, ast.Global, ast.Nonlocal,
+)  # fmt: skip
+_SCALARS = (str, int, float, bool, type(None), bytes)
+_CONTAINERS = (list, tuple, set, frozenset, range)
+_OURS = __name__.partition(".")[0]
+_MISSING = object()
+LookUp = Callable[[str], Any]
+
+
+class NoValue(Exception):
+    """Raised by a look-up for a name that has no value."""
+
+
+def why_not_harmless(
+    body: Sequence[ast.stmt], inputs: Sequence[str], values: Sequence[Any], look_up: LookUp, *, knows_calls: bool
+) -> str | None:
+    """What in the code, on these inputs, may do more than compute; None when nothing does.
+
+    look_up gives what a name from outside holds now, and raises NoValue. knows_calls: whether all that is called is
+    known to be harmless.
+    """
+    inside = {*inputs, *bound_names(list(body))}
+    nodes = [node for statement in body for node in ast.walk(statement)]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    if not knows_calls and (why := _first(_why_not_call(call, inside, look_up) for call in calls)) is not None:
+        return why
+    called = {id(inner) for call in calls for inner in ast.walk(call.func)} if knows_calls else set()
+    why = _first(_why_not_node(node, inside, look_up) for node in nodes if id(node) not in called)
+    return why or _first(
+        None if is_plain(value) else f"the value of {name!r}" for name, value in zip(inputs, values, strict=False)
+    )
+
+
+def _first(reasons: Iterable[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _why_not_node(node: ast.AST, inside: set[str], look_up: LookUp) -> str | None:
+    if isinstance(node, _FORBIDDEN):
+        return f"`{type(node).__name__.lower()}`"
+    if (changed := _changed(node)) is not None and changed not in inside:
+        return f"a change of {changed!r}"
+    if not isinstance(node, ast.Name) or node.id in inside:
+        return None
+    return None if _is_harmless_value(_value(node.id, look_up), node.id) else f"the name {node.id!r}"
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is of builtin types through and through, or a state."""
+    todo, seen = [value], set[int]()
+    while todo:
+        each: Any = todo.pop()
+        kind = type(each)
+        if kind in _SCALARS or isinstance(each, Reading | Branches | Expression):
+            continue
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if kind is dict:
+            todo.extend(each)
+            todo.extend(each.values())
+        elif kind in _CONTAINERS:
+            todo.extend(() if kind is range else each)
+        elif not isinstance(each, zip | enumerate | reversed | BaseException | type):
+            return False
+    return True
+
+
+def _why_not_call(node: ast.Call, inside: set[str], look_up: LookUp) -> str | None:
+    match node.func:
+        case ast.Name(id=name):
+            if name not in inside and name in _CALLABLE and _value(name, look_up) is getattr(builtins, name):
+                return None
+            if _is_exception(_value(name, look_up)) or _builds_an_expression(_value(name, look_up)):
+                return None
+            return f"the call of {name}()"
+        case ast.Attribute(value=ast.Name(id=module), attr=attr) if module not in inside:
+            held = _value(module, look_up)
+            if isinstance(held, ModuleType):
+                is_known = held.__name__ in _MODULES or _builds_an_expression(getattr(held, attr, None))
+                return None if is_known else f"the call of {module}.{attr}()"
+            return None if attr in METHODS else f"the call of .{attr}()"
+        case ast.Attribute(attr=attr):
+            return None if attr in METHODS else f"the call of .{attr}()"
+    return "a call"
+
+
+def _is_exception(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException) and value.__module__ == "builtins"
+
+
+def _builds_an_expression(value: object) -> bool:
+    """Whether it is a primitive of the language that reads no file."""
+    return getattr(value, "__ramify__", None) not in (None, "program", "image", "video")
+
+
+def _is_harmless_value(value: object, name: str) -> bool:
+    if isinstance(value, ModuleType):
+        return value.__name__ in (*_MODULES, _OURS)
+    return is_plain(value) or _builds_an_expression(value) or value is getattr(builtins, name, _MISSING)
+
+
+def _value(name: str, look_up: LookUp) -> Any:
+    """What a name from outside holds; a value of no plain type when it has none."""
+    try:
+        return look_up(name)
+    except NoValue:
+        return getattr(builtins, name, _MISSING)
+
+
+def _changed(node: ast.AST) -> str | None:
+    """The name whose object a node changes, if it does."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=value, attr=attr)) if attr in CHANGING_METHODS:
+            return _root(value)
+        case ast.Subscript(value=value, ctx=ast.Store() | ast.Del()):
+            return _root(value)
+        case ast.Attribute(value=value, ctx=ast.Store() | ast.Del()):
+            return _root(value)
+    return None
+
+
+def _root(node: ast.expr) -> str | None:
+    """The name at the left end of `a.b[0].c`."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None

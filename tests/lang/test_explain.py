@@ -1,0 +1,289 @@
+"""`explain`: what is predicted is what is measured where nothing depends on generated text, and said so elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import ramify as rf
+import torch
+from ramify.backends.local import LocalBackend
+from ramify.backends.tiny import model_dir
+from ramify.ir.errors import UsageError
+from ramify.lang.cli import main
+from ramify.lang.explain import Costs
+
+SHOTS = [(f"What is {a} + {b}?", str(a + b)) for a in range(1, 4) for b in range(1, 4)]
+
+
+@pytest.fixture(scope="module")
+def backend():
+    opened = LocalBackend(model_dir(), dtype=torch.float32, check=True)
+    yield opened
+    opened.engine.check_idle()
+    opened.close()
+
+
+@rf.program
+def few_shot(s, question):
+    s += rf.system("Answer with a number and with nothing else, as in these examples of ours.")
+    for asked, answer in SHOTS:
+        s += rf.user(asked) + rf.assistant(answer)
+    s += rf.user(question) + rf.assistant(rf.gen("answer", max_tokens=3, ignore_eos=True))
+    return s["answer"]
+
+
+@rf.program
+def forks(s, claim):
+    s += rf.system("Answer yes or no, and then say in one sentence why you think that this is so.") + rf.user(claim)
+    for branch, aspect in zip(s.fork(3), ["red", "green", "sweet"], strict=True):
+        branch += f" Is it {aspect}?" + rf.assistant(rf.gen("verdict", max_tokens=3, ignore_eos=True))
+    s += rf.assistant(rf.gen("all", max_tokens=3, ignore_eos=True))
+
+
+@rf.program
+def chain(s, question):
+    s += rf.system("Be brief.") + rf.user(question) + rf.assistant(rf.gen("first", max_tokens=3, ignore_eos=True))
+    s += rf.user("Are you sure about that? Think of it again, please.") + rf.assistant(
+        rf.gen("second", max_tokens=3, ignore_eos=True)
+    )
+
+
+@rf.program
+def choices(s, question):
+    s += rf.system("Choose what is right; there is always one right choice among the ones that you are given.")
+    s += rf.user(question)
+    s += rf.score("scores", ["yes", "no"])
+    s += rf.assistant(rf.select("kind", ["yes", "no"]))
+
+
+@rf.program
+def samples(s, question):
+    s += rf.user(question) + rf.assistant(rf.gen("votes", n=3, temperature=0.9, max_tokens=3, ignore_eos=True))
+
+
+@rf.program
+def votes(s, question):
+    s += rf.system("Vote for what you think is right; all that vote have seen what you have seen.")
+    s += rf.user(question)
+    for branch in s.fork(4):
+        branch += rf.assistant(rf.gen("vote", max_tokens=3, ignore_eos=True))
+
+
+STATIC = [few_shot, forks, chain, choices, samples, votes]
+ROWS = [{"x": f"What is {number} + {number % 3}? Say it as you would say it to a child."} for number in range(5)]
+
+
+def rows_for(program) -> list[dict[str, str]]:
+    (name,) = program.signature.parameters
+    return [{name: row["x"]} for row in ROWS]
+
+
+def told(costs: Costs) -> tuple[int, ...]:
+    return costs.calls, costs.shared_calls, costs.prompt, costs.cached, costs.prefill, costs.decode, costs.kv
+
+
+@pytest.mark.parametrize("program", STATIC, ids=lambda program: program.name)
+def test_the_prediction_is_what_is_measured(program, backend):
+    # One row at a time, for rows that come together race for who computes what they share.
+    for row in rows_for(program):
+        found = program.explain([row], backend=backend, actual=True, passes=False)
+        assert found.failures == [] and found.stops == []
+        assert [line.label for line in found.lines if line.measured is None] == []
+        assert told(found.total)[:-1] == told(found.measured)[:-1]
+        assert found.total.kv == found.measured.kv or program is samples  # samples may begin with the same tokens
+        for line in found.lines:
+            assert told(line.costs)[:-1] == told(line.measured)[:-1]
+            assert line.doubt.is_sure and line.doubt.has_exact_length
+
+
+@pytest.mark.parametrize("program", [few_shot, forks, choices, votes], ids=lambda program: program.name)
+def test_a_batch_too(program, backend):
+    found = program.explain(rows_for(program), backend=backend, actual=True, passes=False)
+    assert found.doubt == type(found.doubt)()
+    assert told(found.total) == told(found.measured)
+
+
+@rf.program
+def dependent(s, question):
+    s += rf.user(question) + rf.assistant(rf.gen("first", max_tokens=4))
+    s += rf.user(f"You said: {s['first']}") + rf.assistant(rf.gen("second", max_tokens=4))
+    if "yes" in s["second"]:
+        s += rf.user("Why?") + rf.assistant(rf.gen("why", max_tokens=4))
+    s += rf.user("Bye.") + rf.assistant(rf.gen("last", max_tokens=4))
+
+
+def test_what_depends_on_generated_text_is_marked():
+    found = dependent.explain([{"question": "Is it red?"}])
+    first, second, last = found.lines
+    assert first.doubt.prompt == "exact" and first.doubt.is_sure and not first.doubt.has_exact_length
+    assert second.doubt.prompt == "estimate" and second.doubt.is_sure
+    assert last.doubt.prompt == "estimate" and not last.doubt.is_sure
+    assert found.critical_path == 3
+    text = str(found)
+    assert "depends on what is generated; an estimate" in text
+    assert "Not asked for in the prediction" in text and "'why'" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_bound_is_no_less_than_what_is_measured(backend):
+    loose = [{"question": "What is 2 + 3?"}, {"question": "Name a fruit."}]
+
+    @rf.program
+    def talk(s, question):
+        s += rf.user(question) + rf.assistant(rf.gen("first", max_tokens=12))
+        s += rf.user("And then?") + rf.assistant(rf.gen("second", max_tokens=12))
+
+    found = talk.explain(loose, backend=backend, actual=True, passes=False)
+    assert [line.doubt.prompt for line in found.lines] == ["exact", "bound"]
+    assert found.measured.prompt <= found.total.prompt
+    assert found.measured.decode <= found.total.decode
+    assert found.measured.kv <= found.total.kv
+
+
+def test_what_a_pass_saves():
+    found = votes.explain([{"question": "Red or blue?"}])
+    saved = {saving.name: saving for saving in found.passes}
+    assert saved["cse"].calls == 3
+    assert saved["cse"].decode == 9
+    assert saved["dce"].calls == saved["dce"].prefill == 0
+
+
+def test_no_model_runs(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("ramify.backends.local.load_model", refuse)
+    assert few_shot.explain([{"question": "What is 1 + 1?"}], backend=str(model_dir())).total.calls == 1
+
+
+EFFECTS: list[str] = []
+
+
+@rf.program
+def with_effects(s, question):
+    s += rf.user(question) + rf.assistant(rf.gen("first", max_tokens=3, ignore_eos=True))
+    EFFECTS.append(question)
+    s += rf.user("More.") + rf.assistant(rf.gen("second", max_tokens=3, ignore_eos=True))
+
+
+@rf.program
+def with_a_file(s, path):
+    s += rf.user(Path(path).read_text()) + rf.assistant(rf.gen("first", max_tokens=3, ignore_eos=True))
+
+
+def test_host_code_that_does_more_than_compute_is_not_run(tmp_path):
+    EFFECTS.clear()
+    found = with_effects.explain([{"question": "What?"}] * 2)
+    assert EFFECTS == []
+    (stop,) = found.stops
+    assert stop.rows == (0, 1)
+    assert "a change of 'EFFECTS'" in str(stop.error) and "--run-host" in str(stop.error)
+    assert stop.error.span.source_line().strip() == "EFFECTS.append(question)"
+    assert [line.name for line in found.lines] == ["first"]
+    assert "'second'" in str(found)
+    path = tmp_path / "text.txt"
+    path.write_text("What is 1 + 1?")
+    (stop,) = with_a_file.explain([{"path": str(path)}]).stops
+    assert "the call of" in str(stop.error) and stop.is_certain
+
+
+def test_host_code_runs_when_it_may(tmp_path, backend):
+    EFFECTS.clear()
+    found = with_effects.explain([{"question": "What?"}], run_host=True)
+    assert EFFECTS == ["What?"]
+    assert found.stops == [] and [line.name for line in found.lines] == ["first", "second"]
+    path = tmp_path / "text.txt"
+    path.write_text("What is 1 + 1?")
+    found = with_a_file.explain([{"path": str(path)}], run_host=True, actual=True, backend=backend)
+    assert told(found.total) == told(found.measured)
+
+
+@rf.program
+def changes_its_argument(s, items):
+    while items:
+        s += rf.user(items.pop())
+    s += rf.assistant(rf.gen("x", max_tokens=3, ignore_eos=True))
+
+
+def test_the_arguments_stay_as_they_are():
+    items = ["a", "b"]
+    assert changes_its_argument.explain([{"items": items}]).stops == []
+    assert items == ["a", "b"]
+
+
+@rf.program
+def endless(s, question):
+    s += rf.user(question)
+    while "done" not in s.text():
+        s += rf.assistant(rf.gen("x", max_tokens=2)) + rf.user("Go on.")
+
+
+@rf.program
+def as_number(s, question):
+    s += rf.user(question) + rf.assistant(rf.gen("n", schema=list[int], max_tokens=9))
+    s += rf.user("again" * sum(s["n"])) + rf.assistant(rf.gen("x", max_tokens=2))
+
+
+def test_what_cannot_be_predicted_says_why():
+    (stop,) = endless.explain([{"question": "What?"}], passes=False).stops
+    assert "depends on what is generated" in str(stop.error) and not stop.is_certain
+    found = as_number.explain([{"question": "What?"}], passes=False)
+    assert "with placeholders for generated text" in str(found)
+    assert [line.name for line in found.lines] == ["n"]
+
+    @rf.program
+    async def waits(s, question):
+        s += rf.user(question) + rf.assistant(rf.gen("x"))
+
+    assert "async def" in str(waits.explain([{"question": "What?"}]))
+    text = str(few_shot.explain([{"question": "What?"}], backend="scripted"))
+    assert "its tokenizer is not here" in text and "gen 'answer'" in text
+
+
+def test_a_program_that_fails_by_itself():
+    @rf.program
+    def wrong(s, question):
+        s += rf.user(question[10])
+
+    (stop,) = wrong.explain([{"question": "What?"}]).stops
+    assert isinstance(stop.error, IndexError) and stop.is_certain
+
+
+def test_a_wrong_row_is_named_before_anything_runs():
+    with pytest.raises(UsageError, match=r"unknown argument 'wrong' \(row 1\)|missing .*\(row 1\)"):
+        few_shot.explain([{"question": "What?"}, {"wrong": 1}])
+
+
+def test_a_compiled_program_explains_itself(tmp_path):
+    row = {"question": "What is 1 + 1?"}
+    assert few_shot.compile().explain([row]).total == few_shot.explain([row]).total
+    votes.compile().save(tmp_path / "p.bin")
+    loaded = rf.load(tmp_path / "p.bin", trust=True).explain([row])
+    assert loaded.total == votes.explain([row]).total and loaded.passes is None
+
+
+PROGRAM = """
+import ramify as rf
+
+@rf.program
+def ask(s, question: str):
+    s += rf.system("Be brief.") + rf.user(question) + rf.assistant(rf.gen("answer", max_tokens=3))
+"""
+
+
+def test_the_command(tmp_path, capsys):
+    (tmp_path / "ask.py").write_text(PROGRAM)
+    (tmp_path / "rows.jsonl").write_text('{"question": "What is 1 + 1?"}\n{"question": "What is 1 + 2?"}\n')
+    words = ["explain", str(tmp_path / "ask.py"), "--data", str(tmp_path / "rows.jsonl"), "--actual"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "ask over 2 rows" in shown and "ask.py:6" in shown and "measured" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["lines"][0]["prompt_tokens"] == found["lines"][0]["measured"]["prompt_tokens"] > 0
+    (tmp_path / "rows.jsonl").write_text('{"question": "x"}\n{"q": 1}\n')
+    assert main(words) == 2
+    assert "row 1" in capsys.readouterr().err
