@@ -187,6 +187,7 @@ def _describe_explain(parser: _Parser) -> None:
     add("--no-passes", action="store_true", help="do not tell what each pass of the compiler saves")
     add("--trust", action="store_true", help="run the host code that a saved program holds")
     _describe_sampling(parser)
+    add("--html", metavar="FILE", help="also write a page with the table, the prefix tree, the IR and the source")
     add("--json", action="store_true", help="print one JSON object and nothing else")
 
 

@@ -6,7 +6,7 @@ need not compute.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypedDict
 
 from ..compiler.pipeline import PIPELINE
 from ..ir.errors import RamifyError, Unsupported
+from ..ir.printer import print_module
 from ..ir.span import Span
 from ..runtime.generation import GenRecord
 from ..runtime.interpreter import Interpreter
@@ -117,6 +118,11 @@ class PassSaving:
     decode: int
     critical_path: int
 
+    @property
+    def saves(self) -> bool:
+        """Whether anything is different without it."""
+        return any((self.calls, self.prefill, self.decode, self.critical_path))
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -135,6 +141,7 @@ class Explanation:
     predictions end early. passes: what each pass saves; None if that was not asked for, or cannot be told. impossible:
     why nothing could be predicted. outline: what is known of the program without running it. measured: what was
     measured, if it was run (but for kv). failures: the rows that failed then.
+    decode gives the text of tokens.
     """
 
     program: str
@@ -149,6 +156,7 @@ class Explanation:
     tree: PrefixTree
     outline: list[Outlined]
     ir: str
+    decode: Callable[[Sequence[int]], str] = str
     impossible: RamifyError | None = None
     measured: Costs | None = None
     failures: list[tuple[int, BaseException]] = field(default_factory=list)
@@ -168,6 +176,12 @@ class Explanation:
         from .explain_table import print_explanation
 
         print_explanation(self, file)
+
+    def html(self) -> str:
+        """A page with the table, the prefix tree, the IR and the source, which needs nothing from elsewhere."""
+        from .explain_page import page
+
+        return page(self)
 
     def __str__(self) -> str:
         from .explain_table import table_text
@@ -208,9 +222,9 @@ def _predict(
     program: Program, compiled: Compiled, rows: Sequence[Arguments], *, run_host: bool, passes: bool
 ) -> Explanation:
     options = program.run_options
-    found = Explanation(
-        program.name, "", len(rows), [], Costs(), 0, 0, [], None, PrefixTree(), outline(compiled.module), compiled.ir
-    )
+    ir = print_module(compiled.module, spans=True)
+    told = outline(compiled.module)
+    found = Explanation(program.name, "", len(rows), [], Costs(), 0, 0, [], None, PrefixTree(), told, ir)
     try:
         model = Model.of(options)
         _check_predictable(program)
@@ -218,6 +232,7 @@ def _predict(
         found.impossible = error
         return found
     found.model, found.bytes_per_token = model.name, model.bytes_per_token
+    found.decode = lambda tokens: model.tokens.tokenizer.decode(list(tokens))
     dry_rows = _dry_rows(compiled.interpreter, model, rows, options, run_host=run_host)
     _account(found, dry_rows)
     found.stops = _stops(dry_rows)

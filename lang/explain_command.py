@@ -7,6 +7,7 @@ import contextlib
 import sys
 from pathlib import Path
 
+from ..ir.errors import UsageError
 from .loading import is_saved, load_file, load_saved, split_target
 from .parameters import parse_arguments
 from .plain import to_json
@@ -25,8 +26,17 @@ def explain_command(given: argparse.Namespace) -> int:
         shared = parse_arguments(program, given.arg)
         rows = [shared] if given.data is None else [{**shared, **row} for row in read_rows(Path(given.data), loaded)]
         found = program.explain(rows, actual=given.actual, run_host=given.run_host, passes=not given.no_passes)
+    if given.html is not None:
+        _write(Path(given.html), found.html())
     if given.json:
         print(to_json(found.to_dict()).decode(), file=out)
     else:
         found.show(out)
     return 1 if found.failures else 2 if found.impossible is not None else 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None

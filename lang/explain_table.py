@@ -56,8 +56,11 @@ def _parts(found: Explanation) -> Iterator[Text | Table]:
     for number, error in found.failures:
         yield Text(f"row {number} failed when it was run: {type(error).__name__}: {error}", style="red")
     if found.passes:
-        yield Text("Without a pass of the compiler it would be:", style="bold")
-        yield _passes_table(found.passes)
+        if any(saving.saves for saving in found.passes):
+            yield Text("Without a pass of the compiler it would be:", style="bold")
+            yield _passes_table([saving for saving in found.passes if saving.saves])
+        if text := same_text(found.passes):
+            yield Text(text, style="dim")
     if unseen := unseen_calls(found):
         yield Text("Not asked for in the prediction:", style="bold")
         yield _outline_table(unseen)
@@ -145,6 +148,12 @@ def _passes_table(passes: Sequence[PassSaving]) -> Table:
     return table
 
 
+def same_text(passes: Sequence[PassSaving]) -> str:
+    """Which passes save nothing here; nothing where all save something."""
+    names = [saving.name for saving in passes if not saving.saves]
+    return f"the same without {', '.join(names)}" if names else ""
+
+
 def difference(number: int) -> str:
     """A difference with its sign."""
     return f"{number:+,}" if number else "same"
@@ -176,10 +185,15 @@ def _outline_table(calls: Sequence[Outlined]) -> Table:
         table.add_column(name)
     table.add_column("max_tokens", justify="right")
     for each in calls:
-        place = "" if each.span is None else f"{Path(each.span.file).name}:{each.span.line}"
-        limit = "" if each.max_tokens is None else f"{each.max_tokens:,}"
-        table.add_row(place, _call_text(each), each.function, " ".join(each.around), limit)
+        table.add_row(*outline_cells(each))
     return table
+
+
+def outline_cells(each: Outlined) -> list[str]:
+    """Place, call, function, what it stands in, and the most tokens of a call that was not come to."""
+    place = "" if each.span is None else f"{Path(each.span.file).name}:{each.span.line}"
+    limit = "" if each.max_tokens is None else f"{each.max_tokens:,}"
+    return [place, _call_text(each), each.function, " ".join(each.around), limit]
 
 
 def _call_text(each: Outlined) -> str:

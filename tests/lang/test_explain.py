@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import ramify as rf
@@ -264,6 +265,45 @@ def test_a_compiled_program_explains_itself(tmp_path):
     assert loaded.total == votes.explain([row]).total and loaded.passes is None
 
 
+VOID = ("src=", "url(", "@import", "<script", "http:", "https:", "<link")
+
+
+def ids_and_links(text: str) -> tuple[list[str], list[str]]:
+    """The ids of a page and what its links lead to. Raises ParseError for one that is not well-formed."""
+    root = ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>"))
+    nodes = list(root.iter())
+    return [n.attrib["id"] for n in nodes if "id" in n.attrib], [n.attrib["href"] for n in nodes if "href" in n.attrib]
+
+
+@pytest.mark.parametrize("program", [*STATIC, dependent, with_effects, endless], ids=lambda program: program.name)
+def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(program):
+    (name,) = program.signature.parameters
+    question = 'Is 1 < 2 & "so" on? %s \x1b\u2028'
+    text = program.explain([{name: question}, {name: "What?"}], passes=False).html()
+    assert [word for word in VOID if word in text] == []
+    ids, links = ids_and_links(text)
+    assert len(ids) == len(set(ids))
+    assert links and {link.removeprefix("#") for link in links} <= set(ids)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_the_page_shows_tree_table_ir_and_source(backend):
+    found = forks.explain(rows_for(forks), backend=backend, actual=True)
+    text = found.html()
+    assert text.count("<rect class=") > len(ROWS)
+    assert 'class="few"' in text and 'class="many"' in text and 'class="generated"' in text
+    assert "lm.gen" in text and "def forks(s, claim):" in text and "measured" in text
+    assert 'href="#source-' in text
+    impossible = few_shot.explain([{"question": "What?"}], backend="scripted").html()
+    ids_and_links(impossible)
+    assert "its tokenizer is not here" in impossible
+
+
+def test_a_tree_of_many_rows_is_drawn_in_part():
+    found = votes.explain([{"question": f"{number} or {number + 1}?"} for number in range(200)], passes=False)
+    assert "more branches are not drawn" in found.html()
+
+
 PROGRAM = """
 import ramify as rf
 
@@ -287,3 +327,8 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text('{"question": "x"}\n{"q": 1}\n')
     assert main(words) == 2
     assert "row 1" in capsys.readouterr().err
+    (tmp_path / "rows.jsonl").write_text('{"question": "x"}\n')
+    assert main([*words, "--html", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+    assert main([*words, "--html", str(tmp_path / "missing" / "page.html")]) == 2
+    assert "cannot be written" in capsys.readouterr().err

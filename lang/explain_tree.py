@@ -1,0 +1,127 @@
+"""The prefix tree of an explanation as a drawing (SVG): tokens from left to right, what parts from one another below.
+
+A box's width is its tokens, its colour how many sequences go through it. Generated tokens are placeholders, and drawn
+apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from ..runtime.prefix_tree import PrefixNode
+from .explain import Explanation, Line
+
+_WIDTH = 1180
+_ROW = 20
+_MOST_ROWS = 160
+_CHARACTER = 6.8
+_REUSE = (("once", 1, "computed for one sequence"), ("few", 4, "2 to 4"), ("many", 16, "5 to 16"))
+_MOST = ("most", "17 and more")
+_DARK = ("many", "most")
+
+
+@dataclass(slots=True)
+class _Box:
+    node: PrefixNode
+    start: int
+    row: int
+    num_rows: int
+
+
+def tree_drawing(found: Explanation) -> str:
+    """The drawing with its title and legend; nothing for an empty tree."""
+    boxes, num_rows, num_left_out = _boxes(found.tree.root)
+    if not boxes:
+        return ""
+    length = max(box.start + len(box.node.tokens) for box in boxes)
+    shapes = "".join(_shape(box, _WIDTH / length, found) for box in boxes)
+    more = f'<p class="dim">{num_left_out:,} more branches are not drawn.</p>' if num_left_out else ""
+    return (
+        f"<h2>The prefix tree: {found.tree.num_tokens:,} tokens of keys and values</h2>{_legend()}"
+        f'<div class="scroll"><svg width="{_WIDTH}" height="{num_rows * _ROW}" '
+        f'viewBox="0 0 {_WIDTH} {num_rows * _ROW}" role="img" aria-label="prefix tree">{shapes}</svg></div>{more}'
+    )
+
+
+def _legend() -> str:
+    entries = [(kind, text) for kind, _, text in _REUSE] + [_MOST, ("generated", "generated (placeholders)")]
+    swatch = '<svg width="14" height="14"><rect class="{}" width="14" height="14"/></svg>'
+    inner = "".join(f"<span>{swatch.format(kind)}{escape(text)}</span>" for kind, text in entries)
+    return f'<div class="legend"><span>width: tokens; colour: sequences that share them</span>{inner}</div>'
+
+
+def _boxes(root: PrefixNode) -> tuple[list[_Box], int, int]:
+    """All boxes in rows from above, how many rows there are, and how many leaves were left out."""
+    boxes: list[_Box] = []
+    num_rows = num_left_out = 0
+    todo: list[tuple[PrefixNode, int, list[_Box]]] = [(child, 0, []) for child in _ordered(root)]
+    while todo:
+        node, start, above = todo.pop()
+        is_leaf = not node.children
+        if is_leaf and num_rows == _MOST_ROWS:
+            num_left_out += 1
+            continue
+        if num_rows < _MOST_ROWS:
+            box = _Box(node, start, num_rows, 0)
+            boxes.append(box)
+            above = [*above, box]
+        if is_leaf:
+            num_rows += 1
+            for each in above:
+                each.num_rows += 1
+        todo.extend((child, start + len(node.tokens), above) for child in _ordered(node))
+    return [box for box in boxes if box.num_rows], num_rows, num_left_out
+
+
+def _ordered(node: PrefixNode) -> list[PrefixNode]:
+    """The children, the last to draw first."""
+    return sorted(node.children.values(), key=lambda child: child.uses)
+
+
+def _shape(box: _Box, scale: float, found: Explanation) -> str:
+    """A box, in two parts where prompt tokens end and generated ones begin."""
+    tokens = box.node.tokens
+    num_prompt = next((index for index, token in enumerate(tokens) if token < 0), len(tokens))
+    parts = [(0, tokens[:num_prompt], _reuse(box.node.uses)), (num_prompt, tokens[num_prompt:], "generated")]
+    return "".join(_part(box, scale, found, offset, part, kind) for offset, part, kind in parts if part)
+
+
+def _part(box: _Box, scale: float, found: Explanation, offset: int, tokens: Sequence[int], kind: str) -> str:
+    x, width = (box.start + offset) * scale, len(tokens) * scale
+    y, height = box.row * _ROW, box.num_rows * _ROW
+    text = f"{len(tokens)} generated" if kind == "generated" else found.decode(tokens)
+    tip = f"{_line_of(box.node)}{len(tokens):,} tokens, {_times(box.node.uses)}: {text}"
+    label = _label(text, width)
+    dark = ' class="on-dark"' if kind in _DARK else ""
+    shown = f'<text x="{x + 5:.1f}" y="{y + height / 2 + 4:.1f}"{dark}>{escape(label)}</text>' if label else ""
+    return (
+        f'<g><title>{escape(_printable(tip))}</title><rect class="{kind}" x="{x:.1f}" y="{y}" '
+        f'width="{max(width, 1):.1f}" height="{height}"/>{shown}</g>'
+    )
+
+
+def _line_of(node: PrefixNode) -> str:
+    return f"{node.owner.place} {node.owner.label}: " if isinstance(node.owner, Line) else ""
+
+
+def _times(uses: int) -> str:
+    return "used once" if uses == 1 else f"shared by {uses:,}"
+
+
+def _reuse(uses: int) -> str:
+    return next((kind for kind, most, _ in _REUSE if uses <= most), _MOST[0])
+
+
+def _label(text: str, width: float) -> str:
+    room = int((width - 8) / _CHARACTER)
+    text = _printable(" ".join(text.split()))
+    if room < 3 or not text:
+        return ""
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    """The text without what XML cannot hold."""
+    return "".join(character if character.isprintable() else " " for character in text)
