@@ -136,6 +136,7 @@ class _Request(ABC):
         self.is_over = False
         self.sent: list[EngineRequest] = []
         self._sharing = sink.sharing
+        self._use = sink.use
         self._key: Hashable | None = None
         self._requests: list[EngineRequest] = []
 
@@ -186,6 +187,7 @@ class _Request(ABC):
             self._sharing.settle(key, event)
 
     def submit(self, request: EngineRequest) -> None:
+        request.use = self._use
         self.sent.append(request)
         self.engine.submit(request)
 

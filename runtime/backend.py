@@ -15,18 +15,22 @@ if TYPE_CHECKING:
     from .chat import ChatFormat
     from .prompt import Prompt
     from .sharing import Sharing
+    from .uses import Use
 
 
 class Sink(Protocol):
     """Takes the events of one request, on the loop thread. Deltas may be left out unless `wants_deltas`.
 
-    sharing: where equal requests may be found, whose answer will do; None if it will not.
+    sharing: where equal requests may be found, whose answer will do; None if it will not. use: what the request means
+    to its run, for a backend that keeps KV.
     """
 
     @property
     def wants_deltas(self) -> bool: ...
     @property
     def sharing(self) -> Sharing | None: ...
+    @property
+    def use(self) -> Use: ...
     def __call__(self, event: Event) -> None: ...
 
 

@@ -28,6 +28,7 @@ from .seeds import gen_seed, sample_seed
 from .sharing import Sharing
 from .strand import Strand
 from .toolcall import ToolCall, ToolRecord
+from .uses import Owner
 from .values import typed
 
 _RELEASE_SECONDS = 5.0
@@ -62,13 +63,14 @@ class Context:
     cancelled, if it was. strand: its own line of execution. is_compiled: whether it is not run eagerly.
     unread: whether the error that it ended with is of a generation that the program had not looked at.
     tool_calls: each with how many generations and choices were asked for before it. sharing: the answers to this run's
-    requests, or to those of all rows of a batch. run_guarded: in a prediction, what runs host code or refuses to.
+    requests, or to those of all rows of a batch. owner: the run as engines know it. run_guarded: in a prediction, what
+    runs host code or refuses to.
     """
 
     __slots__ = (
         "_branches", "_is_entered", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
-        "host_context", "in_flight", "is_compiled", "on_cancel", "run_guarded", "sharing", "strand", "stream",
-        "streams", "tool_calls", "unread", "usage",
+        "host_context", "in_flight", "is_compiled", "on_cancel", "owner", "run_guarded", "sharing", "strand",
+        "stream", "streams", "tool_calls", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +82,7 @@ class Context:
     ) -> None:
         self.backend = backend
         self.sharing = sharing or Sharing()
+        self.owner = Owner()
         self.defaults = defaults or _DEFAULTS
         self.stream = stream
         self.streams = stream is not None
@@ -265,6 +268,7 @@ class Context:
             self._abandon(self.cancelled)
             await self._release()
         self.usage.wall_ms = (time.perf_counter() - self._started) * 1000
+        self.owner.end()
         return error
 
     async def _call_error(self) -> BaseException | None:

@@ -42,6 +42,8 @@ from .sequence import Sequence, token_array
 _log = logging.getLogger(__name__)
 # Logits of scored tokens are kept to about this many numbers a step (64 MiB in float32).
 _SCORE_LOGITS = 1 << 24
+# What prefill takes is seen in steps of at least so many tokens.
+_TIMED_TOKENS = 32
 _T = TypeVar("_T")
 _Choice = Sample | BackendError | None
 
@@ -121,6 +123,7 @@ class Engine:
                 raise UsageError(f"{name} must be at least 1, got {value}")
         shape = model.config
         capacity = kv_tokens or default_kv_tokens(model.layout, shape.context_length, max_running)
+        self._inbox = Inbox()
         self._model = model
         self._stream = stream
         self._eos_token_ids = eos_token_ids
@@ -133,12 +136,12 @@ class Engine:
             chunk_tokens=chunk_tokens,
             prefix_cache=prefix_cache,
             max_logit_rows=max(1, _SCORE_LOGITS // shape.vocab_size),
+            later=self._inbox.put,
         )
         self._sequences: dict[int, Sequence] = {}
         self._num_arrived = 0
         self._num_steps = 0
         self._num_generated = 0
-        self._inbox = Inbox()
         weakref.finalize(self, self._inbox.close).atexit = False
         self._thread: threading.Thread | None = None
         self._crash: Exception | None = None
@@ -189,8 +192,11 @@ class Engine:
         self._on_engine(lambda: self._scheduler.tree.clear())
 
     def check_idle(self) -> None:
-        """Raises AssertionError unless nothing is queued or running and all KV is free or cached, unlocked."""
+        """Raises AssertionError unless nothing is queued or running and all KV is free or cached, unlocked, and nothing
+        is expected of runs that have ended.
+        """
         self._on_engine(self._check_idle)
+        self._on_engine(self._scheduler.uses.check)
 
     def stats(self) -> EngineStats:
         """What the engine is doing and has done. Thread-safe; the counts may be of slightly different moments."""
@@ -253,6 +259,8 @@ class Engine:
         chunks = self._scheduler.plan()
         if chunks:
             self._run(chunks)
+        elif self._scheduler.has_work:
+            self._inbox.wait(self._scheduler.holds_off_seconds)
         busy = self._scheduler.has_work or bool(self._inbox)
         if self._check and not busy:
             self._check_idle()
@@ -301,6 +309,7 @@ class Engine:
     def _run(self, chunks: list[Chunk]) -> None:
         """One forward pass, and what follows from its logits for each sequence."""
         self._num_steps += 1
+        begun = time.perf_counter()
         try:
             logits = self._model.forward(build_batch(chunks))
             scores, choices = _read_logits(chunks, logits)
@@ -308,6 +317,9 @@ class Engine:
             for chunk in chunks:
                 self._fail(chunk.sequence, error, "the model failed")
             return
+        num_tokens = sum(chunk.count for chunk in chunks)
+        if num_tokens >= _TIMED_TOKENS:
+            self._scheduler.seconds_per_token = (time.perf_counter() - begun) / num_tokens
         for chunk in chunks:
             self._scheduler.advance(chunk)
         for sequence, logprobs in scores:

@@ -71,7 +71,8 @@ class Gen(Expression):
     """A generation. `params` holds the sampling parameters that were given; the others come from the run.
 
     dtype or schema: what the text stands for, if not for itself. share: the answer of an equal request
-    will do (runtime/sharing.py); so in choices and scores.
+    will do (runtime/sharing.py); so in choices and scores. keep: whether a generation or choice follows it, as far as
+    that is known (runtime/uses.py).
     """
 
     kind: ClassVar[Literal["gen"]] = "gen"
@@ -81,6 +82,7 @@ class Gen(Expression):
     schema: Schema | None = None
     where: Where = field(default=None, compare=False, repr=False)
     share: bool = field(default=False, compare=False, repr=False)
+    keep: bool | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Select(Expression):
     method: ChoiceMethod = token_length_normalized
     where: Where = field(default=None, compare=False, repr=False)
     share: bool = field(default=False, compare=False, repr=False)
+    keep: bool | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

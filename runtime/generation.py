@@ -16,6 +16,7 @@ from .meta import meta_info
 from .pending import Pending, PendingObject, PendingText, gather
 from .request import Delta, Done, Event, Failed, SamplingParams, Scored, TokenLogprob
 from .sharing import Sharing, is_deterministic
+from .uses import Use
 from .values import read_value
 
 if TYPE_CHECKING:
@@ -115,6 +116,14 @@ class Generation:
         if not self.expression.share or (self.params is not None and not is_deterministic(self.params)):
             return None
         return self.context.sharing
+
+    @property
+    def use(self) -> Use:
+        """What it means to the run: a score adds nothing that a next request could follow."""
+        expression, branch = self.expression, self.prompt.branch
+        if isinstance(expression, Score):
+            return Use(self.context.owner, None, None)
+        return Use(self.context.owner, (branch, self.sample), expression.keep and not self.sample)
 
     @property
     def error(self) -> BaseException | None:

@@ -36,10 +36,10 @@ class Inbox:
         while self._commands:
             self._commands.popleft()()
 
-    def wait(self) -> None:
-        """Wait until there is a command, or the end."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until there is a command, or the end, or for so long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._commands or self.is_closed)
+            self._changed.wait_for(lambda: self._commands or self.is_closed, seconds)
 
     def close(self) -> None:
         """Take no more commands."""

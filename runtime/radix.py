@@ -20,14 +20,30 @@ from numpy.typing import NDArray
 from .pool import Extent, KVPool
 
 TokenArray: TypeAlias = NDArray[np.int64]
+# When something is used next: the smaller, the sooner.
+Order: TypeAlias = tuple[float, ...]
+_Key: TypeAlias = tuple[int, Order, int]
+# The queue of eviction is made anew when it holds this many entries that count no more, and more than nodes.
+_STALE_ENTRIES = 64
+
+
+@dataclass(eq=False, slots=True)
+class Mark:
+    """Somebody is expected to use the prefix that ends at `node`; the smaller `order` is, the sooner.
+
+    When the node is evicted, the mark goes to its parent, and with the last one of a path to None.
+    """
+
+    order: Order
+    node: Node | None
 
 
 @dataclass(eq=False, slots=True)
 class Node:
     """A run of tokens below `parent`, at the positions [start, end) of every prompt that passes through it.
 
-    locks: how many users hold this node or one below it; a locked node is not evicted. queued: whether it is in the
-    tree's queue of leaves to evict.
+    locks: how many users hold this node or one below it; a locked node is not evicted. marks: who is expected to use
+    it again. queued: the key of its entry in the tree's queue of leaves to evict; None if it has none.
     """
 
     tokens: TokenArray
@@ -37,7 +53,8 @@ class Node:
     children: dict[int, Node] = field(default_factory=dict)
     locks: int = 0
     last_used: int = 0
-    queued: bool = False
+    marks: list[Mark] = field(default_factory=list)
+    queued: _Key | None = None
 
     @property
     def end(self) -> int:
@@ -76,9 +93,10 @@ class RadixTree:
         self.evicted_tokens = 0
         self._roots: dict[int, Node] = {}
         self._clock = 0
-        # A heap with every evictable node in it, by the key it had when it was put there; keys only grow. The id keeps
-        # nodes from being compared, whatever the keys are.
-        self._leaves: list[tuple[tuple[int, int], int, Node]] = []
+        self.num_marks = 0
+        # A heap with every evictable node in it, by a key that is at most the node's own; entries that are not the
+        # node's newest (`queued`) count no more. The id keeps nodes from being compared, whatever the keys are.
+        self._leaves: list[tuple[_Key, int, Node]] = []
 
     @property
     def evictable_tokens(self) -> int:
@@ -94,20 +112,24 @@ class RadixTree:
         """The node at which the longest cached prefix of `tokens` ends; splits a node when that is inside it."""
         return self._touch(self._match_below(None, tokens))
 
-    def insert(self, node: Node | None, tokens: TokenArray, extent: Extent) -> Node:
+    def insert(self, node: Node | None, tokens: TokenArray, extent: Extent, *, dead: bool = False) -> Node:
         """Adds the run `tokens` with its KV below `node` and returns the node at its end. Takes the extent.
 
-        What the tree already has of the run is kept, and its duplicate is given back to the pool.
+        What the tree already has of the run is kept, and its duplicate is given back to the pool. dead: nobody is going
+        to use what is new, so that it goes first.
         """
         assert 0 < len(tokens) == extent.room, f"{len(tokens)} tokens with KV for {extent.room}"
         parent = self._match_below(node, tokens)
         present = prefix_len(parent) - prefix_len(node)
+        is_new = present < len(tokens)
         if present == len(tokens):
             self.pool.release(extent)
         else:
             parent = self._add(parent, tokens[present:].copy(), self._drop_front(extent, present))
         assert parent is not None
         self._touch(parent)
+        if dead and is_new:
+            parent.last_used = 0
         self._queue(parent)
         return parent
 
@@ -125,13 +147,32 @@ class RadixTree:
             self.locked_tokens -= len(step.tokens) if step.locks == 0 else 0
             self._queue(step)
 
-    def evict(self, num_tokens: int) -> int:
+    def mark(self, node: Node, order: Order) -> Mark:
+        """Notes that the prefix that ends at `node` is expected to be used: it is evicted after all that is not."""
+        mark = Mark(order, node)
+        node.marks.append(mark)
+        self.num_marks += 1
+        return mark
+
+    def unmark(self, mark: Mark) -> None:
+        """Undoes a `mark`."""
+        node, mark.node = mark.node, None
+        if node is not None:
+            node.marks.remove(mark)
+            self.num_marks -= 1
+            self._queue(node)
+
+    def evict(self, num_tokens: int, *, spare: Order | None = None) -> int:
         """Drops unlocked leaves until the pool has `num_tokens` more free, or none is left; returns how many it gained.
 
-        A leaf that shares its storage with a node that stays frees nothing by itself, so more may go than was asked.
+        spare: leaves that are marked with a smaller order stay. A leaf that shares its storage with a node that stays
+        frees nothing by itself, so more may go than was asked.
         """
         before = self.pool.free
-        while self.pool.free < before + num_tokens and (node := self._pop_least()) is not None:
+        while self.pool.free < before + num_tokens and (node := self._least()) is not None:
+            if spare is not None and node.marks and _order(node) < spare:
+                break
+            heapq.heappop(self._leaves)
             parent = node.parent
             self._remove(node)
             if parent is not None:
@@ -169,33 +210,52 @@ class RadixTree:
         assert self.num_nodes == len(nodes), f"{self.num_nodes} nodes are counted, {len(nodes)} are in the tree"
         assert self.num_tokens == lengths, f"{self.num_tokens} tokens are counted, nodes hold {lengths}"
         assert self.locked_tokens == locked, f"{self.locked_tokens} tokens are counted as locked, {locked} are"
-        assert all(node.queued for node in nodes if _is_evictable(node)), "a leaf is not in the queue of eviction"
-        assert len(self._leaves) == sum(node.queued for node in nodes), "the queue of eviction holds a node twice"
+        queued = {(id(node), key) for key, _, node in self._leaves}
+        for node in nodes:
+            assert all(mark.node is node for mark in node.marks), "a mark does not know its node"
+            assert node.queued is None or (id(node), node.queued) in queued, "a node is not in the queue of eviction"
+            if _is_evictable(node):
+                assert node.queued is not None, "a leaf is not in the queue of eviction"
+                assert node.queued <= self._eviction_key(node), "a leaf would be evicted too late"
+        marks = sum(len(node.marks) for node in nodes)
+        assert self.num_marks == marks, f"{self.num_marks} marks are counted, nodes have {marks}"
+        assert len(self._leaves) <= 2 * (len(nodes) + _STALE_ENTRIES), "the queue of eviction grows"
         assert len({id(node.extent) for node in nodes}) == len(nodes), "two nodes own one extent"
         assert lengths <= self.pool.used, f"nodes hold {lengths} tokens, the pool only {self.pool.used}"
         self.pool.check()
 
-    def _eviction_key(self, node: Node) -> tuple[int, int]:
-        """Decides who goes first: the leaf with the smallest key, which is the least recently used one.
+    def _eviction_key(self, node: Node) -> _Key:
+        """Decides who goes first, the leaf with the smallest key: first the least recently used of those that nobody is
+        expected to use, then the one whose next use is the last.
 
         Leaves that were last used in the same step are told apart by depth, so that the order is total.
         """
-        return node.last_used, -node.end
+        if node.marks:
+            return 1, tuple(-part for part in _order(node)), -node.end
+        return 0, (node.last_used,), -node.end
 
     def _queue(self, node: Node) -> None:
-        """Puts a node that can be evicted into the queue, unless it is there already."""
-        if not node.queued and _is_evictable(node):
-            node.queued = True
-            heapq.heappush(self._leaves, (self._eviction_key(node), id(node), node))
+        """Puts a node that can be evicted into the queue, unless it is there with a key that is small enough."""
+        if not _is_evictable(node):
+            return
+        key = self._eviction_key(node)
+        if node.queued is None or key < node.queued:
+            node.queued = key
+            heapq.heappush(self._leaves, (key, id(node), node))
+            if len(self._leaves) > 2 * self.num_nodes + _STALE_ENTRIES:
+                self._leaves = [entry for entry in self._leaves if entry[0] == entry[2].queued]
+                heapq.heapify(self._leaves)
 
-    def _pop_least(self) -> Node | None:
-        """The evictable node with the smallest key, taken out of the queue; None when there is none."""
+    def _least(self) -> Node | None:
+        """The evictable node with the smallest key, its entry at the head of the queue; None when there is none."""
         while self._leaves:
-            key, _, node = heapq.heappop(self._leaves)
-            node.queued = False
-            if _is_evictable(node) and key == self._eviction_key(node):
+            key, _, node = self._leaves[0]
+            if key == node.queued and _is_evictable(node) and key == self._eviction_key(node):
                 return node
-            self._queue(node)
+            heapq.heappop(self._leaves)
+            if key == node.queued:
+                node.queued = None
+                self._queue(node)
         return None
 
     def _children(self, node: Node | None) -> dict[int, Node]:
@@ -242,6 +302,14 @@ class RadixTree:
 
     def _remove(self, node: Node) -> None:
         del self._children(node.parent)[int(node.tokens[0])]
+        node.queued = None
+        for mark in node.marks:
+            mark.node = node.parent
+        if node.parent is None:
+            self.num_marks -= len(node.marks)
+        else:
+            node.parent.marks += node.marks
+        node.marks = []
         self.num_nodes -= 1
         self.num_tokens -= len(node.tokens)
         self.evicted_tokens += len(node.tokens)
@@ -267,6 +335,11 @@ class RadixTree:
 
 def _path(node: Node | None) -> Iterator[Node]:
     return iter(()) if node is None else node.path()
+
+
+def _order(node: Node) -> Order:
+    """When a marked node is used next."""
+    return min(mark.order for mark in node.marks)
 
 
 def _is_evictable(node: Node) -> bool:

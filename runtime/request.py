@@ -19,6 +19,8 @@ from .constraint import Constraint
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .uses import Use
+
 FinishReason = Literal["stop", "length", "cancelled"]
 Processor = Callable[["Tensor", "Tensor"], "Tensor | None"]
 
@@ -223,7 +225,8 @@ class EngineRequest:
     """One request of token ids to the local engine.
 
     With `score_from` set nothing is generated: Done.logprobs holds the log-probability of each of
-    token_ids[score_from:] given all tokens before it (score_from >= 1). `sink` is called on the engine's thread.
+    token_ids[score_from:] given all tokens before it (score_from >= 1). `sink` is called on the engine's thread. use:
+    what it means to the run that asks, if one does.
     """
 
     token_ids: list[int]
@@ -231,3 +234,4 @@ class EngineRequest:
     sink: Sink
     score_from: int | None = None
     id: int = field(default=0)
+    use: Use | None = None

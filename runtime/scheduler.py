@@ -11,7 +11,9 @@ of its token budget on prompts (chunked prefill mixed with decode, after Sarathi
 
 from __future__ import annotations
 
+import time
 from bisect import insort
+from collections.abc import Callable
 from itertools import islice
 
 from ..ir.errors import RequestError
@@ -19,10 +21,13 @@ from .plan import Chunk
 from .pool import KVPool, PoolExhausted
 from .radix import RadixTree, common_len
 from .sequence import Sequence
+from .uses import Expectations
 
 MAX_OVERTAKEN = 64
 # Only so many of the longest waiting are compared for their order, which bounds a step's work.
 ORDER_WINDOW = 256
+# While nothing runs, a request that would evict what others are about to use is held back for so long at most.
+MOST_PATIENCE_SECONDS = 1.0
 # A shared prefix that is being computed is waited for when it saves this many tokens, or half of the request's own.
 WORTH_WAITING_TOKENS = 16
 
@@ -30,24 +35,40 @@ WORTH_WAITING_TOKENS = 16
 class Scheduler:
     """Holds the waiting and the running sequences and their KV. Not thread-safe: the engine's thread owns it.
 
-    max_logit_rows: the most rows of logits that scoring asks for in one step, which bounds their memory.
+    seconds_per_token: what prefill takes, as the engine has measured it. holds_off_seconds: how long the last `admit`
+    would have the engine wait for requests that are about to come.
+
+    max_logit_rows: the most rows of logits that scoring asks for in one step, which bounds their memory. later: has a
+    command carried out on that thread.
     """
 
     def __init__(
-        self, pool: KVPool, *, max_running: int, chunk_tokens: int, prefix_cache: bool, max_logit_rows: int
+        self,
+        pool: KVPool,
+        *,
+        max_running: int,
+        chunk_tokens: int,
+        prefix_cache: bool,
+        max_logit_rows: int,
+        later: Callable[[Callable[[], None]], object] = lambda command: command(),
     ) -> None:
         self.pool = pool
         self.tree = RadixTree(pool)
+        self.uses = Expectations(self.tree, later)
         self.running: list[Sequence] = []
         self.waiting: dict[Sequence, None] = {}
         self.hit_tokens = 0
         self.computed_tokens = 0
+        self.seconds_per_token = 0.0
+        self.holds_off_seconds = 0.0
         self._prefilling: dict[Sequence, None] = {}
         self._max_running = max_running
         self._chunk_tokens = chunk_tokens
         self._max_logit_rows = max_logit_rows
         self._prefix_cache = prefix_cache
         self._changed = False
+        self._refused_tokens = 0
+        self._held_off_since: float | None = None
 
     @property
     def has_work(self) -> bool:
@@ -72,18 +93,33 @@ class Scheduler:
             return []
         self._changed = False
         window = self._in_order()
+        self._refused_tokens = 0
         admitted = self._admit_from(window)
+        if window and not self.running and self._holds_off():
+            return []
+        self._held_off_since = None
         if window and not self.running:
-            # Storages that are shared with evicted neighbours hold more than they serve: start from an empty tree.
-            self.tree.clear()
             first = window[0][0]
-            started = self._try_admit(first)
-            assert started, "a sequence that fits the pool does not fit the empty pool"
+            if not self._try_admit(first, spares=False):
+                # Storages that are shared with evicted neighbours hold more than they serve: start from an empty tree.
+                self.tree.clear()
+                started = self._try_admit(first, spares=False)
+                assert started, "a sequence that fits the pool does not fit the empty pool"
             admitted.append(first)
         for sequence, _ in window:
             if sequence in self.waiting:
                 sequence.overtaken += sum(other.arrival > sequence.arrival for other in admitted)
         return admitted
+
+    def _holds_off(self) -> bool:
+        """Whether to wait for those whose KV would have to go: not longer than it would take to compute that again."""
+        now = time.perf_counter()
+        if self._held_off_since is None:
+            self._held_off_since = now
+        patience = min(self._refused_tokens * self.seconds_per_token, MOST_PATIENCE_SECONDS)
+        self.holds_off_seconds = max(0.0, self._held_off_since + patience - now)
+        self._changed = self.holds_off_seconds > 0
+        return self._changed
 
     def plan(self) -> list[Chunk]:
         """What the next step computes, in the order of `running`."""
@@ -120,10 +156,14 @@ class Scheduler:
     def finish(self, sequence: Sequence) -> None:
         """Ends a sequence, putting its generated tokens into the tree."""
         generated = sequence.computed - sequence.prompt_len
+        use, node = sequence.request.use, sequence.node
         if self._prefix_cache and sequence.generated_extent is not None and generated > 0:
             extent = self.pool.trim(sequence.generated_extent, generated)
             sequence.generated_extent = None
-            self.tree.insert(sequence.node, sequence.tokens[sequence.prompt_len : sequence.computed], extent)
+            tokens = sequence.tokens[sequence.prompt_len : sequence.computed]
+            node = self.tree.insert(node, tokens, extent, dead=use is not None and use.keep is False)
+        if use is not None:
+            self.uses.end(use, node)
         self.release(sequence)
 
     def release(self, sequence: Sequence) -> None:
@@ -150,7 +190,14 @@ class Scheduler:
     def _in_order(self) -> list[tuple[Sequence, int]]:
         """The longest waiting sequences in the order in which they should start, and how much of each is cached."""
         window = [(sequence, self._cached_len(sequence)) for sequence in islice(self.waiting, ORDER_WINDOW)]
-        return sorted(window, key=_admission_key)
+        return sorted(window, key=self._admission_key)
+
+    def _admission_key(self, entry: tuple[Sequence, int]) -> tuple[bool, int, int, int]:
+        """What is aged goes first, then runs that have begun, so that few are under way when memory is short."""
+        sequence, cached = entry
+        if _is_aged(sequence):
+            return False, 0, 0, sequence.arrival
+        return True, self.uses.distance(sequence.request.use), -cached, sequence.arrival
 
     def _cached_len(self, sequence: Sequence) -> int:
         return self.tree.match_len(sequence.tokens[: sequence.first_logits])
@@ -162,7 +209,9 @@ class Scheduler:
             # What cannot be computed soon should not take memory yet, and may find more of its prompt cached later.
             if len(self.running) >= self._max_running or backlog >= self._chunk_tokens:
                 break
-            if not self._waits_for_prefill(sequence, cached) and self._try_admit(sequence):
+            if not self._waits_for_prefill(sequence, cached) and self._try_admit(
+                sequence, spares=not _is_aged(sequence)
+            ):
                 backlog += sequence.target - sequence.computed
                 admitted.append(sequence)
             elif _is_aged(sequence):
@@ -176,13 +225,13 @@ class Scheduler:
         saved = most_saved - cached
         return self._prefix_cache and (saved >= WORTH_WAITING_TOKENS or 2 * saved >= sequence.target - cached)
 
-    def _try_admit(self, sequence: Sequence) -> bool:
+    def _try_admit(self, sequence: Sequence, *, spares: bool = True) -> bool:
         """Takes the KV for all that the sequence may need, evicting if that helps, and starts it."""
         node = self.tree.match(sequence.tokens[: sequence.first_logits]) if self._prefix_cache else None
         self.tree.lock(node)
         sequence.node = node
         prompt_room = sequence.target - sequence.tail_start
-        if not self._take_room(sequence, prompt_room):
+        if not self._take_room(sequence, prompt_room, spares):
             self.tree.unlock(node)
             sequence.node = None
             return False
@@ -190,15 +239,21 @@ class Scheduler:
         self.hit_tokens += sequence.cached
         del self.waiting[sequence]
         self._prefilling[sequence] = None
+        if sequence.request.use is not None:
+            self.uses.begin(sequence.request.use)
         insort(self.running, sequence, key=lambda other: other.order_key)
         return True
 
-    def _take_room(self, sequence: Sequence, prompt_room: int) -> bool:
+    def _take_room(self, sequence: Sequence, prompt_room: int, spares: bool) -> bool:
         missing = prompt_room + sequence.generated_room - self.pool.free
         if missing > self.tree.evictable_tokens:
             return False
         if missing > 0:
-            self.tree.evict(missing)
+            use = sequence.request.use
+            spare = use.order if use is not None and spares else None
+            if self.tree.evict(missing, spare=spare) < missing:
+                self._refused_tokens = missing
+                return False
         try:
             sequence.prompt_extent = self.pool.allocate(prompt_room)
             if sequence.generated_room:
@@ -222,11 +277,6 @@ class Scheduler:
 
 def _is_aged(sequence: Sequence) -> bool:
     return sequence.overtaken >= MAX_OVERTAKEN
-
-
-def _admission_key(entry: tuple[Sequence, int]) -> tuple[bool, int, int]:
-    sequence, cached = entry
-    return not _is_aged(sequence), 0 if _is_aged(sequence) else -cached, sequence.arrival
 
 
 def _next_chunk(sequence: Sequence, budget: int, logit_rows: int) -> Chunk:

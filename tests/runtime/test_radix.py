@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 from ramify.runtime.pool import Extent, KVLayout, KVPool
-from ramify.runtime.radix import Node, RadixTree, common_len, prefix_len
+from ramify.runtime.radix import Mark, Node, RadixTree, common_len, prefix_len
 
 LAYOUT = KVLayout(1, 1, 1, torch.float32, torch.device("cpu"))
 
@@ -157,6 +157,42 @@ def test_memory_comes_back_when_a_split_neighbour_is_evicted() -> None:
     check_kv(tree)
 
 
+def test_what_is_expected_goes_last_and_the_latest_use_first() -> None:
+    tree = new_tree()
+    nodes = [add(tree, first, 10) for first in range(5)]
+    later, sooner = tree.mark(nodes[0], (2.0,)), tree.mark(nodes[1], (1.0,))
+    add(tree, 9, 10, below=add(tree, 8))
+    tree.insert(None, array(7, 7), filled(tree, array(7, 7), 0), dead=True)
+    assert tree.evict(1) == 2 and (7,) not in prefixes_of(tree)
+    assert tree.evict(9, spare=(0.5,)) == 9
+    assert {tokens[0] for tokens in prefixes_of(tree)} == {0, 1}
+    assert tree.evict(1, spare=(1.5,)) == 2 and {tokens[0] for tokens in prefixes_of(tree)} == {1}
+    assert tree.evict(1, spare=(1.5,)) == 0
+    assert later.node is None and tree.num_marks == 1
+    tree.unmark(sooner)
+    tree.unmark(later)
+    assert tree.num_marks == 0 and tree.evict(1, spare=(1.5,)) == 2
+    tree.check()
+
+
+def test_a_mark_moves_up_when_its_node_is_evicted() -> None:
+    tree = new_tree()
+    upper = add(tree, 1, 2)
+    mark = tree.mark(add(tree, 3, 4, below=upper), (1.0,))
+    add(tree, 5, 6)
+    assert tree.evict(3) == 4 and mark.node is upper
+    tree.check()
+
+
+def test_the_queue_of_eviction_stays_small() -> None:
+    tree = new_tree()
+    node = add(tree, 1, 2)
+    for _ in range(1000):
+        tree.unmark(tree.mark(node, (1.0,)))
+        tree.match(array(1, 2))
+    tree.check()
+
+
 def test_check_notices_damage() -> None:
     tree = new_tree()
     node = add(tree, 1, 2, 3)
@@ -172,6 +208,7 @@ class RadixMachine(RuleBasedStateMachine):
     """Random use of the tree, against the set of prefixes that it should hold."""
 
     locks = Bundle("locks")
+    marks = Bundle("marks")
     runs = st.lists(st.integers(0, 2), min_size=1, max_size=7)
 
     def __init__(self) -> None:
@@ -218,6 +255,26 @@ class RadixMachine(RuleBasedStateMachine):
         assert tokens_of(node) == prefix
         self.tree.unlock(node)
         self.held.remove(prefix)
+
+    @precondition(lambda self: self.tree.num_nodes)
+    @rule(target=marks, which=st.integers(0, 99), order=st.integers(0, 3))
+    def mark(self, which: int, order: int) -> Mark:
+        nodes = list(self.tree.nodes())
+        return self.tree.mark(nodes[which % len(nodes)], (float(order),))
+
+    @rule(mark=consumes(marks))
+    def unmark(self, mark: Mark) -> None:
+        before = self.tree.num_marks - (mark.node is not None)
+        self.tree.unmark(mark)
+        assert self.tree.num_marks == before
+
+    @precondition(lambda self: self.cached)
+    @rule(num_tokens=st.integers(1, 12), order=st.integers(0, 3))
+    def evict_sparing(self, num_tokens: int, order: int) -> None:
+        spared = {tokens_of(n) for n in self.tree.nodes() if any(mark.order < (float(order),) for mark in n.marks)}
+        self.tree.evict(num_tokens, spare=(float(order),))
+        self.cached = prefixes_of(self.tree)
+        assert spared <= self.cached
 
     @precondition(lambda self: self.cached)
     @rule(num_tokens=st.integers(1, 12))

@@ -14,6 +14,7 @@ from ramify.runtime.pool import KVPool
 from ramify.runtime.request import EngineRequest, SamplingParams
 from ramify.runtime.scheduler import MAX_OVERTAKEN, Scheduler
 from ramify.runtime.sequence import Sequence, token_array
+from ramify.runtime.uses import Owner, Use
 
 from .fakes import LAYOUT, ToyStream
 
@@ -29,9 +30,11 @@ class Arrivals:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, tokens: Tokens[int], max_tokens: int = 4, score_from: int | None = None) -> Sequence:
+    def __call__(
+        self, tokens: Tokens[int], max_tokens: int = 4, score_from: int | None = None, use: Use | None = None
+    ) -> Sequence:
         self.count += 1
-        request = EngineRequest(list(tokens), SamplingParams(max_tokens=max_tokens), print, score_from)
+        request = EngineRequest(list(tokens), SamplingParams(max_tokens=max_tokens), print, score_from, use=use)
         array = token_array(request, vocab_size=1000, context_length=10_000)
         return Sequence(request, array, Output(ToyStream, ()), 0, (), self.count, 0.0)
 
@@ -278,4 +281,71 @@ def test_a_sequence_that_computes_its_prefix_itself_does_not_read_the_cached_one
     batch = build_batch(scheduler.plan())
     batch.check()
     assert [read.rows for read in batch.reads if not read.causal] == [[(0, 1), (36, 38)]]
+    run(scheduler)
+
+
+def used(owner: Owner, *, keep: bool | None = True, branch: tuple[int, ...] = ()) -> Use:
+    return Use(owner, (branch, 0), keep)
+
+
+def test_what_a_run_goes_on_from_is_kept_until_it_does(arrive: Arrivals) -> None:
+    scheduler, owner = new_scheduler(capacity=40), Owner()
+    scheduler.add(arrive(range(10), 2, use=used(owner)))
+    run(scheduler)
+    assert scheduler.tree.num_marks == 1
+    for number in range(6):
+        scheduler.add(arrive(range(100 * number, 100 * number + 15), 2))
+        run(scheduler)
+    follower = arrive([*range(10), 7, 50], 2, use=used(owner, keep=False))
+    scheduler.add(follower)
+    run(scheduler)
+    assert follower.cached == 11 and scheduler.tree.num_marks == 0
+    owner.end()
+    scheduler.uses.check()
+
+
+def test_marks_go_with_their_run(arrive: Arrivals) -> None:
+    scheduler, owner = new_scheduler(), Owner()
+    scheduler.add(arrive(range(10), 2, use=used(owner)))
+    scheduler.add(arrive(range(20, 30), 2, use=used(owner, branch=(0,))))
+    late = arrive(range(40, 50), 2, use=used(owner, branch=(1,)))
+    run(scheduler)
+    assert scheduler.tree.num_marks == 2
+    owner.end()
+    assert scheduler.tree.num_marks == 0
+    scheduler.add(late)
+    run(scheduler)
+    assert scheduler.tree.num_marks == 0
+    scheduler.uses.check()
+
+
+def test_a_run_that_has_begun_goes_before_a_new_one(arrive: Arrivals) -> None:
+    scheduler, first, second = new_scheduler(max_running=1), Owner(), Owner()
+    scheduler.add(arrive(range(10), 1, use=used(first)))
+    run(scheduler)
+    scheduler.add(arrive(range(20, 30), 1, use=used(second)))
+    scheduler.add(arrive(range(40, 50), 1, use=used(first)))
+    assert [next(iter(chunks)).tokens[0] for chunks in run(scheduler)] == [40, 20]
+
+
+def test_a_new_run_waits_a_little_for_one_whose_kv_it_would_evict(arrive: Arrivals) -> None:
+    scheduler, first, second = new_scheduler(capacity=30), Owner(), Owner()
+    scheduler.seconds_per_token = 100.0
+    scheduler.add(arrive(range(20), 2, use=used(first)))
+    run(scheduler)
+    scheduler.add(arrive(range(100, 120), 2, use=used(second, keep=False)))
+    assert scheduler.admit() == [] and 0 < scheduler.holds_off_seconds <= 1
+    follower = arrive([*range(20), 7, 50], 2, use=used(first, keep=False))
+    scheduler.add(follower)
+    assert scheduler.admit() == [follower] and follower.cached == 21
+    run(scheduler)
+
+
+def test_nobody_waits_for_a_run_that_does_not_come_back(arrive: Arrivals) -> None:
+    scheduler, first, second = new_scheduler(capacity=30), Owner(), Owner()
+    scheduler.add(arrive(range(20), 2, use=used(first)))
+    run(scheduler)
+    late = arrive(range(100, 120), 2, use=used(second, keep=False))
+    scheduler.add(late)
+    assert scheduler.admit() == [late]
     run(scheduler)

@@ -1,0 +1,140 @@
+"""What programs cost when memory is short: the workloads at 100, 50 and 25 % of the KV that they need.
+
+`python -m benchmarks.memory [--quick] [--json FILE] [--only NAMES]`. Needed is what a run with ample memory has in use
+at its end. For each share: prompt tokens computed beside the bound of the prefix tree, with the passes that know the
+future and with LRU alone, and how many of the same requests Belady's eviction would have missed (belady.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ramify as rf
+from ramify.backends.local import LocalBackend
+from ramify.backends.tiny import model_dir
+from ramify.compiler.pipeline import PIPELINE
+
+from .belady import Admission, belady_misses, recorded
+from .prefix_bound import prefill_bound
+from .report import Bar, machine, say, write
+from .workload_programs import Workload, workloads
+from .workloads import watched
+
+DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SHARES = (1.0, 0.5, 0.25)
+PLANNING = [each.name for each in PIPELINE if each.name in ("lifetimes", "plan_prefixes")]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of a workload in `capacity` tokens of KV. Tokens of prompts: computed, and the least of any cache.
+
+    needed: tokens of KV in use at its end. largest: those of its largest request, which has to fit. belady: what of the
+    admitted prompts Belady's eviction would have computed.
+    """
+
+    config: str
+    share: float
+    capacity: int
+    needed: int
+    largest: int
+    computed: int
+    bound: int
+    belady: int
+    evicted: int
+    seconds: float
+
+
+def measure(name: str, program: rf.Program, rows: list[dict[str, Any]], capacity: int, share: float) -> Measured:
+    """Run all rows with an engine of its own."""
+    backend = LocalBackend(model_dir(), dtype=torch.float32, kv_tokens=capacity)
+    scheduler: Any = backend.engine._scheduler
+    program.compile()
+    with watched(backend) as served, recorded(scheduler) as events:
+        begun = time.perf_counter()
+        runs = program.run_batch(rows, backend=backend)
+        seconds = time.perf_counter() - begun
+    stats = backend.stats()
+    backend.close()
+    for run in runs:
+        if run.error is not None:
+            raise run.error
+    return Measured(
+        config=name,
+        share=share,
+        capacity=capacity,
+        needed=stats.used,
+        largest=max(len(event.prompt) + event.room for event in events if isinstance(event, Admission)),
+        computed=sum(event.misses for event in events if isinstance(event, Admission)),
+        bound=prefill_bound(served),
+        belady=belady_misses(events, capacity),
+        evicted=stats.evicted_tokens,
+        seconds=seconds,
+    )
+
+
+def measure_all(workload: Workload) -> list[Measured]:
+    """All shares of the memory, with the planning passes and without."""
+    program, rows = workload.program, workload.rows
+    ample = measure("ample", program, rows, 1 << 20, 1.0)
+    configs = {"planned": program, "lru": program.options(disable=PLANNING)}
+    return [
+        measure(name, each, rows, max(int(share * ample.needed), ample.largest), share)
+        for share in SHARES
+        for name, each in configs.items()
+    ]
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description="what programs cost when memory is short")
+    parser.add_argument("--quick", action="store_true", help="few rows")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    parser.add_argument("--only", metavar="NAMES", help="some workloads, with commas")
+    arguments = parser.parse_args()
+    about = machine()
+    runs: dict[str, list[Measured]] = {}
+    _print_header()
+    for workload in workloads(DATA, scale=1 if arguments.quick else 4):
+        if arguments.only is None or workload.name in arguments.only.split(","):
+            say(f"{workload.name}: {len(workload.rows)} rows")
+            runs[workload.name] = measure_all(workload)
+            _print(workload.name, runs[workload.name])
+    write(arguments.json, {name: list(map(asdict, each)) for name, each in runs.items()}, _bars(runs), about)
+
+
+def _print_header() -> None:
+    print(f"{'':18} {'memory':>7} {'tokens':>7} {'bound':>7} {'planned':>8} {'lru':>8} {'to Belady':>10} {'lru':>6}")
+
+
+def _print(name: str, runs: list[Measured]) -> None:
+    for planned, lru in zip(runs[::2], runs[1::2], strict=True):
+        print(
+            f"{name:18} {planned.share:7.0%} {planned.capacity:7} {planned.bound:7} "
+            f"{planned.computed / planned.bound:8.3f} {lru.computed / lru.bound:8.3f} "
+            f"{planned.computed / planned.belady:10.3f} {lru.computed / lru.belady:6.3f}"
+        )
+
+
+def _bars(runs: dict[str, list[Measured]]) -> dict[str, Bar]:
+    bars: dict[str, Bar] = {}
+    for name, measured in runs.items():
+        for planned, lru in zip(measured[::2], measured[1::2], strict=True):
+            memory = f"{name} at {planned.share:.0%}"
+            limit = {1.0: 1.01, 0.25: 1.05}.get(planned.share)
+            if limit is not None:
+                bars[f"{memory}: computed / bound"] = Bar(planned.computed / planned.bound, limit, "x")
+            bars[f"{memory}: computed / Belady"] = Bar(planned.computed / planned.belady, 1.1, "x")
+            bars[f"{memory}: computed / LRU"] = Bar(planned.computed / lru.computed, 1.0, "x")
+    return bars
+
+
+if __name__ == "__main__":
+    main()
