@@ -13,8 +13,10 @@ import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
-from .radix import Mark, Node, Order, RadixTree
+if TYPE_CHECKING:
+    from .radix import Mark, Node, Order, RadixTree
 
 _numbers = itertools.count(1)
 _telling = threading.Lock()
