@@ -14,6 +14,7 @@ Names are loaded when they are first used, so that importing ramify is quick.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -112,11 +113,12 @@ __all__ = [name for names in _HOMES.values() for name in names]
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'ramify' has no attribute {name!r}")
+        # With `name` and `obj`, Python says which name was probably meant.
+        raise AttributeError(f"module 'ramify' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME})

@@ -12,8 +12,8 @@
     │   ├── ContextOverflow     prompt and max_tokens do not fit the model's context
     │   └── Unsupported         this backend cannot do what was asked
     ├── BackendError            the backend failed while it served a request
-    ├── OutputError             a generated text is not the value that was asked for; also a ValueError
     │   └── ServerError         a server answered with an error, wrongly or not at all (its HTTP status)
+    ├── OutputError             a generated text is not the value that was asked for; also a ValueError
     ├── ToolError               a tool call failed (runtime/toolcall.py); also a value that programs and models see
     ├── Cancelled               the run was cancelled
     ├── RecordedError           what is left of an error that was written down (see its `kind`)
@@ -25,7 +25,20 @@ that names the program and the line.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .span import Span
+
+
+def nearest(name: str, known: Iterable[str], listing: str = "") -> str:
+    """A help line for a name that is none: the one that is probably meant, else (after `listing`, if given) all."""
+    import difflib  # only for errors
+
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1, 0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"{listing} {', '.join(names)}" if listing else ""
 
 
 class RamifyError(Exception):

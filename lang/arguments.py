@@ -10,6 +10,7 @@ from typing import Any
 
 from ..ir.errors import UsageError
 from ..ir.span import Span
+from ..runtime.expression import SAMPLING_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Signature:
         except TypeError as error:
             where = "" if row is None else f" (row {row})"
             problem = self._problem(args, kwargs) or str(error)
-            raise UsageError(f"{self.name}: {problem}{where}", help=f"its arguments are {self}") from None
+            raise UsageError(f"{self.name}: {problem}{where}", help=self._help(kwargs)) from None
         given_args, given_kwargs = bound.args, bound.kwargs
         bound.apply_defaults()
         skip = self._num_before
@@ -85,6 +86,11 @@ class Signature:
     def _all_given(self, values: tuple[Any, ...]) -> Arguments:
         skip = self._num_before
         return Arguments((*self._receiver, *values[:skip]), values[skip:], {}, values[skip:])
+
+    def _help(self, kwargs: Mapping[str, Any]) -> str:
+        option = next((name for name in kwargs if name in SAMPLING_NAMES and name not in self.parameters), None)
+        hint = "" if option is None else f"; set options first, with {self.name}.options({option}=...)"
+        return f"its arguments are {self}{hint}"
 
     def _problem(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """All that is wrong in one line; empty when only Python's own words say it."""

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from .. import __version__
-from ..ir.errors import UsageError
+from ..ir.errors import UsageError, nearest
 from .failures import describe, is_of_stdout, wants_debug
 
 # Commands live in modules of their own, which are imported when they are called for.
@@ -97,7 +97,7 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     """The command line's meaning. Raises UsageError, which names what was probably meant."""
     parser, commands = _parsers()
     if words and not words[0].startswith("-") and words[0] not in commands:
-        raise UsageError(f"there is no command {words[0]!r}", help=_near_command(words[0]))
+        raise UsageError(f"there is no command {words[0]!r}", help=nearest(words[0], _COMMANDS, "the commands are"))
     given, extra = parser.parse_known_args(words)
     if extra:
         _refuse(extra[0], commands.get(given.command, parser))
@@ -113,13 +113,6 @@ def _refuse(word: str, parser: _Parser) -> NoReturn:
         raise UsageError(f"{command} does not know what to do with {word!r}", help=f"see {command} --help")
     option = word.partition("=")[0]
     raise UsageError(f"{command} has no option {option}", help=_near_option(option, parser))
-
-
-def _near_command(word: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, _COMMANDS, 1, 0.6)
-    return f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(_COMMANDS)}"
 
 
 def _near_option(option: str, parser: _Parser) -> str:

@@ -11,10 +11,10 @@ from ..compiler.pipeline import PIPELINE, run_pipeline
 from ..compiler.portable import pack
 from ..ir.codec import encode
 from ..ir.core import Module
-from ..ir.errors import RamifyError, RequestError, UsageError
+from ..ir.errors import RamifyError, RequestError, UsageError, nearest
 from ..ir.printer import print_module
 from ..runtime.constraint import take_constraint
-from .loading import load_file, nearest, split_target
+from .loading import load_file, split_target
 from .program import Program
 
 

@@ -10,14 +10,14 @@ import difflib
 import importlib.util
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..ir.codec import MAGIC
-from ..ir.errors import CompileError, UntrustedCode, UsageError
+from ..ir.errors import CompileError, UntrustedCode, UsageError, nearest
 from ..ir.span import Span
 from .program import Program, load
 from .sglang.function import SglFunction
@@ -215,10 +215,3 @@ def program_of(value: object) -> Program | None:
     """The program that a value is, or that a function of SGLang's kind runs; None for anything else."""
     program = value.program if isinstance(value, SglFunction) else value
     return program if isinstance(program, Program) else None
-
-
-def nearest(name: str, known: Iterable[str], listing: str) -> str:
-    """A help line for a name that is none: the one that is probably meant, else all."""
-    names: Sequence[str] = list(known)
-    near = difflib.get_close_matches(name, names, 1, 0.6)
-    return f"did you mean {near[0]!r}?" if near else f"{listing} {', '.join(names)}"

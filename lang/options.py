@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import UsageError
+from ..ir.errors import UsageError, nearest
 from ..runtime.backend import Backend
 from ..runtime.expression import SAMPLING_NAMES
 from ..runtime.generation import StreamEvent
@@ -44,8 +44,8 @@ class Options:
         if "disable" in options:
             options["disable"] = _pass_names(options["disable"])
         if unknown := sorted(given.keys() - sampling.keys() - options.keys()):
-            known = ", ".join([*RUN_OPTIONS, *sorted(SAMPLING_NAMES)])
-            raise UsageError(f"there is no option {unknown[0]!r}", help=f"the options are {known}")
+            known = [*RUN_OPTIONS, *sorted(SAMPLING_NAMES)]
+            raise UsageError(f"there is no option {unknown[0]!r}", help=nearest(unknown[0], known, "the options are"))
         _check(options)
         params = replace(self.sampling, **sampling)
         params.check()

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import UsageError
-from .loading import nearest
+from ..ir.errors import UsageError, nearest
 from .program import Program
 
 _PLAIN: dict[type, tuple[type, ...]] = {

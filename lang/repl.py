@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from ..ir.errors import UsageError
+from ..ir.errors import UsageError, nearest
 from .failures import wants_debug
-from .loading import load_file, nearest, program_of, split_target
+from .loading import load_file, program_of, split_target
 from .options import set_default_backend
 from .program import Program
 from .session import Session

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any, TypeVar
 
-from ..ir.errors import RecordedError, UsageError
+from ..ir.errors import RecordedError, UsageError, nearest
 from ..runtime.context import Context, Usage
 from ..runtime.generation import GenRecord
 from ..runtime.pending import Pending
@@ -207,7 +207,9 @@ class Snapshot:
     def variable(self, name: str) -> Any:
         if name not in self.vars:
             known = ", ".join(map(repr, self.vars)) or "none"
-            raise UnknownVariable(f"the run has no variable {name!r}; it has: {known}")
+            raise UnknownVariable(
+                f"the run has no variable {name!r}; it has: {known}", help=nearest(name, self.vars) or None
+            )
         return self.vars[name]
 
     def meta_info(self, name: str) -> Any:

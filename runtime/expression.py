@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any, ClassVar, Literal
 
-from ..ir.errors import RamifyError
+from ..ir.errors import RamifyError, UsageError
 from ..ir.span import Span
 from .choices import CHOICE_METHODS, ChoiceMethod, token_length_normalized
 from .constraint import Constraint, take_constraint
@@ -64,6 +64,17 @@ class Expression:
 
     def __radd__(self, other: object) -> Sequence:
         return _join(other, self)
+
+    def __pos__(self) -> Expression:
+        raise UsageError("an expression has no unary +", help="to append it, write `s += ...`, not `s =+ ...`")
+
+    def __format__(self, spec: str) -> str:
+        """Refused: the text would hold a description of the call, and nothing would be generated."""
+        kind = type(self).__name__
+        raise UsageError(
+            f"an expression ({kind}) cannot be formatted into text",
+            help='join them with +, as in "The answer is " + rf.gen("x"); {...!r} shows an expression',
+        )
 
 
 @dataclass(frozen=True, slots=True)

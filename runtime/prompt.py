@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..ir.errors import RamifyError, UsageError
+from ..ir.errors import RamifyError, UsageError, nearest
 from .chat import Opening
 from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content
 from .features import require_feature
@@ -286,7 +286,8 @@ class Prompt(Reading):
                 return node
             node = node.parent.bound if node.parent is not None else None
         known = ", ".join(map(repr, self.names())) or "none so far"
-        raise UnknownVariable(f"the state has no variable {name!r}; it has: {known}")
+        hint = nearest(name, self.names()) or None if self.names() else "a gen binds its variable when it is appended"
+        raise UnknownVariable(f"the state has no variable {name!r}; it has: {known}", help=hint)
 
     def names(self) -> dict[str, Prompt]:
         """The variables and the nodes that bind them last, in the order of their first bindings."""

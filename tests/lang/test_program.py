@@ -468,3 +468,56 @@ def test_a_program_without_a_state_is_refused_where_it_stands() -> None:
             pass
 
     assert caught.value.span.source_line().strip() == "def lost():"
+
+
+@BOTH
+def test_an_expression_in_an_f_string_is_refused(eager: bool) -> None:
+    """The text would hold a description of the call, and nothing would be generated."""
+
+    @rf.program
+    def ask(s):
+        s += f"The answer is {rf.gen('answer')}."
+
+    with pytest.raises(UsageError, match="cannot be formatted into text") as caught:
+        ask.run(eager=eager)
+    assert "rf.gen('answer')" in str(caught.value) and "join them with +" in str(caught.value)
+
+
+@BOTH
+def test_a_plus_on_the_wrong_side_is_explained(eager: bool) -> None:
+    @rf.program
+    def ask(s):
+        s = +rf.gen("answer")  # noqa: F841 (`s =+ ...`)
+
+    with pytest.raises(UsageError, match=r"write `s \+= ...`"):
+        ask.run(eager=eager)
+
+
+@BOTH
+def test_a_misspelled_variable_is_named(eager: bool) -> None:
+    @rf.program
+    def ask(s):
+        s["answer"] = 1
+        return s["anwser"]
+
+    with pytest.raises(KeyError, match="did you mean 'answer'"):
+        ask.run(eager=eager)
+
+
+def test_python_can_suggest_a_name_for_one_that_is_none() -> None:
+    """It does so where an AttributeError says what was looked for and where, among the names of `dir`."""
+    with pytest.raises(AttributeError) as caught:
+        rf.gen_itn  # type: ignore[attr-defined]  # noqa: B018
+    assert caught.value.name == "gen_itn" and caught.value.obj is rf
+    assert {"OpenAI", "RuntimeEndpoint", "gen"} <= set(dir(rf))
+
+
+def test_an_option_as_an_argument_says_where_it_belongs() -> None:
+    @rf.program
+    def ask(s):
+        s += "x"
+
+    with pytest.raises(UsageError, match=r"ask\.options\(temperature=\.\.\.\)"):
+        ask.run(temperature=1)
+    with pytest.raises(UsageError, match="did you mean 'temperature'"):
+        ask.options(temprature=1)
