@@ -172,6 +172,14 @@ class Placeholders:
                 self._known[key] = known
         return known
 
+    def text(self, generated: tuple[int, ...]) -> str:
+        """About as many tokens of text; another text for other placeholders, as models would write."""
+        if not generated:
+            return ""
+        number = str(-generated[0])
+        num_words = len(generated) - len(self.model.tokens.tokenizer.extend(None, number).ids)
+        return number + self.word * max(0, num_words)
+
 
 def _word(tokenizer: Tokenizer) -> str:
     """A piece of text that is one token however often it is repeated, if the tokenizer has one."""
@@ -215,7 +223,8 @@ class DryBackend:
         key = None if not _is_determined(params) else (tokens, params)
         generated = self._placeholders.token_ids(params.max_tokens, key)
         sent = Sent(tokens, generated, len(tokens) - 1, len(tokens) + max(0, len(generated) - 1), bool(generated))
-        done = Done(self._text(generation, params), generated, "length", prompt_tokens=len(tokens))
+        text = self._text(generation, params, generated)
+        done = Done(text, generated, "length", prompt_tokens=len(tokens))
         self._asked.append(_Asked(generation, (sent,), key if sink.sharing is not None else None, done))
         return self
 
@@ -248,12 +257,12 @@ class DryBackend:
     def close(self) -> None:
         """See Backend."""
 
-    def _text(self, generation: Generation, params: SamplingParams) -> str:
+    def _text(self, generation: Generation, params: SamplingParams, generated: tuple[int, ...]) -> str:
         expression = generation.expression
         dtype = expression.dtype if isinstance(expression, Gen) else None
         if dtype in (int, float):
             return "1"
-        return "yes" if dtype is bool else self._placeholders.word * params.max_tokens
+        return "yes" if dtype is bool else self._placeholders.text(generated)
 
 
 def _generation(sink: Sink) -> Generation:

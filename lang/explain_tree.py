@@ -76,8 +76,8 @@ def _boxes(root: PrefixNode) -> tuple[list[_Box], int, int]:
 
 
 def _ordered(node: PrefixNode) -> list[PrefixNode]:
-    """The children, the last to draw first."""
-    return sorted(node.children.values(), key=lambda child: child.uses)
+    """The children, the last to draw first: those that are shared most stand above, else those that came first."""
+    return sorted(reversed(node.children.values()), key=lambda child: child.uses)
 
 
 def _shape(box: _Box, scale: float, found: Explanation) -> str:

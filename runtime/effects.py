@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 from collections.abc import Callable, Iterable, Sequence
-from types import ModuleType
+from types import MemberDescriptorType, ModuleType
 from typing import Any
 
 from .expression import Expression
@@ -53,8 +54,27 @@ def why_not_harmless(
     called = {id(inner) for call in calls for inner in ast.walk(call.func)} if knows_calls else set()
     why = _first(_why_not_node(node, inside, look_up) for node in nodes if id(node) not in called)
     return why or _first(
-        None if is_plain(value) else f"the value of {name!r}" for name, value in zip(inputs, values, strict=False)
+        None if is_plain(value) or _gives_plain_attributes(value, name, nodes) else f"the value of {name!r}"
+        for name, value in zip(inputs, values, strict=False)
     )
+
+
+def _gives_plain_attributes(value: object, name: str, nodes: Sequence[ast.AST]) -> bool:
+    """Whether code that changes nothing only reads attributes of an object, and these hold plain values."""
+    if type(value).__getattribute__ is not object.__getattribute__ or any(_changed(node) for node in nodes):
+        return False
+    reads = [n for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == name]
+    if len(reads) != sum(isinstance(node, ast.Name) and node.id == name for node in nodes):
+        return False
+    return all(_is_plain_attribute(value, read.attr) for read in reads)
+
+
+def _is_plain_attribute(value: object, name: str) -> bool:
+    """Whether reading an attribute runs no code of the user's, and gives a plain value."""
+    held = inspect.getattr_static(value, name, _MISSING)
+    if isinstance(held, MemberDescriptorType):  # one of `__slots__`
+        held = getattr(value, name, _MISSING)
+    return is_plain(held)
 
 
 def _first(reasons: Iterable[str | None]) -> str | None:

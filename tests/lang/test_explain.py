@@ -159,6 +159,49 @@ def test_no_model_runs(monkeypatch):
     assert few_shot.explain([{"question": "What is 1 + 1?"}], backend=str(model_dir())).total.calls == 1
 
 
+class Judge:
+    def __init__(self, tone: str) -> None:
+        self.tone, self.asked = tone, []
+
+    @property
+    def loud(self) -> str:
+        raise AssertionError("code of the user's has run")
+
+    @rf.program
+    def ask(self, s, question):
+        s += rf.system("Be " + self.tone) + rf.user(question) + rf.assistant(rf.gen("x", max_tokens=2, ignore_eos=True))
+
+    @rf.program
+    def count(self, s, question):
+        self.asked.append(question)
+        s += rf.user(question) + rf.assistant(rf.gen("x", max_tokens=2))
+
+    @rf.program
+    def shout(self, s, question):
+        s += rf.user(self.loud) + rf.assistant(rf.gen("x", max_tokens=2))
+
+
+def test_methods_read_attributes_and_nothing_more(backend):
+    judge, row = Judge("kind"), {"question": "What?"}
+    found = judge.ask.explain([row], backend=backend, actual=True)
+    assert told(found.total) == told(found.measured)
+    assert "the value of 'self'" in str(judge.count.explain([row]).stops[0].error)
+    assert "the value of 'self'" in str(judge.shout.explain([row]).stops[0].error)
+    assert judge.asked == []
+
+
+def test_generated_texts_are_taken_as_different():
+    @rf.program
+    def relay(s, question):
+        s += rf.user(question) + rf.assistant(rf.gen("first", max_tokens=6))
+        t = s.copy()
+        t += rf.user(f"{s['first']}") + rf.assistant(rf.gen("second", max_tokens=6))
+        return t["second"]
+
+    first, second = relay.explain([{"question": "One?"}, {"question": "Two?"}, {"question": "One?"}]).lines
+    assert (first.costs.shared_calls, second.costs.shared_calls) == (1, 1)
+
+
 EFFECTS: list[str] = []
 
 
