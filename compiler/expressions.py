@@ -47,15 +47,22 @@ def lifting(low: Lowering, node: ast.expr) -> _Lift | None:
             return _STATE_METHODS[method][0]
         case ast.Call() if _helper_call(low, node) is not None:
             return _call
+        case ast.Call() if _is_pure_call(low, node):
+            return _pure_call
         case ast.Await(value=ast.Call() as call) if _helper_call(low, call, is_awaited=True) is not None:
             return _awaited_call
         case ast.Call() if _is_dynamic_call(low, node):
             return _invoke
-        case ast.ListComp() if low.scope.mentions(node) and _can_loop(node):
+        case ast.ListComp() if _touches(low, node) and _can_loop(node):
             return _list_comprehension
         case ast.IfExp() if any(_holds_lift(low, branch) for branch in (node.body, node.orelse)):
             return None if _binds(node.body) or _binds(node.orelse) else _conditional
     return None
+
+
+def _touches(low: Lowering, node: ast.expr) -> bool:
+    """Whether anything below the node may become an op: what has to do with states, and calls of pure tools."""
+    return low.scope.mentions(node) or low.resolver.calls_pure_tool(node)
 
 
 def _binds(node: ast.expr) -> bool:
@@ -175,6 +182,29 @@ def _invoke(low: Lowering, node: ast.Call) -> Value:
     operands = [state_cell(low, a) if _is_state(low, a) else lower_expression(low, a) for a in _arguments(node)]
     keywords = [keyword.arg for keyword in node.keywords]
     return low.builder.value("flow.invoke", callee, *operands, keywords=keywords or None)
+
+
+def _is_pure_call(low: Lowering, node: ast.Call) -> bool:
+    """Whether a call runs a pure tool, with arguments that can be evaluated one after the other before it."""
+    plain = not any(isinstance(a, ast.Starred) for a in node.args) and all(k.arg is not None for k in node.keywords)
+    return plain and low.resolver.pure_tool(node) is not None
+
+
+def _pure_call(low: Lowering, node: ast.Call) -> Value:
+    """The call of a pure tool: it goes on while the program does, as far as its value is not needed."""
+    temporaries: dict[str, Value] = {}
+    made = copy.copy(node)
+    made.args = [_argument(low, each, temporaries) for each in node.args]
+    made.keywords = [
+        ast.copy_location(ast.keyword(each.arg, _argument(low, each.value, temporaries)), each)
+        for each in node.keywords
+    ]
+    kind = low.resolver.pure_tool(node).value_kind
+    return low.expression_op(ast.unparse(made), [made], temporaries, pure=kind)
+
+
+def _argument(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> ast.expr:
+    return node if isinstance(node, ast.Constant) else _temporary(low, node, temporaries)
 
 
 def _can_loop(node: ast.ListComp) -> bool:
@@ -390,7 +420,7 @@ def may_be_noticed(low: Lowering, node: ast.expr, rebound: set[str] | None) -> b
 
 def _holds_lift(low: Lowering, node: ast.expr) -> bool:
     """Whether something that is evaluated every time the expression is must be lifted out of it."""
-    if not low.scope.mentions(node):
+    if not _touches(low, node):
         return False
     return lifting(low, node) is not None or any(_holds_lift(low, child) for _, child in _children(node))
 

@@ -141,13 +141,19 @@ class Lowering:
     # Host ops.
 
     def expression_op(
-        self, code: str, nodes: Sequence[ast.AST], temporaries: dict[str, Value], *, lazy: bool = False
+        self,
+        code: str,
+        nodes: Sequence[ast.AST],
+        temporaries: dict[str, Value],
+        *,
+        lazy: bool = False,
+        pure: str | None = None,
     ) -> Value:
         """A py.expr over the local names in `nodes` and the temporaries."""
         inputs, operands, captures, reads = self._operands(nodes, temporaries)
         made = self.builder.op(
             "py.expr", operands, code=code, inputs=inputs, captures=captures or None, reads=reads or None,
-            lazy=lazy or None,
+            lazy=lazy or None, pure=pure,
         )  # fmt: skip
         return made.result
 

@@ -102,7 +102,21 @@ class Resolver:
         if not isinstance(node, ast.Call):
             return None
         mark = getattr(self.find(node.func), "__ramify__", None)
-        return mark if isinstance(mark, str) and mark != "program" else None
+        return mark if isinstance(mark, str) and mark not in ("program", "tool") else None
+
+    def pure_tool(self, node: ast.expr) -> Any:
+        """The tool that a call runs, if it is one that may run while the program goes on; else None."""
+        if not isinstance(node, ast.Call) or (path := _path(node.func)) is None or path[0] in self.scope.locals:
+            return None
+        found = _look_up(self.function, path)
+        if getattr(found, "__ramify__", None) != "tool" or not found.pure:
+            return None
+        self.bindings.append(Binding(self.function, path, found))
+        return found
+
+    def calls_pure_tool(self, node: ast.AST) -> bool:
+        """Whether such a call occurs anywhere below the node."""
+        return any(self.pure_tool(each) is not None for each in ast.walk(node) if isinstance(each, ast.Call))
 
     def helper(self, node: ast.Call, *, is_awaited: bool = False) -> Callee | None:
         """What a call runs: the function of a program, or a helper with source of its own; or a method of either.

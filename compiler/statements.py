@@ -57,7 +57,7 @@ def _is_host(low: Lowering, statement: ast.stmt) -> bool:
         return False
     match statement:
         case ast.Assign(targets=[ast.Name(id=name)], value=value) if name not in low.boxes:
-            return not is_lazy(value)
+            return not is_lazy(value) and not low.resolver.calls_pure_tool(value)
     return True
 
 

@@ -123,8 +123,16 @@ _DECLARED = (
         "obj...",
         "obj",
         "Evaluate an expression. States named in `reads` are only read by it. With `ahead`, what follows need not "
-        "wait for it.",
-        {"code": "str", "inputs": "strs", "captures": "strs?", "reads": "strs?", "lazy": "bool?", "ahead": "bool?"},
+        "wait for it. With `pure` it calls a pure tool, whose value is a 'text', a 'scalar' or an 'object'.",
+        {
+            "code": "str",
+            "inputs": "strs",
+            "captures": "strs?",
+            "reads": "strs?",
+            "lazy": "bool?",
+            "ahead": "bool?",
+            "pure": "str?",
+        },
         rule="host",
     ),
     OpDef(

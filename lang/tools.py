@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial, update_wrapper
 from importlib import import_module
 from types import FunctionType, MethodType
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_type_hints, overload
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -25,6 +25,7 @@ from ..runtime.toolcall import ToolCall, ToolError
 from .docstrings import parse_docstring
 from .tool_parameters import Parameters, function_span
 
+_KINDS: dict[Any, str] = {str: "text", int: "scalar", float: "scalar", bool: "scalar"}
 Errors = Literal["raise", "value"]
 _registry: WeakValueDictionary[str, Tool] = WeakValueDictionary()
 
@@ -36,6 +37,8 @@ class Tool:
     limit. errors: whether a call that fails raises, or gives a ToolError as its value. pure: whether it neither has
     effects nor depends on any, so that calls may change places with what else the program does.
     """
+
+    __ramify__ = "tool"
 
     def __init__(
         self,
@@ -58,7 +61,13 @@ class Tool:
         self.is_async = inspect.iscoroutinefunction(function)
         self.description, texts = parse_docstring(function.__doc__)
         self._parameters = Parameters(function, texts)
+        self._value_kind = _KINDS.get(get_type_hints(function).get("return"), "object")
         update_wrapper(self, function)
+
+    @property
+    def value_kind(self) -> str:
+        """What the function says that it returns: a "text", a "scalar" (number or bool), else an "object"."""
+        return self._value_kind
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -1,25 +1,31 @@
 """The task of a host op that was put off: it waits for its operands and for its turn, runs, and delivers the results.
 
+The call of a pure tool is put off always, and waits for no turn unless it is given what others may change.
+
 What it raises is raised to whoever waits for a result or for a later turn, and at the end of the run, as the first
 error in program order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..ir.core import Op
 from .calling import in_pool, runs_here
 from .host import Escaped, HostOp, Unbound
+from .hostpool import host_pool
 from .linker import Frame, place
 from .order import Late
-from .pending import Pending, PendingText, Settled
+from .pending import AnnouncedText, Pending, PendingObject, PendingText, Settled
 from .prompt import Prompt
 from .routine import Routine
 
 # What may be waited for in a task: texts, numbers, what other tasks give. (A PendingObject may be of any class.)
-_AWAITED = (Pending, PendingText, Late)
+_AWAITED = (Pending, PendingText, AnnouncedText, Late)
+# What is promised of a pure tool's value.
+_PROMISED: dict[str, type[Pending[Any]]] = {"text": AnnouncedText, "scalar": Pending, "object": Late}
 
 
 def put_off(frame: Frame, op: Op, host: HostOp, operands: Sequence[int], results: Sequence[int]) -> bool:
@@ -33,26 +39,46 @@ def put_off(frame: Frame, op: Op, host: HostOp, operands: Sequence[int], results
         return False
     if any(type(value) is Unbound for value in there) or (held := host.held(there)) is None:
         return False
-    task = Routine(_carry_out(frame, op, host, values, strand.order.last))
-    promised: list[Pending[Any]] = [PendingText() if host.is_text else Late() for _ in results]
+    work = _call_apart(frame, host) if host.is_pure else partial(in_pool, frame, host)
+    task = Routine(_carry_out(frame, op, host, work, values, strand.order.last))
+    promised = [_promise(op, host) for _ in results]
     task.add_callback(lambda _: _deliver(frame, op, task, promised))
     strand.remember(task, None, frame.function.python_name)
-    strand.order.add(task, held)
+    if not host.is_pure or held or any(isinstance(each, PendingObject) for each in (*values, *promised)):
+        strand.order.add(task, held)
     for slot, late in zip(results, promised, strict=True):
         frame.values[slot] = late
     task.start()
     return True
 
 
-async def _carry_out(frame: Frame, op: Op, host: HostOp, values: list[Any], before: Pending[None] | None) -> Any:
+def _promise(op: Op, host: HostOp) -> Pending[Any]:
+    if host.is_pure:
+        return _PROMISED[op.attrs["pure"]]()
+    return PendingText() if host.is_text else Late()
+
+
+_Work = Callable[[list[Any]], Pending[Any]]
+
+
+def _call_apart(frame: Frame, host: HostOp) -> _Work:
+    """How a pure tool is called: its place in the trace is here, whenever it runs."""
+    context = frame.context
+    place = context.place_in_trace()
+    return lambda values: host_pool().submit(partial(context.run_apart, place, host, values))
+
+
+async def _carry_out(
+    frame: Frame, op: Op, host: HostOp, work: _Work, values: list[Any], before: Pending[None] | None
+) -> Any:
     try:
         for number, value in enumerate(values):
             values[number] = await _arrived(value)
-        if before is not None and (not host.is_quick(values) or host.held(values) != {}):
+        if before is not None and (not (host.is_pure or host.is_quick(values)) or host.held(values) != {}):
             await before
         if frame.context.cancelled is not None:
             raise frame.context.cancelled
-        return host(values) if runs_here(frame, host, values) else await in_pool(frame, host, values)
+        return host(values) if runs_here(frame, host, values) else await work(values)
     except Exception as error:
         place(error.error if isinstance(error, Escaped) else error, op, frame)
         raise

@@ -39,6 +39,7 @@ _MOST_SERVED = 4096
 _entering = threading.Lock()
 running: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ramify_running", default=None)
 """The run whose host code this is; None outside of programs."""
+_place_in_trace: contextvars.ContextVar[list[ToolCall] | None] = contextvars.ContextVar("ramify_place", default=None)
 
 
 @dataclass(slots=True)
@@ -89,7 +90,7 @@ class Context:
         self.cancelled: BaseException | None = None
         self.usage = Usage()
         self.calls: list[Generation] = []
-        self.tool_calls: list[tuple[int, ToolCall]] = []
+        self.tool_calls: list[tuple[int, list[ToolCall]]] = []
         self.strand = Strand(self)
         self.is_compiled = False
         self.in_flight = 0
@@ -188,7 +189,23 @@ class Context:
         """A tool call of this run is about to start. Thread-safe. Raises why the run was cancelled, if it was."""
         if self.cancelled is not None:
             raise self.cancelled
-        self.tool_calls.append((len(self.calls), call))
+        place = _place_in_trace.get()
+        if place is None:
+            self.place_in_trace().append(call)
+        else:
+            place.append(call)
+
+    def place_in_trace(self) -> list[ToolCall]:
+        """A place in the trace for tool calls that start here or later."""
+        calls: list[ToolCall] = []
+        self.tool_calls.append((len(self.calls), calls))
+        return calls
+
+    def run_apart(self, place: list[ToolCall], function: Callable[..., Any], *args: Any) -> Any:
+        """Call host code that changes nothing while other host code may run; its tool calls belong to `place`."""
+        context = self.host_context.copy()
+        context.run(_place_in_trace.set, place)
+        return context.run(function, *args)
 
     def run_host(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call host code with the context variables of whoever started the run, and what the run has set of them."""
@@ -249,8 +266,9 @@ class Context:
         for generation in list(self.calls):
             if not generation.pending.done:
                 generation.cancel(error)
-        for _, call in list(self.tool_calls):
-            call.give_up(error)
+        for _, calls in list(self.tool_calls):
+            for call in list(calls):
+                call.give_up(error)
 
     async def conclude(self, error: BaseException | None) -> BaseException | None:
         """End the run after its body, which raised `error` or returned; gives the error that the run ends with.
@@ -294,8 +312,8 @@ class Context:
     def trace(self) -> list[GenRecord | ToolRecord]:
         """A record of each generation, choice, score and tool call, in program order."""
         records: list[GenRecord | ToolRecord] = [generation.record() for generation in self.calls]
-        for position, call in reversed(self.tool_calls):
-            records.insert(position, call.record())
+        for position, calls in reversed(self.tool_calls):
+            records[position:position] = [call.record() for call in calls]
         return records
 
 

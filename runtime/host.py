@@ -76,6 +76,7 @@ class HostOp:
         "_variants",
         "_writes",
         "awaits",
+        "is_pure",
         "is_text",
     )
 
@@ -95,6 +96,7 @@ class HostOp:
         is_slow = names is None or op.attrs.get("outer")
         self._outside = None if is_slow else [n for n in names or () if n not in self._captures]
         self.awaits = self._code.awaits
+        self.is_pure = op.attrs.get("pure") is not None
         self._may_change = may_change(self._code.body)
         self._is_sure = self._code.result(_NONE) in ("value", "tuple")
         self._harmless = (Reading, Branches) if only_moves(self._code.body) else (Prompt,)
@@ -118,11 +120,13 @@ class HostOp:
     @property
     def can_wait(self) -> bool:
         """Whether the op may be put off, going by its code: all its outputs are assigned, nothing else is."""
-        return self._outside is not None and self._is_sure and not (self._captures or self._writes or self.awaits)
+        is_known = self.is_pure or self._outside is not None
+        return is_known and self._is_sure and not (self._captures or self._writes or self.awaits)
 
     def held(self, values: Sequence[Any]) -> dict[int, Any] | None:
         """The mutable objects that the op may reach, on these operands (or some); None when it must not be put off."""
-        return mutables([*values, *map(self._look_up, self._outside or ())], (Prompt,))
+        outside = () if self.is_pure else map(self._look_up, self._outside or ())
+        return mutables([*values, *outside], (Prompt,))
 
     def commutes(self, values: Sequence[Any], order: Order) -> bool:
         """Whether the op, which is quick on these operands, can run before what was put off earlier."""

@@ -172,6 +172,12 @@ class PendingText(Pending[str]):
     __slots__ = ()
 
 
+class AnnouncedText(Pending[Any]):
+    """A Pending that is said to be a str when it arrives, but may be anything."""
+
+    __slots__ = ()
+
+
 class PendingObject(Pending[Any]):
     """A Pending of an object that host code may change: who looks at it has to do so in the program's order."""
 

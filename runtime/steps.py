@@ -18,13 +18,13 @@ from ..ir.core import Op
 from ..ir.errors import RamifyError
 from .ahead import put_off
 from .calling import in_pool, runs_here
-from .expression import Expression, Where, as_part, build_gen, build_score, build_select
+from .expression import Expression, Where, as_part, build_gen, build_score, build_select, not_content
 from .handling import awaited_while_handling, is_caught, while_handling
 from .host import HostOp, Unbound, Variable
 from .linker import Frame, Linker, Outcome, Step, Waiting, in_turn, waiting
 from .media import Media, build_image, build_video
 from .order import Late
-from .pending import Pending, PendingObject, PendingText, Settled, gather
+from .pending import AnnouncedText, Pending, PendingObject, PendingText, Settled, gather
 from .prompt import Prompt
 from .reading import Reading
 
@@ -84,9 +84,21 @@ def prompt_append(linker: Linker, op: Op) -> Step:
         if isinstance(value, str | PendingText):
             values[result] = values[before].append_text(value)
             return None
+        if isinstance(value, AnnouncedText) and not frame.strand.num_watching:
+            text = PendingText()
+            value.then(_as_text, text)
+            frame.strand.remember(text, span, frame.function.python_name)
+            values[result] = values[before].append_text(text)
+            return None
         return wait_and_append(frame)
 
     return step
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise not_content(value)
 
 
 def prompt_part(linker: Linker, op: Op) -> Step:
@@ -402,7 +414,7 @@ def py_host(linker: Linker, op: Op) -> Step:
     operands, results = linker.slots(op.operands), linker.slots(op.results)
     host = HostOp(op, linker.python)
     is_lazy = bool(op.attrs.get("lazy"))
-    may_wait = bool(op.attrs.get("ahead")) and host.can_wait
+    may_wait = (bool(op.attrs.get("ahead")) or host.is_pure) and host.can_wait
     store = _store_one(results[0]) if op.name == "py.expr" else _store_all(results)
 
     def run_in_order(frame: Frame) -> Waiting:
@@ -461,6 +473,8 @@ def py_host(linker: Linker, op: Op) -> Step:
                     has_failed = True
             elif isinstance(value, Prompt) and value.unread() is not None:
                 is_unread = True
+        if host.is_pure and may_wait and not has_failed and put_off(frame, op, host, operands, results):
+            return None
         if not (is_late or is_unread or has_failed):
             return run_in_order(frame)
         if is_lazy and not is_unread and not frame.strand.num_watching:

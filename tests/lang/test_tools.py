@@ -510,6 +510,161 @@ def test_a_tool_may_run_a_program(eager: bool) -> None:
     assert [record.name for record in done.trace] == ["ask"]
 
 
+# Pure tools.
+
+
+@rf.tool(pure=True)
+def shout(text: str, times: int = 1) -> str:
+    return text.strip().upper() + "!" * times
+
+
+@rf.tool(pure=True)
+def count(text: str) -> int:
+    return len(text)
+
+
+@rf.tool(pure=True)
+def letters(text: str):  # type: ignore[no-untyped-def]
+    return sorted(set(text))
+
+
+@rf.tool(pure=True, errors="value")
+def inverse(n: float) -> str:
+    return str(1 / n)
+
+
+@rf.tool(pure=True)
+def misannotated(n: int) -> str:
+    return n  # type: ignore[return-value]
+
+
+@rf.program
+def pure_everywhere(s, words):
+    for branch, word in zip(s.fork(len(words)), words, strict=True):
+        branch += rf.user(word) + rf.assistant(rf.gen("reply", max_tokens=2))
+        branch += rf.user(shout(branch["reply"], times=count(word)))
+        branch += rf.assistant(rf.gen("again", max_tokens=2))
+        found = letters(branch["again"])
+        found.append("z")
+        s += f"{shout(branch['again'])} {found} " + str(count(word))
+    loud = [shout(word) for word in words if count(word) > 1]
+    quiet = shout(words[0]).lower() if count(words[0]) else shout("never")
+    nested = shout(shout(words[-1]), count(shout("ab")))
+    return loud, quiet, nested, letters(words[0])[0]
+
+
+@rf.program
+def pure_fails(s, n):
+    s += "before"
+    text = inverse(n)
+    other = misannotated(n)
+    s += f" {text} {other}"
+    s += rf.user(text) + rf.assistant(rf.gen("a", max_tokens=1))
+    s += rf.user(misannotated(n))
+    s += "behind" + rf.gen("b", max_tokens=1)
+    return s.text()
+
+
+@rf.program
+def pure_raises(s, n):
+    s += rf.gen("a", max_tokens=2)
+    left = shout(s["a"], times=n)
+    s += "behind" + rf.gen("b", max_tokens=2)
+    s["c"] = left
+    return 1
+
+
+@rf.program
+def pure_in_a_try(s, words):
+    try:
+        s += shout(words[0])
+        s += shout(words)
+    except rf.ToolError as error:
+        s += f" no: {error.type}"
+    finally:
+        s += shout("end")
+    match words:
+        case [first, *_]:
+            s += shout(first)
+    while count(s.text()) < 60:
+        s += shout(words[-1])
+    return [shout(word) for word in words]
+
+
+@rf.program
+async def pure_in_async(s, words):
+    s += rf.gen("a", max_tokens=2)
+    s += shout(s["a"]) + f" {count(s['a'])}"
+    return [await shout.acall(word) for word in words] + [shout(word) for word in words]
+
+
+PURE = [
+    (pure_everywhere, ["one", "two", "three"]),
+    (pure_fails, 4),
+    (pure_fails, 0),
+    (pure_raises, 2),
+    (pure_raises, "many"),
+    (pure_in_a_try, ["one", "two"]),
+    (pure_in_async, ["one", "two"]),
+]
+
+
+@pytest.mark.parametrize(("program", "argument"), PURE)
+def test_pure_tools_mean_the_same_eagerly_and_compiled(program: rf.Program, argument: Any) -> None:
+    eager, compiled = (run(program, way, argument) for way in (True, False))
+    mine = lambda file: file == __file__  # noqa: E731
+    assert comparing.outcome(eager, mine) == comparing.outcome(compiled, mine)
+    if eager.ok:
+        described = [[(r.kind, r.name, r.span and r.span.line) for r in each.trace] for each in (eager, compiled)]
+        assert described[0] == described[1]
+
+
+def test_what_a_pure_tool_compiles_to() -> None:
+    calls = [line for line in pure_everywhere.compile().ir.splitlines() if "pure = " in line]
+    assert len(calls) == 15
+    assert not any("pure = " in line for line in uses_tools.compile().ir.splitlines())
+
+
+def test_pure_calls_of_branches_and_lists_run_at_once() -> None:
+    barrier = threading.Barrier(3)
+
+    @rf.tool(pure=True)
+    def meet(n: str) -> str:
+        barrier.wait(20)
+        return n
+
+    @rf.program
+    def program(s, words):
+        for branch, word in zip(s.fork(3), words, strict=True):
+            branch += rf.gen("x", max_tokens=1)
+            branch += rf.user(meet(word)) + rf.assistant("{" + branch["x"])
+            s += rf.gen("y", max_tokens=1) + f"{meet(word)}"
+        return [meet(word) for word in words]
+
+    done = program.run(["a", "b", "c"], backend=ScriptedBackend())
+    assert done.value == ["a", "b", "c"]
+
+
+def test_a_rebound_tool_is_compiled_again() -> None:
+    source = textwrap.dedent("""
+        import ramify as rf
+
+        @rf.tool(pure=True)
+        def name() -> str:
+            return "first"
+
+        @rf.program
+        def program(s):
+            s += "I am "
+            s += name()
+    """)
+    space: dict[str, Any] = {"__name__": "rebound"}
+    exec(_with_source(source).replace("{'__name__': 'script'}", "space"), {"space": space})
+    assert space["program"].run(backend=ScriptedBackend()).text == "I am first"
+    space["name"] = lambda: "second"
+    assert space["program"].run(backend=ScriptedBackend()).text == "I am second"
+
+
 # Timeouts and cancellation.
 
 
