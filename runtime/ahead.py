@@ -64,6 +64,8 @@ _Work = Callable[[list[Any]], Pending[Any]]
 def _call_apart(frame: Frame, host: HostOp) -> _Work:
     """How a pure tool is called: its place in the trace is here, whenever it runs."""
     context = frame.context
+    if context.run_guarded is not None:
+        return partial(in_pool, frame, host)
     place = context.place_in_trace()
     return lambda values: host_pool().submit(partial(context.run_apart, place, host, values))
 
