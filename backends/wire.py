@@ -39,10 +39,7 @@ class Logprobs(msgspec.Struct):
     def of_tokens(self) -> list[TokenLogprob]:
         """One entry a token, without ids, which these servers do not tell."""
         if self.content is not None:
-            return [
-                _token(each.token, each.logprob, [(t.token, t.logprob) for t in each.top_logprobs])
-                for each in self.content
-            ]
+            return [token.of_token() for token in self.content]
         tokens, values = self.tokens or [], self.token_logprobs or []
         tops = self.top_logprobs or [None] * len(tokens)
         return [

@@ -172,7 +172,7 @@ class Program:
 
         out: a file that each row is written to as it ends; `resume` skips the rows that are finished there, `overwrite`
         replaces it. A list of rows is checked before anything runs (raises UsageError); any other iterable is read as
-        rows are needed, at most `max_in_flight` ahead, and what is wrong with a row of it becomes the row's error.
+        rows are needed, at most `2 * max_in_flight` ahead, and what is wrong with a row of it becomes the row's error.
         """
         given = {"backend": backend, "eager": eager, "stream": stream, "timeout": timeout}
         options = self._options.updated({name: value for name, value in given.items() if value is not None})

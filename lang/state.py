@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 from ..ir.errors import UsageError
-from ..runtime.media import build_image
 from ..runtime.pending import Pending, gather
 from ..runtime.prompt import Prompt
 from ..runtime.reading import Branches, Reading
@@ -81,10 +80,6 @@ class State(Reading):
         start = self.prompt
         yield self
         self.prompt.items(start)
-
-    def append_image(self, image: object) -> None:
-        """The same as `self += rf.image(image)`."""
-        self.prompt = self.prompt.append_value(build_image(image))
 
     def role_begin(self, role: str) -> None:
         """Begin a message of any role."""
