@@ -36,6 +36,7 @@ from ..runtime.prompt_tokens import PromptTokens
 from ..runtime.request import Done, SamplingParams, Scored, TokenLogprob
 from ..runtime.routine import Routine
 from ..runtime.tokens import Tokenizer
+from ..runtime.toolcall import are_tools_quiet
 from ..runtime.trail import locate
 from .arguments import Arguments
 from .options import Options, default_backend
@@ -354,7 +355,7 @@ class _DryRun:
 
     def _waits_for_host(self) -> bool:
         """Whether host threads are at work. One that was just woken does not count as working yet, so we look again."""
-        if host_pool().is_quiet:
+        if host_pool().is_quiet and are_tools_quiet():
             return False
         self._num_quiet = 0
         return True

@@ -137,7 +137,7 @@ def _is_exception(value: object) -> bool:
 
 def _builds_an_expression(value: object) -> bool:
     """Whether it is a primitive of the language that reads no file."""
-    return getattr(value, "__ramify__", None) not in (None, "program", "image", "video")
+    return getattr(value, "__ramify__", None) not in (None, "program", "tool", "image", "video")
 
 
 def _is_harmless_value(value: object, name: str) -> bool:

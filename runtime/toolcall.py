@@ -100,6 +100,8 @@ class ToolCall:
 
     def start(self) -> None:
         """Begin, with the context variables of the caller. Thread-safe."""
+        _outstanding.add(self)
+        self.pending.add_callback(lambda _: _outstanding.discard(self))
         context = contextvars.copy_context()
         if self._is_async:
             _tool_loop().submit(self, context, self._work)
@@ -239,6 +241,14 @@ async def _perform(call: ToolCall, work: Callable[[], Coroutine[Any, Any, Any]])
         call.end(value, None)
 
 
+_outstanding: set[ToolCall] = set()
+
+
+def are_tools_quiet() -> bool:
+    """Whether no tool is on its way, save in asyncio code of the user's."""
+    return not _outstanding
+
+
 # Asyncio loops hold their tasks weakly.
 _tasks: set[asyncio.Task[None]] = set()
 _pool: HostPool | None = None
@@ -267,6 +277,7 @@ def _forget() -> None:
     """A forked child has the memory of the threads but not the threads."""
     global _pool, _loop
     _pool = _loop = None
+    _outstanding.clear()
 
 
 if hasattr(os, "register_at_fork"):

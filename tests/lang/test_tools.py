@@ -645,6 +645,36 @@ def test_pure_calls_of_branches_and_lists_run_at_once() -> None:
     assert done.value == ["a", "b", "c"]
 
 
+ran: list[str] = []
+
+
+@rf.tool(pure=True)
+def noted(text: str) -> str:
+    ran.append("pure")
+    return text
+
+
+@rf.tool
+def noted_too(text: str) -> str:
+    ran.append("not pure")
+    return text
+
+
+@rf.program
+def notes(s, text):
+    s += rf.user(noted(text)) + rf.assistant(rf.gen("a", max_tokens=2, ignore_eos=True))
+    s += rf.user(noted_too(s["a"])) + rf.assistant(rf.gen("b", max_tokens=2, ignore_eos=True))
+
+
+def test_a_prediction_runs_tools_only_when_it_may() -> None:
+    ran.clear()
+    (stop,) = notes.explain([{"text": "x"}]).stops
+    assert "the call of noted()" in str(stop.error)
+    assert ran == []
+    found = notes.explain([{"text": "x"}], run_host=True)
+    assert (found.stops, [line.name for line in found.lines], ran) == ([], ["a", "b"], ["pure", "not pure"])
+
+
 def test_a_rebound_tool_is_compiled_again() -> None:
     source = textwrap.dedent("""
         import ramify as rf
