@@ -12,6 +12,7 @@ from ..ir.verify import verify
 from .canonicalize import canonicalize
 from .cse import cse
 from .dce import dce
+from .lifetimes import lifetimes
 from .parallelize import parallelize
 from .promote import promote
 from .reorder import reorder
@@ -31,6 +32,7 @@ PIPELINE = (
     Pass("canonicalize", canonicalize, "constant texts appended in a row become one"),
     Pass("dce", dce, "what nobody can notice is dropped"),
     Pass("cse", cse, "equal requests are answered once"),
+    Pass("lifetimes", lifetimes, "KV that the program goes on from is kept"),
     Pass("reorder", reorder, "rows of a batch put first what they share, where any order will do"),
     Pass("parallelize", parallelize, "what waits for a generation does not hold up what follows"),
 )

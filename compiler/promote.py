@@ -29,7 +29,7 @@ def promote(module: Module) -> None:
             pass  # a variable of a loop's body that nobody reads behind the loop lets no cell escape
         if function.name == module.entry and function.name not in called:
             for argument in [arg for arg in function.body.args if arg.type == CELL]:
-                if not _escapes(function.body, argument):
+                if not escapes(function.body, argument):
                     _promote_parameter(function, argument)
         _promote_new(function.body, function)
 
@@ -58,7 +58,7 @@ def _is_stored_in(op: Op, cell: Value) -> bool:
 
 def _promote_new(region: Region, function: Function) -> None:
     for op in list(region.ops):
-        if op.name == "cell.new" and not _escapes(function.body, op.result):
+        if op.name == "cell.new" and not escapes(function.body, op.result):
             index = region.ops.index(op)
             rest = Region([], region.ops[index + 1 :])
             if _is_stored_in_try(rest, op.result):
@@ -74,7 +74,8 @@ def _promote_new(region: Region, function: Function) -> None:
             _promote_new(inner, function)
 
 
-def _escapes(region: Region, cell: Value) -> bool:
+def escapes(region: Region, cell: Value) -> bool:
+    """Whether anything but the uses named above happens to a cell."""
     return any(not _is_access(op, index) for op, index in uses(region, cell))
 
 

@@ -76,13 +76,14 @@ _DECLARED = (
     ),
     OpDef("prompt.branch", "prompt", "prompt", "A copy's prompt: the same, on a branch of its own."),
     # The model. `name` binds the result in the new prompt; `params` are constant arguments; `dynamic` names those that
-    # come as operands after the fixed ones, in order; with `share` the answer of an equal request will do.
+    # come as operands after the fixed ones, in order; with `share` the answer of an equal request will do;
+    # `keep` says whether a later op of the model may begin with the result.
     OpDef(
         "lm.gen",
         "prompt, obj...",
         "prompt",
         "Generate text after the prompt.",
-        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?"},
+        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?", "keep": "bool?"},
         rule="dynamic",
     ),
     OpDef(
@@ -90,7 +91,7 @@ _DECLARED = (
         "prompt, obj, obj...",
         "prompt",
         "Append the most likely of a list of choices.",
-        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?"},
+        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?", "keep": "bool?"},
         rule="dynamic",
     ),
     OpDef(

@@ -263,16 +263,18 @@ def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]
     if op.name in _LISTS:
         names = (_LISTS[op.name], *names)
     ready = None if names else _try(build, fixed)
-    shares = bool(op.attrs.get("share"))
-    if ready is not None and shares:
-        ready = replace(ready, share=True)  # type: ignore[type-var]
+    known: dict[str, Any] = {"share": bool(op.attrs.get("share"))}
+    if op.name != "lm.score":
+        known["keep"] = op.attrs.get("keep")
+    if ready is not None:
+        ready = replace(ready, **known)  # type: ignore[type-var]
 
     def step(frame: Frame) -> Waiting:
         values = frame.values
         expression = ready
         if expression is None:
             given = {name: values[slot] for name, slot in zip(names, operands, strict=True)}
-            expression = replace(build({**fixed, **given}), share=shares)  # type: ignore[type-var]
+            expression = replace(build({**fixed, **given}), **known)  # type: ignore[type-var]
         values[result] = values[before].append_value(expression, span)
         return None
 
