@@ -174,9 +174,15 @@ def _place_note(error: BaseException) -> str:
 
 
 def unseen_calls(found: Explanation) -> list[Outlined]:
-    """Calls of the source that no row has come to in the prediction."""
+    """Calls of the source that no row has come to in the prediction, and what runs as Python if that ended it."""
     seen = {(line.span.file, line.span.line) for line in found.lines if line.span is not None}
-    return [each for each in found.outline if each.span is not None and (each.span.file, each.span.line) not in seen]
+    return [
+        each
+        for each in found.outline
+        if each.span is not None
+        and (each.span.file, each.span.line) not in seen
+        and (each.kind != "python" or found.stops)
+    ]
 
 
 def _outline_table(calls: Sequence[Outlined]) -> Table:

@@ -245,6 +245,23 @@ def test_host_code_runs_when_it_may(tmp_path, backend):
 
 
 @rf.program
+def as_python(s, question):
+    s += rf.user(question) + rf.assistant(rf.gen("first", max_tokens=3, ignore_eos=True))
+    exec("pass")
+    s += rf.user(s["first"] + "!") + rf.assistant(rf.gen("second", max_tokens=3))
+
+
+def test_what_runs_as_python_waits_on_a_host_thread():
+    row = {"question": "What?"}
+    (stop,) = as_python.explain([row]).stops
+    assert "runs as Python" in str(stop.error)
+    assert "(runs as Python)" in str(as_python.explain([row]))
+    found = as_python.explain([row], run_host=True)
+    assert [(line.name, line.doubt.is_sure) for line in found.lines] == [("first", True), ("second", False)]
+    assert found.stops == [] and found.critical_path == 2 and "(runs as Python)" not in str(found)
+
+
+@rf.program
 def changes_its_argument(s, items):
     while items:
         s += rf.user(items.pop())
@@ -293,6 +310,19 @@ def test_a_program_that_fails_by_itself():
 
     (stop,) = wrong.explain([{"question": "What?"}]).stops
     assert isinstance(stop.error, IndexError) and stop.is_certain
+
+
+def test_rows_that_fail_when_they_are_run_are_told(backend):
+    found = as_number.explain([{"question": "What?"}], backend=backend, actual=True, passes=False)
+    assert [number for number, _ in found.failures] == [0]
+    assert "row 0 failed when it was run: OutputError" in str(found)
+    ids_and_links(found.html())
+
+
+def test_no_rows_cost_nothing():
+    found = few_shot.explain([])
+    assert found.total == Costs() and found.critical_path == 0
+    ids_and_links(found.html())
 
 
 def test_a_wrong_row_is_named_before_anything_runs():
