@@ -190,13 +190,13 @@ class _Derivation:
 
     def _between(self, roles: _Roles, *, prompt: bool) -> list[str]:
         """The texts before, between and after the messages of a conversation of these roles; raises Refused."""
-        rest = self.template.render(sample(roles), prompt=prompt)
+        whole = rest = self.template.render(sample(roles), prompt=prompt)
         gaps: list[str] = []
         for index, role in enumerate(roles):
             before, found, rest = rest.partition(sample_text(index))
             if not found or sample_text(index) in rest:
                 told = ", ".join(roles)
-                raise Refused(f"of the conversation {told} the {role} message is left out, moved or repeated")
+                raise Refused(f"of the conversation {told} the {role} message {_fault(whole, index, roles)}")
             gaps.append(before)
         return [*gaps, rest]
 
@@ -348,6 +348,18 @@ def _all_kinds(pair: Pair) -> list[Pair]:
     """The pairs under which the gaps of two roles are kept."""
     before, role = pair
     return [(before, kind) for kind in ((ASSISTANT, _LAST, _UNANSWERED) if role == ASSISTANT else (role,))]
+
+
+def _fault(whole: str, index: int, roles: _Roles) -> str:
+    """What a template has done with a message that is not where it should be, once."""
+    places = [whole.find(sample_text(each)) for each in range(len(roles))]
+    if places[index] < 0:
+        return "is left out"
+    if whole.count(sample_text(index)) > 1:
+        return "is repeated"
+    behind = [roles[other] for other in range(index + 1, len(roles)) if 0 <= places[other] < places[index]]
+    before = [roles[other] for other in range(index) if places[index] < places[other]]
+    return f"is moved behind the {behind[-1]} message" if behind else f"is moved before the {before[0]} message"
 
 
 def _common_start(texts: Sequence[str]) -> str:

@@ -331,7 +331,7 @@ def test_the_date_stays_what_it_was_when_the_model_was_opened(monkeypatch: pytes
     [
         ("gemma", "system", "System role not supported"),
         ("mistral", "system", "roles must alternate"),
-        ("mistral-system-last", "system", "left out, moved or repeated"),
+        ("mistral-system-last", "system", "of the conversation system, user, assistant the system message is left out"),
         ("llama31", "tool", "no role tool"),
         ("harmony", "tool", "needs a tool call before it"),
         ("chatml", "critic", "its roles are system, user, assistant, tool"),
@@ -504,9 +504,12 @@ def test_marks_are_not_cut_in_two() -> None:
     ("source", "words"),
     [
         ("fixed text", "the user message is left out"),
-        ("{{ messages[0].content }}{{ messages[0].content }}", "left out, moved or repeated"),
+        ("{{ messages[0].content }}{{ messages[0].content }}", "the user message is repeated"),
         ("{{ raise_exception('no thanks') }}", "no thanks"),
-        ("{% for m in messages|reverse %}{{ m.content }}{% endfor %}", "moved"),
+        (
+            "{% for m in messages|reverse %}{{ m.content }}{% endfor %}",
+            "assistant message is moved before the user message",
+        ),
         ("{% for m in messages %}{{ m.role ~ messages|length ~ m.content }}{% endfor %}", "not always the same"),
         ("{{ messages[0].content + 1 }}", "concatenate|can only"),
         ("{% for m in messages %}{{ m.role + m.content + (loop.index0 > 5) | string }}{% endfor %}", "not the same"),
