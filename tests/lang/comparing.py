@@ -33,9 +33,8 @@ class Linked:
 
     is_async = False
 
-    def __init__(self, interpreter: Interpreter, *, is_async: bool = False) -> None:
+    def __init__(self, interpreter: Interpreter) -> None:
         self.interpreter = interpreter
-        self.is_async = is_async
 
 
 def run_once(

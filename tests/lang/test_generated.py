@@ -118,7 +118,7 @@ def same(eager: dict[str, Any], compiled: dict[str, Any], source: str) -> bool:
         return True
     if " at 0x" in str(eager["requests"]):
         return True  # an object's address in a prompt: no two runs have the same
-    if re.search(r"generated .*, which is no |^no answer to ", eager["message"], re.DOTALL):
+    if re.search(r"generated .*, which is no |^no answer to |^the prompt is empty$", eager["message"], re.DOTALL):
         compiled = compiled | {"log": compiled["log"][: len(eager["log"])]}
     starts = statement_starts(source)
     left, right = ({**found, "line": _beginning(found["line"], starts)} for found in (eager, compiled))

@@ -16,7 +16,7 @@ EXPECTED = {
     "tour": r"use a (calculator|search engine).*In summary.*A: [\d.]+ ?\n.*What is 3 \+ 3\?\nA:.*What is 1 \+ 1\?\nA:",
     "choices": r"\A((True|False|Unknown) 3 3\n){3}\Z",
     "parallel": r"\A(\[\d\].*->.*\n){5}2 paragraphs\n\Z",
-    "async_stream": r"'' \d+\n.*done\n\Z",
+    "async_stream": r"\n'7' (1\n'' )?2\n.*done\n\Z",  # both tokens come at once where their consumer was slower
 }
 
 
