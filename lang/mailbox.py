@@ -9,9 +9,10 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-from ..runtime.pending import Pending, WouldBlock, blocking, this_thread
+from ..runtime.pending import Pending, WouldBlock, blocking, this_thread, turns
 
 CANCEL_SECONDS = 10.0
+_Letter = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class Mailbox:
@@ -19,7 +20,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.is_closing = False
-        self._letters: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._letters: queue.SimpleQueue[_Letter | None] = queue.SimpleQueue()
 
     def post(self, callback: Callable[..., None], *args: Any) -> None:
         """Have `callback(*args)` called on the waiting thread. Thread-safe."""
@@ -37,7 +38,7 @@ class Mailbox:
         """Wait for a call, and make it and all others that have come by then. Raises queue.Empty after `timeout`."""
         _check_may_wait()
         with blocking():
-            letter = self._letters.get(timeout=timeout)
+            letter = self._next(timeout)
         if letter is not None:
             callback, args = letter
             callback(*args)
@@ -62,9 +63,17 @@ class Mailbox:
                 self._drop()
             raise
 
+    def _next(self, timeout: float | None) -> _Letter | None:
+        for turn in turns(timeout):
+            try:
+                return self._letters.get(timeout=turn)
+            except queue.Empty:
+                pass
+        raise queue.Empty
+
     def _deliver(self, timeout: float | None) -> None:
         try:
-            while (letter := self._letters.get(timeout=timeout)) is not None:
+            while (letter := self._next(timeout)) is not None:
                 callback, args = letter
                 callback(*args)
         except queue.Empty:
@@ -72,7 +81,7 @@ class Mailbox:
 
     def _drop(self) -> None:
         try:
-            while self._letters.get(timeout=CANCEL_SECONDS) is not None:
+            while self._next(CANCEL_SECONDS) is not None:
                 pass
         except queue.Empty:
             return

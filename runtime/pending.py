@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ U = TypeVar("U")
 
 # Guards the hand-over between "still pending" and "done"; held for a few instructions only.
 _lock = threading.Lock()
+
+
+# A signal that comes just before the main thread starts to wait does not end the wait: it looks again so often.
+_SIGNAL_SECONDS = 0.2
 
 
 class WouldBlock(RuntimeError):
@@ -59,6 +64,17 @@ def blocking() -> Iterator[None]:
         yield
     finally:
         gate.unblock()
+
+
+def turns(timeout: float | None) -> Iterator[float | None]:
+    """The timeouts of the waits that together last `timeout` seconds, so that Ctrl-C is seen in between."""
+    if threading.current_thread() is not threading.main_thread():
+        yield timeout
+        return
+    end = None if timeout is None else time.monotonic() + timeout
+    while end is None or end - time.monotonic() > _SIGNAL_SECONDS:
+        yield _SIGNAL_SECONDS
+    yield max(0.0, end - time.monotonic())
 
 
 class Pending(Generic[T]):
@@ -127,7 +143,7 @@ class Pending(Generic[T]):
             arrived = threading.Event()
             self.add_callback(lambda _: arrived.set())
             with blocking():
-                if not arrived.wait(timeout):
+                if not any(arrived.wait(turn) for turn in turns(timeout)):
                     raise TimeoutError(f"nothing arrived within {timeout} s")
         return self.result()
 
