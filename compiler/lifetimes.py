@@ -1,8 +1,8 @@
 """Pass `lifetimes`: which generations and choices the program goes on from, so that their KV is kept (runtime/uses.py).
 
 Prompts are followed through appends, branches, carried values and cells, whatever the order in which these happen. An
-op whose result a later op of the model may begin with, or that is forked, gets `keep = True`; one whose result goes
-nowhere else that is not known gets `keep = False`. The others (a state that a helper or host code holds) get neither.
+op whose result a later op of the model may begin with gets `keep = True`; so does one whose result is forked or goes
+where nobody sees (a state that a helper or host code holds). All others get `keep = False`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def lifetimes(module: Module) -> None:
     called = {op.attrs["callee"] for op in module.walk() if op.name in ("flow.call", "py.call")}
     for function in module.functions.values():
         flow = _Flow(function, is_entry=function.name == module.entry and function.name not in called)
-        used, lost = flow.back_from(flow.used), flow.back_from(flow.lost)
+        used = flow.back_from([*flow.used, *flow.lost])
         for op in function.body.walk():
-            if op.name in ("lm.gen", "lm.select") and (op.result in used or op.result not in lost):
+            if op.name in ("lm.gen", "lm.select"):
                 op.attrs = op.attrs | {"keep": op.result in used}
 
 
