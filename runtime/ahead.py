@@ -33,11 +33,12 @@ def put_off(frame: Frame, op: Op, host: HostOp, operands: Sequence[int], results
     strand = frame.strand
     if strand.num_watching or frame.handled is not None or frame.task is not None or strand.order.is_full:
         return False
+    strand.order.is_clear()  # forgets what is held no longer
     values = [frame.values[slot] for slot in operands]
     there = [value for value in values if not isinstance(value, Pending)]
     if any(type(value) not in _AWAITED for value in values if isinstance(value, Pending)):
         return False
-    if any(type(value) is Unbound for value in there) or (held := host.held(there)) is None:
+    if any(type(value) is Unbound for value in there) or (held := host.held(there, strand.order)) is None:
         return False
     work = _call_apart(frame, host) if host.is_pure else partial(in_pool, frame, host)
     task = Routine(_carry_out(frame, op, host, work, values, strand.order.last))
@@ -76,7 +77,7 @@ async def _carry_out(
     try:
         for number, value in enumerate(values):
             values[number] = await _arrived(value)
-        if before is not None and (not (host.is_pure or host.is_quick(values)) or host.held(values) != {}):
+        if before is not None and not ((host.is_pure or host.is_quick(values)) and host.is_free(values)):
             await before
         if frame.context.cancelled is not None:
             raise frame.context.cancelled

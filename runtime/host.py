@@ -18,7 +18,7 @@ from .effects import NoValue, why_not_harmless
 from .harmless import Callees
 from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
 from .hostwork import are_plain, is_quick_expression, may_change, mutables, only_moves, outside_names
-from .order import Order
+from .order import MAX_LOOKED_AT, Order
 from .prompt import Prompt
 from .reading import Branches, Reading
 
@@ -123,15 +123,24 @@ class HostOp:
         is_known = self.is_pure or self._outside is not None
         return is_known and self._is_sure and not (self._captures or self._writes or self.awaits)
 
-    def held(self, values: Sequence[Any]) -> dict[int, Any] | None:
-        """The mutable objects that the op may reach, on these operands (or some); None when it must not be put off."""
-        outside = () if self.is_pure else map(self._look_up, self._outside or ())
-        return mutables([*values, *outside], (Prompt,))
+    def held(self, values: Sequence[Any], order: Order) -> dict[int, Any] | None:
+        """The mutable objects that the op may reach, on these operands (or some); None when it must not be put off.
+
+        What is held already was looked into when it was, and only tasks have changed it since.
+        """
+        return mutables(self._reached_from(values), (Prompt,), order.held, MAX_LOOKED_AT)
+
+    def is_free(self, values: Sequence[Any]) -> bool:
+        """Whether the op can reach nothing that may change, on these operands."""
+        return mutables(self._reached_from(values), (Prompt,)) == {}
+
+    def _reached_from(self, values: Sequence[Any]) -> list[Any]:
+        return [*values, *(() if self.is_pure else map(self._look_up, self._outside or ()))]
 
     def commutes(self, values: Sequence[Any], order: Order) -> bool:
         """Whether the op, which is quick on these operands, can run before what was put off earlier."""
         inputs = values[: len(self._inputs)]
-        reached = mutables([*inputs, *map(self._look_up, self._outside or ())], self._harmless)
+        reached = mutables([*inputs, *map(self._look_up, self._outside or ())], self._harmless, order.held)
         return reached is not None and (not reached or not (self._may_change or order.holds(reached)))
 
     def why_not_harmless(self, values: Sequence[Any]) -> str | None:

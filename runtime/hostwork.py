@@ -135,13 +135,15 @@ def may_change(body: list[ast.stmt]) -> bool:
     return False
 
 
-def mutables(values: Iterable[Any], also: tuple[type, ...]) -> dict[int, Any] | None:
+def mutables(
+    values: Iterable[Any], also: tuple[type, ...], known: Collection[int] = (), budget: int = _BUDGET
+) -> dict[int, Any] | None:
     """The objects by their ids that may be changed and can be reached from values of builtin types (or those in `also`,
-    which are not looked into). None when that is not known, as for large containers.
+    which are not looked into, as are those whose ids are `known`). None when that is not known: for other objects, or
+    when there are more than `budget` of them.
     """
     found: dict[int, Any] = {}
     todo = list(values)
-    budget = _BUDGET
     while todo:
         value = todo.pop()
         kind = type(value)
@@ -153,6 +155,8 @@ def mutables(values: Iterable[Any], also: tuple[type, ...]) -> dict[int, Any] | 
             return None
         if kind is not tuple and kind is not frozenset:
             found[id(value)] = value
+            if id(value) in known:
+                continue
         budget -= len(value)
         if budget < 0:
             return None

@@ -17,6 +17,8 @@ from .pending import Pending, PendingObject
 
 MAX_OUTSTANDING = 1024
 """So many tasks of a strand may be on their way; behind them the program waits."""
+MAX_LOOKED_AT = 10_000
+"""So many values of containers are looked at before an op that reaches them is put off."""
 
 
 class Late(PendingObject):
@@ -28,11 +30,12 @@ class Late(PendingObject):
 class Order:
     """What a strand has put off and is still on its way, in program order. All of it happens on the loop thread."""
 
-    __slots__ = ("_held", "_holds_unknown", "_outstanding", "_stores", "placed")
+    __slots__ = ("_holds_unknown", "_outstanding", "_stores", "held", "placed")
 
     def __init__(self) -> None:
         self._outstanding: deque[Pending[None]] = deque()
-        self._held: dict[int, Any] = {}
+        self.held: dict[int, Any] = {}
+        """The mutable objects that outstanding tasks may reach, by their ids."""
         self._holds_unknown = False
         self._stores: list[tuple[int, Any, Any]] = []
         self.placed: list[BaseException] = []
@@ -47,7 +50,7 @@ class Order:
             outstanding.popleft()
         if outstanding:
             return False
-        self._held.clear()
+        self.held.clear()
         self._holds_unknown = False
         self._stores.clear()
         return True
@@ -75,7 +78,7 @@ class Order:
     def add(self, task: Pending[Any], held: Mapping[int, Any]) -> None:
         """A task that was put off now; it may reach the mutable objects in `held` (by their ids)."""
         before, over = self.last, Pending[None]()
-        self._held.update(held)
+        self.held.update(held)
         self._outstanding.append(over)
 
         def settle(error: BaseException | None) -> None:
@@ -97,12 +100,12 @@ class Order:
         if self._outstanding:
             reached = mutables([value], ())
             self._holds_unknown |= reached is None
-            self._held.update(reached or {})
+            self.held.update(reached or {})
         return value
 
     def holds(self, reached: Iterable[int]) -> bool:
         """Whether a task may reach one of these objects, which are given by their ids."""
-        return self._holds_unknown or any(key in self._held for key in reached)
+        return self._holds_unknown or any(key in self.held for key in reached)
 
     def may_change(self, values: Sequence[Any]) -> bool:
         """Whether a task may change one of these values, or what can be reached from it."""

@@ -623,7 +623,7 @@ def py_collect(linker: Linker, op: Op) -> Step:
     def step(frame: Frame) -> Waiting:
         collected = frame.values[items]
         if any(isinstance(item, Pending) for item in collected):
-            late = Late() if all(type(item) in _KNOWN for item in collected) else None
+            late = Late() if all(type(item) in _KNOWN for item in collected) else PendingObject()
             collected = gather(collected).then(frame.strand.order.hold, late)
         return _take(frame, result, collected, op)
 

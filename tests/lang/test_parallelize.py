@@ -308,6 +308,23 @@ def lazily(s, log, n):
 
 
 @rf.program
+def lists_of_states(s, log, n):
+    forks = s.fork(n)
+    for number, t in enumerate(forks):
+        t += f"Item {number}." + text("x")
+    pairs = [(t["x"], t) for t in forks]
+    texts = [t["x"] for t in forks]
+    shown = f"{texts}"
+    texts.append("more")
+    pairs.reverse()
+    log.append(len(pairs))
+    for x, t in pairs:
+        t += x
+    s += f"{texts}{shown}"
+    return pairs
+
+
+@rf.program
 def endless(s, log, n):
     t = s.copy()
     t += text("x")
@@ -327,7 +344,7 @@ def collect_slowly(s, log, n):
 PROGRAMS = [
     collect, count, fails_in_the_middle, fails_twice, fails_at_once, loud_between, iterated, aliased, nested,
     counted_by_a_closure, states_in_lists, watched, decides, chooses, forks_in_loops, calls, fails_in_a_helper,
-    splits, converts, lazily,
+    splits, converts, lazily, lists_of_states,
 ]  # fmt: skip
 
 
@@ -348,9 +365,9 @@ def test_eager_equals_compiled(program: Any) -> None:
         assert outcome(program, n, seed=n, disable="parallelize") == eager
 
 
-def peak(program: Any, n: int, **options: Any) -> int:
+def peak(program: Any, n: int, log: list[Any] | None = None, **options: Any) -> int:
     backend = Shuffled()
-    run = program.options(**options).run(backend=backend, log=[], n=n)
+    run = program.options(**options).run(backend=backend, log=log or [], n=n)
     assert run.ok, run.error
     return backend.peak
 
@@ -379,6 +396,10 @@ def test_long_loops_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     eager = outcome(count, 100, eager=True)
     assert outcome(count, 100) == eager
     assert 16 <= peak(collect, 100) < 64
+
+
+def test_long_lists_hold_up_nothing() -> None:
+    assert peak(collect_slowly, 8, [0] * 500) >= 8
 
 
 def test_a_loop_ends_when_what_it_put_off_fails() -> None:
