@@ -44,17 +44,19 @@ class Strand:
     """A strand of the run `context`. state: the cell that it began with, if it has one.
 
     task: where the host code of an `async def` program runs. marked: the last error that was given its place in the
-    program. num_watching: how many tries would see an exception now; what is read then is waited for at once.
-    order: what was put off.
+    program. caught: the last error that a try has met; raised anew, by another read of what failed, it gets one more.
+    num_watching: how many tries would see an exception now; what is read then is waited for at once. order: what was
+    put off.
     """
 
-    __slots__ = ("_num_checked", "_reads", "context", "marked", "num_watching", "order", "state", "task")
+    __slots__ = ("_num_checked", "_reads", "caught", "context", "marked", "num_watching", "order", "state", "task")
 
     def __init__(self, context: Context, state: Any = None, task: HostTask | None = None) -> None:
         self.context = context
         self.state = state
         self.task = task
         self.marked: BaseException | None = None
+        self.caught: BaseException | None = None
         self.num_watching = 0
         self.order = Order()
         self._reads: list[Read] = []

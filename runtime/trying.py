@@ -35,6 +35,7 @@ def flow_try(linker: Linker, op: Op) -> Step:
             end = await _finish(final, end, frame)
         (kind, values), error = end
         if error is not None:
+            frame.strand.caught = None  # it goes on as it came
             raise Escaped(error) if isinstance(error, StopIteration) else error
         left = values if kind == LEAVE else (None, None)
         frame.values[how_slot], frame.values[value_slot] = left
@@ -72,6 +73,7 @@ async def _attributed(error: BaseException, frame: Frame) -> BaseException:
     set_context(error, frame.handled)
     tidy(error)
     unmark(error)
+    frame.strand.caught = error
     return error
 
 

@@ -521,3 +521,23 @@ def test_an_option_as_an_argument_says_where_it_belongs() -> None:
         ask.run(temperature=1)
     with pytest.raises(UsageError, match="did you mean 'temperature'"):
         ask.options(temprature=1)
+
+
+@rf.program
+def read_again(s):  # type: ignore[no-untyped-def]
+    s += "q" + rf.gen("x")
+    try:
+        first = s["x"]
+    finally:
+        first = len(s["x"])
+    return first
+
+
+def test_what_failed_and_is_read_again_is_told_with_both_lines() -> None:
+    places = []
+    for eager in (True, False):
+        with pytest.raises(BackendError) as failure:
+            read_again.run(backend=ScriptedBackend(lambda *_: BackendError("no")), eager=eager)
+        frames = traceback.extract_tb(failure.value.__traceback__)
+        places.append([frame.lineno for frame in frames if frame.name == "read_again"])
+    assert places[0] == places[1] and len(places[0]) == 2
