@@ -55,6 +55,10 @@ def lifting(low: Lowering, node: ast.expr) -> _Lift | None:
             return _invoke
         case ast.ListComp() if _touches(low, node) and _can_loop(node):
             return _list_comprehension
+        case ast.DictComp() if _touches(low, node) and _can_loop(node):
+            return _dict_comprehension
+        case ast.Call(args=[ast.GeneratorExp() as made]) if _draws_all_first(low, node):
+            return _drawn if _touches(low, made) and _can_loop(made) else None
         case ast.IfExp() if any(_holds_lift(low, branch) for branch in (node.body, node.orelse)):
             return None if _binds(node.body) or _binds(node.orelse) else _conditional
     return None
@@ -207,7 +211,7 @@ def _argument(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> a
     return node if isinstance(node, ast.Constant) else _temporary(low, node, temporaries)
 
 
-def _can_loop(node: ast.ListComp) -> bool:
+def _can_loop(node: ast.ListComp | ast.DictComp | ast.GeneratorExp) -> bool:
     inner = list(ast.walk(node))
     return not any(isinstance(n, ast.NamedExpr | ast.Lambda) for n in inner) and not any(
         isinstance(n, ast.comprehension) and n.is_async for n in inner
@@ -220,6 +224,40 @@ def _list_comprehension(low: Lowering, node: ast.ListComp) -> Value:
     with low.inner_names({name for g in node.generators for name in stored_names(g.target)}):
         _generate(low, node.generators, iterable, lambda: _push(low, items, node.elt))
     return low.builder.value("py.collect", items)
+
+
+def _dict_comprehension(low: Lowering, node: ast.DictComp) -> Value:
+    keys, values = (low.builder.value("py.list", hint=hint) for hint in ("keys", "values"))
+
+    def push() -> None:
+        key, value = lower_expression(low, node.key), lower_expression(low, node.value)
+        with low.at(node.key):  # in a dict of its own, a key that cannot be one fails here, as it does in Python
+            low.builder.op("py.push", [keys, low.expression_op("{__key: None}", [], {"__key": key})])
+        low.builder.op("py.push", [values, value])
+
+    iterable = lower_expression(low, node.generators[0].iter)
+    with low.inner_names({name for g in node.generators for name in stored_names(g.target)}):
+        _generate(low, node.generators, iterable, push)
+    return low.builder.value("py.dict", keys, values)
+
+
+def _draws_all_first(low: Lowering, node: ast.Call) -> bool:
+    """Whether a call draws everything from the generator that it is given before it looks at any of it."""
+    match node.func:
+        case ast.Name(id="list" | "tuple" | "sorted" as name):
+            return low.scope.is_builtin(name)
+        case ast.Attribute(value=ast.Constant(value=str()), attr="join"):
+            return True
+    return False
+
+
+def _drawn(low: Lowering, node: ast.Call) -> Value:
+    """Such a call, with a list comprehension in place of the generator."""
+    node = copy.copy(node)
+    made = node.args[0]
+    assert isinstance(made, ast.GeneratorExp)
+    node.args = [ast.copy_location(ast.ListComp(made.elt, made.generators), made)]
+    return _host_expression(low, node, is_verbatim=False)
 
 
 def _push(low: Lowering, items: Value, element: ast.expr) -> None:

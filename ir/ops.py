@@ -171,6 +171,7 @@ _DECLARED = (
     OpDef("py.list", "", "obj", "A new list that a comprehension fills."),
     OpDef("py.push", "obj, obj", "", "Append to such a list; the item may still be on its way."),
     OpDef("py.collect", "obj", "obj", "The list with every item arrived."),
+    OpDef("py.dict", "obj, obj", "obj", "The dict of a list of keys, each in a dict of its own, and one of values."),
     # Control flow. Loops carry values: operands after the fixed ones start them, region arguments hold them,
     # terminators pass them on, results are their last values.
     OpDef(

@@ -630,6 +630,26 @@ def py_collect(linker: Linker, op: Op) -> Step:
     return step
 
 
+def py_dict(linker: Linker, op: Op) -> Step:
+    (keys, values), result = linker.slots(op.operands), linker.slot(op.result)
+
+    def step(frame: Frame) -> Waiting:
+        items = [*frame.values[keys], *frame.values[values]]
+        if any(isinstance(item, Pending) for item in items):
+            hold = frame.strand.order.hold
+            late = Late() if all(type(item) in _KNOWN for item in frame.values[values]) else None
+            return _take(frame, result, gather(items).then(lambda arrived: hold(_paired(arrived)), late), op)
+        frame.values[result] = _paired(items)
+        return None
+
+    return step
+
+
+def _paired(items: list[Any]) -> dict[Any, Any]:
+    half = len(items) // 2
+    return {key: value for (key,), value in zip(items[:half], items[half:], strict=True)}
+
+
 MAKERS: dict[str, Maker] = {
     "prompt.empty": prompt_empty,
     "prompt.append": prompt_append,
@@ -663,4 +683,5 @@ MAKERS: dict[str, Maker] = {
     "py.list": py_list,
     "py.push": py_push,
     "py.collect": py_collect,
+    "py.dict": py_dict,
 }

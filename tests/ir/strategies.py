@@ -257,6 +257,10 @@ class _Grower:
     def collect(self) -> None:
         self.emit("py.collect", self.pick("list"), roles=["obj"])
 
+    def dictionary(self) -> None:
+        if not self.runnable:  # the lists would have to be of one length
+            self.emit("py.dict", self.pick("list"), self.pick("list"), roles=["obj"])
+
     def expression(self) -> None:
         code = self.draw(st.sampled_from(["[a, b]", "(a,\n  b) # größe", "f'{a!r}\\n'", "a == b", "a if b\nelse 1"]))
         more: dict[str, Any] = {"lazy": self.draw(st.booleans())} if self.draw(st.booleans()) else {}
@@ -421,6 +425,7 @@ _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.catches,
     _Grower.push,
     _Grower.collect,
+    _Grower.dictionary,
     _Grower.expression,
     _Grower.block,
     _Grower.call,

@@ -1378,3 +1378,41 @@ def globals_are_read_when_it_is_their_turn(s):
     NUMBER += 1
     s += first + second
     return NUMBER, s.text()
+
+
+@case(words=["b", "a", "b"])
+@rf.program
+def dicts_and_generators_of_calls(s, words):
+    asked = {w: ask(s.copy(), w, limit=1) for w in words}
+    nested = {w + s.text(): {v: ask(b, v) for v, b in zip("xy", s.fork(2), strict=True)} for w in words if w != "a"}
+    joined = ", ".join(ask(b, "j", limit=1) for b in s.fork(2))
+    listed = list(ask(b, w) for b, w in zip(s.fork(3), words, strict=True))
+    several = tuple(b["answer"] for w in words for b in s.fork(1) if ask(b, w) if w > "a")
+    ranked = sorted((ask(b, w) for b, w in zip(s.fork(3), words, strict=True)), key=len, reverse=True)
+    s += "k" + rf.gen("x", max_tokens=1)
+    keyed = {s["x"]: s["x"] for _ in range(2)}
+    first = next(ask(b, "n") for b in s.fork(2))
+    lazy = (ask(b, "l") for b in s.fork(2))
+    return asked, nested, joined, listed, several, ranked, keyed, first, sum(1 for _ in lazy), {w: s for w in words}
+
+
+@case(raises=TypeError)
+@rf.program
+def an_unhashable_key(s):
+    log: list[Any] = []
+    return {[]: ask(s, "q") for _ in range(2)}, log
+
+
+@case(raises=TypeError)
+@rf.program
+def joining_what_is_no_text(s):
+    return "".join(len(ask(b, "q")) for b in s.fork(2))
+
+
+@case(raises=ZeroDivisionError)
+@rf.program
+def an_error_in_a_dict_comprehension(s):
+    return {
+        w: 1 / len(ask(s, w)[:0])
+        for w in "ab"
+    }

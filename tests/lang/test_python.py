@@ -194,6 +194,13 @@ def everyone(s, debaters):
 
 
 @rf.program
+def at_once(s, words):
+    asked = {w: ask_short(s.copy(), w) for w in words}
+    s += ", ".join(ask_short(b, w) for b, w in zip(s.fork(3), words, strict=True))
+    return asked
+
+
+@rf.program
 def wrongly_dynamic(s, debater):
     s += "a"
     debater.speak(s)
@@ -204,6 +211,7 @@ def test_programs_that_only_the_run_knows() -> None:
     assert same(debate, debaters=debaters)[1] == "a"
     assert len(ops(debate, "flow.invoke")) == 6 and not debate.compile().eager
     assert everyone.run(debaters, backend=Waves(3, echo), timeout=20).ok  # they speak at once
+    assert list(at_once.run("abc", backend=Waves(6, echo), timeout=20).value) == ["a", "b", "c"]
     assert same(wrongly_dynamic, debater=debaters[0]) is TypeError
 
 
