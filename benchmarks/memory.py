@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import ramify as rf
+import torch
 from ramify.backends.local import LocalBackend
 from ramify.backends.tiny import model_dir
 from ramify.compiler.pipeline import PIPELINE
