@@ -144,7 +144,7 @@ def _mark(error: Exception, op: Op, span: Span, frame: Frame) -> None:
     if frame.strand.marked is not error:
         frame.strand.marked = error
         mark(error, span, frame.function.python_name)
-    elif op.name in ("flow.call", "flow.invoke") or (error is frame.strand.caught and op.name != "flow.raise"):
+    elif op.name in ("flow.call", "flow.invoke") or (error is frame.strand.caught and op.name == "prompt.get"):
         add_frame(error, span, frame.function.python_name)
     frame.strand.caught = None
 
