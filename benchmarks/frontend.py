@@ -21,6 +21,8 @@ PEER = "sglang==0.5.23"
 # Case -> its figure, unit and bar; whether SGLang can run it.
 CASES: dict[str, tuple[str, str, float | None, bool]] = {
     "one_gen": ("us", "us", 60, True),
+    "one_gen_one_core": ("us", "us", 60, True),
+    "thread_round_trip": ("us", "us", None, False),
     "batch_row": ("us", "us", None, True),
     "fork_join": ("ms", "ms", 1.5, True),
     "slow_gens": ("s", "s", 1.2, True),
@@ -78,12 +80,12 @@ def _measure(python: str, script: str, case: str, repeats: int) -> dict[str, Any
 
 
 def _print(runs: dict[str, dict[str, list[float]]]) -> None:
-    print(f"{'case':14} {'ramify':>12} {'sglang':>12} {'ratio':>8}")
+    print(f"{'case':18} {'ramify':>12} {'sglang':>12} {'ratio':>8}")
     for case, (_, unit, _, _) in CASES.items():
         ours, theirs = runs[case]["ramify"], runs[case]["sglang"]
         peer = f"{median(theirs):.4g} {unit}" if theirs else "-"
         ratio = f"{median(theirs) / median(ours):.1f}x" if theirs else "-"
-        print(f"{case:14} {f'{median(ours):.4g} {unit}':>12} {peer:>12} {ratio:>8}")
+        print(f"{case:18} {f'{median(ours):.4g} {unit}':>12} {peer:>12} {ratio:>8}")
 
 
 def _bars(runs: dict[str, dict[str, list[float]]]) -> dict[str, Bar]:

@@ -6,6 +6,7 @@ The backend answers " yes" at once, or after a delay; it looks at nothing.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import ramify as rf
@@ -85,6 +87,29 @@ def one_gen(rounds: int) -> dict[str, float]:
     return {"us": _per_call(rounds, 200, lambda: program.run("why?")["answer"]) * 1e6}
 
 
+def one_gen_one_core(rounds: int) -> dict[str, float]:
+    """The same with the process on one core, where waking the other thread costs least."""
+    _stay_on_one_core()
+    return one_gen(rounds)
+
+
+def thread_round_trip(rounds: int) -> dict[str, float]:
+    """Microseconds that two threads take to pass a token forth and back: a run that is waited for takes one such."""
+    there: SimpleQueue[int] = SimpleQueue()
+    back: SimpleQueue[int] = SimpleQueue()
+
+    def answer() -> None:
+        while True:
+            back.put(there.get())
+
+    def ask_and_wait() -> None:
+        there.put(0)
+        back.get()
+
+    threading.Thread(target=answer, daemon=True).start()
+    return {"us": _per_call(rounds, 1000, ask_and_wait) * 1e6}
+
+
 def batch_row(rounds: int) -> dict[str, float]:
     """Microseconds a row of a batch of 1,000."""
     rows = [{"question": f"why {number}?"} for number in range(1000)]
@@ -145,6 +170,11 @@ def compile_time(rounds: int) -> dict[str, float]:
     return {"ms": _per_call(max(rounds, 9), 1, lambda: Compiled.of(interview.fn)) * 1e3}
 
 
+def _stay_on_one_core() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 def _per_call(rounds: int, calls: int, function: Callable[[], Any]) -> float:
     """Seconds of a call: the median over `rounds` of means over `calls`."""
     seconds = []
@@ -160,7 +190,20 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-CASES = {case.__name__: case for case in (one_gen, batch_row, fork_join, slow_gens, threads, in_flight, compile_time)}
+CASES = {
+    case.__name__: case
+    for case in (
+        one_gen,
+        one_gen_one_core,
+        thread_round_trip,
+        batch_row,
+        fork_join,
+        slow_gens,
+        threads,
+        in_flight,
+        compile_time,
+    )
+}
 
 if __name__ == "__main__":
     print(json.dumps(CASES[sys.argv[1]](int(sys.argv[2]))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import json
+import os
 import statistics
 import sys
 import threading
@@ -97,6 +98,12 @@ def one_gen(rounds):
     return {"us": _per_call(rounds, 200, lambda: ask.run("why?", backend=backend)["answer"]) * 1e6}
 
 
+def one_gen_one_core(rounds):
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    return one_gen(rounds)
+
+
 def batch_row(rounds):
     rows = [{"question": f"why {number}?"} for number in range(1000)]
     run = lambda: ask.run_batch(rows, backend=NoOp(), progress_bar=False)  # noqa: E731
@@ -146,7 +153,7 @@ def _per_call(rounds, calls, function):
     return statistics.median(seconds)
 
 
-CASES = {case.__name__: case for case in (one_gen, batch_row, fork_join, slow_gens, threads)}
+CASES = {case.__name__: case for case in (one_gen, one_gen_one_core, batch_row, fork_join, slow_gens, threads)}
 
 if __name__ == "__main__":
     print(json.dumps(CASES[sys.argv[1]](int(sys.argv[2]))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import FunctionType
 
@@ -69,7 +70,12 @@ def compile_function(function: FunctionType, *, position: int = 0, receiver: typ
     entry = work.request(Callee(function, receiver), frozenset([parameters[position]]))
     while work.queue:
         work.compile_next()
-    return Lowered(Module(work.functions, entry), work.python, work.notes, work.bindings)
+    return Lowered(Module(work.functions, entry), work.python, work.notes, _distinct(work.bindings))
+
+
+def _distinct(bindings: Iterable[Binding]) -> list[Binding]:
+    """The bindings, each once: they are looked at before every run."""
+    return list({(id(b.where), b.path, id(b.found)): b for b in bindings}.values())
 
 
 class _Work:

@@ -240,4 +240,5 @@ def _look_up_name(function: FunctionType, name: str) -> Any:
             return function.__closure__[names.index(name)].cell_contents
         except ValueError:  # the cell is still empty
             return _MISSING
-    return function.__globals__.get(name, getattr(builtins, name, _MISSING))
+    found = function.__globals__.get(name, _MISSING)
+    return getattr(builtins, name, _MISSING) if found is _MISSING else found

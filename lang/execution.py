@@ -41,16 +41,19 @@ def is_async(function: Callable[..., Any]) -> bool:
 class Execution:
     """One run in the making. `emit` takes its stream events, on any thread.
 
+    ended: the run, which carries its error if it has one; it comes on the loop thread.
     home: the event loop on which an `async def` program awaits; without one, the run makes its own.
     """
 
     __slots__ = (
         "_arguments",
-        "_body",
         "_compiled",
         "_function",
+        "_is_over",
+        "_routine",
         "_timeout",
         "context",
+        "ended",
         "is_async",
         "state",
         "task",
@@ -75,64 +78,67 @@ class Execution:
         self.state = self.context.strand.state = State(self.context.root())
         self.is_async = is_async(function) if compiled is None else compiled.is_async
         self.task = HostTask(home, self.context, self._interrupt) if self.is_async and home is not None else None
-        self._body: Routine[Any] | None = None
+        self.ended: Pending[Run] = Pending()
+        self._routine: Routine[Run] | None = None
+        self._is_over = False
 
     def start(self) -> Pending[Run]:
-        """Begin; the run comes on the loop thread and carries its error, if it has one. On the loop thread."""
-        outcome: Pending[Run] = Pending()
-        ended = self._serve(outcome) if self.is_async else outcome
-        self.begin(outcome)
-        return ended
+        """Begin; gives `ended`. On the loop thread."""
+        routine = self._routine = Routine(self._run())
+        if not self.is_async:
+            routine.add_callback(self._end)
+        elif self.task is not None:
+            self.task.start(routine, lambda: None)
+            routine.add_callback(self._end)
+        else:
+            private = PrivateLoop()
+            self.task = HostTask(private.asyncio, self.context, self._interrupt)
+            self.task.start(routine, private.end)
+            private.ended.add_callback(lambda _: routine.add_callback(self._end))
+        self._begin(routine)
+        return self.ended
 
-    def begin(self, outcome: Pending[Run]) -> None:
+    def begin(self) -> None:
         """The same for an `async def` program whose task is served already. On the loop thread."""
-        body = self._body = Routine(self._run_body())
+        routine = self._routine = Routine(self._run())
+        routine.add_callback(self._end)
+        self._begin(routine)
+
+    def _begin(self, routine: Routine[Run]) -> None:
         self.context.on_cancel = self._cancel_body
-        timer = self._set_timer()
+        if self._timeout is not None:
+            error = Cancelled(f"the run took longer than its timeout of {self._timeout:g} s")
+            timer = loop().later(self._timeout, self.context.cancel, error)
+            routine.add_callback(lambda _: timer.cancel())
+        routine.start()
 
-        def end(_: Pending[Any]) -> None:
-            self.context.on_cancel = None
-            value = None if body.error is not None else body.result()
-            conclusion = Routine(self._conclude(value, body.error))
-            conclusion.add_callback(lambda done: outcome.set_result(done.result()))
-            conclusion.start()
-            if timer is not None:
-                outcome.add_callback(lambda _: timer.cancel())
+    def _end(self, routine: Pending[Run]) -> None:
+        self.ended.set_result(routine.result())
 
-        body.add_callback(end)
-        body.start()
-
-    def _serve(self, outcome: Pending[Run]) -> Pending[Run]:
-        """Have the calls of an `async def` program made; gives the run once its event loop is closed, if it is own."""
-        if self.task is not None:
-            self.task.start(outcome, lambda: None)
-            return outcome
-        private, ended = PrivateLoop(), Pending[Run]()
-        self.task = HostTask(private.asyncio, self.context, self._interrupt)
-        self.task.start(outcome, private.end)
-        private.ended.add_callback(lambda _: outcome.then(lambda run: run, ended))
-        return ended
+    async def _run(self) -> Run:
+        value, error = None, None
+        try:
+            value = await self._body()
+        except BaseException as raised:
+            error = raised
+        self.context.on_cancel = None
+        self._is_over = True
+        return await self._conclude(value, error)
 
     def _cancel_body(self, error: BaseException) -> None:
-        assert self._body is not None
+        assert self._routine is not None
         if self.task is not None:
             self.task.drop()  # first: what the body does in a `finally` is no part of it
-        self._body.cancel(error)
+        self._routine.cancel(error)
 
     def _interrupt(self, error: BaseException) -> None:
         """The asyncio task was cancelled: raised in the program where it waits, or the end of an ended one."""
-        if self._body is None or self._body.done:
+        if self._routine is None or self._is_over:
             self.context.cancel(error)
         else:
-            self._body.cancel(error)
+            self._routine.cancel(error)
 
-    def _set_timer(self) -> Any:
-        if self._timeout is None:
-            return None
-        error = Cancelled(f"the run took longer than its timeout of {self._timeout:g} s")
-        return loop().later(self._timeout, self.context.cancel, error)
-
-    def _run_body(self) -> Any:
+    def _body(self) -> Any:
         if self._compiled is not None:
             strand = self.context.strand
             strand.task = self.task
@@ -153,7 +159,7 @@ class Execution:
         locate(error)
         error = await self.context.conclude(error)
         locate(error)
-        if not wants_debug():
+        if error is not None and not wants_debug():
             tidy(error)
         return Run(Live(self.context, self.state), None if error is not None else value, error)
 

@@ -23,7 +23,6 @@ from ..runtime.arranging import Arranger
 from ..runtime.generation import StreamEvent
 from ..runtime.hosttask import PrivateLoop
 from ..runtime.loop import loop
-from ..runtime.pending import Pending
 from ..runtime.sharing import Sharing
 from .arguments import Arguments, Signature
 from .batch import Batch, BatchKeywords, BatchOptions, BoundRow, OnError
@@ -111,10 +110,9 @@ class Program:
         execution = self.execution(arguments, options, _stream_to(mailbox, options))
         if options.eager and options.stream is None and options.timeout is None and not execution.is_async:
             return execution.run_here()
-        outcome: Pending[Run] = Pending()
-        loop().soon(lambda: execution.start().then(lambda run: run, outcome))
-        mailbox.wait(outcome, execution.cancel)
-        return outcome.result()
+        loop().soon(execution.start)
+        mailbox.wait(execution.ended, execution.cancel)
+        return execution.ended.result()
 
     async def arun(self, *args: Any, **kwargs: Any) -> Run:
         """`run` for programs that live in asyncio: waits without blocking the caller's event loop.
@@ -507,17 +505,17 @@ async def _follow(execution: Execution, here: asyncio.AbstractEventLoop) -> Run:
         if not future.done():
             future.set_result(run)
 
-    loop().soon(lambda: execution.start().add_callback(lambda done: _tell(here, arrive, done.result())))
+    execution.ended.add_callback(lambda done: _tell(here, arrive, done.result()))
+    loop().soon(execution.start)
     return await future
 
 
 async def _serve(execution: Execution) -> Run:
     """Start a run of an `async def` program, and make the calls that it asks for, until its end."""
     assert execution.task is not None
-    outcome: Pending[Run] = Pending()
-    loop().soon(execution.begin, outcome)
-    await execution.task.serve(outcome)
-    return outcome.result()
+    loop().soon(execution.begin)
+    await execution.task.serve(execution.ended)
+    return execution.ended.result()
 
 
 def _tell(home: asyncio.AbstractEventLoop, callback: Callable[[Any], None], value: Any) -> None:

@@ -1,7 +1,8 @@
 """Threads for host code that may block: a bounded number of them work, any number may stand still.
 
 A thread that waits for a Pending gives its share to another, so that programs which run programs that run programs can
-never use up the pool and wait for one another forever.
+never use up the pool and wait for one another forever. Few threads are started at once, and more while tasks are left
+lying: code that computes gains nothing from them, code that waits for a disk or the network does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from .pending import Pending, this_thread
 
 T = TypeVar("T")
 _IDLE_SECONDS = 10.0
+# So many threads start as soon as there are tasks for them; each further one when no task was taken for so long.
+_AT_ONCE = 4
+_STUCK_SECONDS = 0.005
 
 
 class HostPool:
@@ -26,6 +30,8 @@ class HostPool:
         self.limit = limit
         self._tasks: deque[tuple[Callable[[], Any], Pending[Any]]] = deque()
         self._changed = threading.Condition()
+        self._num_taken = 0
+        self._is_watched = False
         self._idle = 0
         self._working = 0  # threads that neither idle nor stand still in `blocking()`
 
@@ -60,9 +66,23 @@ class HostPool:
             return
         if self._idle:
             self._changed.notify()
-        else:
-            self._working += 1
-            threading.Thread(target=self._serve, name="ramify-host", daemon=True).start()
+        elif self._working < _AT_ONCE:
+            self._start()
+        elif not self._is_watched:
+            self._is_watched = True
+            loop().later(_STUCK_SECONDS, self._look, self._num_taken)
+
+    def _start(self) -> None:
+        self._working += 1
+        threading.Thread(target=self._serve, name="ramify-host", daemon=True).start()
+
+    def _look(self, num_taken: int) -> None:
+        """Start one more thread if the tasks lie where they lay."""
+        with self._changed:
+            self._is_watched = False
+            if self._tasks and num_taken == self._num_taken and self._working < self.limit and not self._idle:
+                self._start()
+            self._staff()
 
     def _serve(self) -> None:
         this_thread.gate = self
@@ -82,6 +102,7 @@ class HostPool:
                     return None
                 self._working += 1
             task = self._tasks.popleft()
+            self._num_taken += 1
             self._staff()
             return task
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -52,18 +51,19 @@ class _Thread(threading.local):
 this_thread = _Thread()
 
 
-@contextmanager
-def blocking() -> Iterator[None]:
-    """Tell the host pool that this thread waits for something else and needs no share of the processor."""
-    gate = this_thread.gate
-    if gate is None:
-        yield
-        return
-    gate.block()
-    try:
-        yield
-    finally:
-        gate.unblock()
+class blocking:
+    """Tells the host pool that this thread waits for something else and needs no share of the processor."""
+
+    __slots__ = ("_gate",)
+
+    def __enter__(self) -> None:
+        self._gate = this_thread.gate
+        if self._gate is not None:
+            self._gate.block()
+
+    def __exit__(self, *_: object) -> None:
+        if self._gate is not None:
+            self._gate.unblock()
 
 
 def turns(timeout: float | None) -> Iterator[float | None]:

@@ -35,10 +35,9 @@ class ProgramState:
     @classmethod
     def start(cls, execution: Execution, stream: Stream) -> ProgramState:
         """Start a run, and do not wait for it. stream: what the execution tells its events."""
-        outcome: Pending[Run] = Pending()
-        outcome.add_callback(stream.wake)
-        loop().soon(lambda: execution.start().then(lambda run: run, outcome))
-        return cls(outcome, execution, stream)
+        execution.ended.add_callback(stream.wake)
+        loop().soon(execution.start)
+        return cls(execution.ended, execution, stream)
 
     @property
     def run(self) -> Run:

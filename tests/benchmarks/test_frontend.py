@@ -14,7 +14,7 @@ from benchmarks import report
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("case", ["one_gen", "fork_join", "compile_time"])
+@pytest.mark.parametrize("case", ["one_gen", "one_gen_one_core", "thread_round_trip", "fork_join", "compile_time"])
 def test_a_case_gives_its_figure(case):
     script = ROOT / "benchmarks" / "frontend_ramify.py"
     done = subprocess.run([sys.executable, str(script), case, "1"], capture_output=True, text=True, timeout=120)

@@ -478,13 +478,15 @@ def test_times_are_short() -> None:
 
 
 ON_A_TERMINAL = """
+import sys
+
 import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
 
 @rf.program
 def slow(s, n):
     s += f"{n}" + rf.gen("x")
-    print("in row", n)
+    sys.stdout.write(f"in row {n}\\n")  # in one piece, for rows run on several threads
     return s["x"]
 
 slow.run_batch([{"n": n} for n in range(30)], backend=ScriptedBackend(delay=0.05), progress=True, max_in_flight=3)
