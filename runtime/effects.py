@@ -1,8 +1,10 @@
-"""Decides whether host code can be run where nothing may happen but computing: in predictions (lang/dry.py).
+"""What host code may do besides computing: which functions it may call, and which code only computes.
 
-It holds to a subset of Python (no calls but builtins that only compute, methods of builtin types and functions of a few
-modules), on values of builtin types. Unlike quick code (runtime/hostwork.py) it may take its time. It may not change
-what outlives the run: the objects that global names and variables of enclosing functions hold.
+Two ask. The linker asks of calls alone, whose meaning is the same in every run (`Callees`): `text("note", 24)` with
+`def text(name, n): return rf.gen(name, max_tokens=n)` is as good as the primitive. Predictions (lang/dry.py) ask of
+code on values (`why_not_harmless`). There it holds to a subset of Python: no calls but builtins that only compute,
+methods of builtin types and functions of a few modules. Unlike quick code (runtime/hostwork.py) it may take its time.
+It may not change what outlives the run: the objects that global names and variables of enclosing functions hold.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from types import MemberDescriptorType, ModuleType
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
 from .expression import Expression
-from .hostwork import BUILTINS, CHANGING_METHODS, METHODS, bound_names
+from .hostwork import BUILTINS, METHODS, bound_names, changed, is_quick_expression
 from .reading import Branches, Reading
 
 _MODULES = {
@@ -31,7 +35,87 @@ _SCALARS = (str, int, float, bool, type(None), bytes)
 _CONTAINERS = (list, tuple, set, frozenset, range)
 _OURS = __name__.partition(".")[0]
 _MISSING = object()
+_MAX_DEPTH = 8  # of functions that only call harmless ones
 LookUp = Callable[[str], Any]
+
+
+@dataclass(slots=True)
+class Callees:
+    """What the calls of some host code mean: for each name its globals, its attribute (or None) and the object."""
+
+    found: list[tuple[Mapping[str, Any], str, str | None, Any]] = field(default_factory=list)
+
+    def are_same(self) -> bool:
+        """Whether all of it still means what it meant."""
+        return all(_resolved(space, name, attribute) is meant for space, name, attribute, meant in self.found)
+
+    def take(self, node: ast.expr, space: Mapping[str, Any], own: Collection[str], depth: int = 0) -> bool:
+        """Whether a called expression is a harmless function from outside, and quick; remembers what it means.
+
+        space: the globals. own: names that are bound inside.
+        """
+        match node:
+            case ast.Name(id=name):
+                attribute = None
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute):
+                pass
+            case _:
+                return False
+        if name in own:
+            return False
+        meant = space.get(name)
+        if attribute is not None:
+            meant = getattr(meant, attribute, None) if isinstance(meant, ModuleType) else None
+        if not (_builds_an_expression(meant) or self._is_harmless(meant, depth)):
+            return False
+        self.found.append((space, name, attribute, meant))
+        return True
+
+    def _is_harmless(self, function: Any, depth: int) -> bool:
+        """Whether a function of the user's only returns an expression of its parameters, which is quick itself."""
+        if type(function) is not FunctionType or function.__closure__ or depth > _MAX_DEPTH:
+            return False
+        if inspect.iscoroutinefunction(function) or not _are_scalars(function):
+            return False
+        body = _returned(function)
+        if body is None:
+            return False
+        code = function.__code__
+        parameters = set(code.co_varnames)
+        calls = [node.func for node in ast.walk(body) if isinstance(node, ast.Call)]
+        space = function.__globals__
+        called = {id(call) for call in calls if self.take(call, space, parameters, depth + 1)}
+        return is_quick_expression(body, parameters, space, called)
+
+
+def _resolved(space: Mapping[str, Any], name: str, attribute: str | None) -> Any:
+    found = space.get(name)
+    if attribute is None:
+        return found
+    return found.__dict__.get(attribute) if isinstance(found, ModuleType) else None
+
+
+def _are_scalars(function: FunctionType) -> bool:
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return all(type(value) in _SCALARS for value in defaults)
+
+
+def _returned(function: FunctionType) -> ast.expr | None:
+    """The expression that a function returns, if that is all it does."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function.__code__)))
+    except (OSError, SyntaxError, TypeError):
+        return None
+    match tree.body:
+        case [ast.FunctionDef(body=[ast.Return(value=ast.expr() as value)])]:
+            return value
+        case [
+            ast.FunctionDef(
+                body=[ast.Expr(value=ast.Constant(value=str())), ast.Return(value=ast.expr() as value)],
+            )
+        ]:
+            return value
+    return None
 
 
 class NoValue(Exception):
@@ -137,7 +221,7 @@ def _is_exception(value: object) -> bool:
 
 def _builds_an_expression(value: object) -> bool:
     """Whether it is a primitive of the language that reads no file."""
-    return getattr(value, "__ramify__", None) not in (None, "program", "tool", "image", "video")
+    return type(value) is FunctionType and getattr(value, "__ramify__", None) not in (None, "image", "video")
 
 
 def _is_harmless_value(value: object, name: str) -> bool:
@@ -155,15 +239,9 @@ def _value(name: str, look_up: LookUp) -> Any:
 
 
 def _changed(node: ast.AST) -> str | None:
-    """The name whose object a node changes, if it does."""
-    match node:
-        case ast.Call(func=ast.Attribute(value=value, attr=attr)) if attr in CHANGING_METHODS:
-            return _root(value)
-        case ast.Subscript(value=value, ctx=ast.Store() | ast.Del()):
-            return _root(value)
-        case ast.Attribute(value=value, ctx=ast.Store() | ast.Del()):
-            return _root(value)
-    return None
+    """The name whose object a node may change, if it does."""
+    found = changed(node)
+    return None if found is None else _root(found)
 
 
 def _root(node: ast.expr) -> str | None:

@@ -14,10 +14,9 @@ from typing import Any
 
 from ..ir.core import Op
 from ..ir.private import mangled, private_prefix
-from .effects import NoValue, why_not_harmless
-from .harmless import Callees
+from .effects import Callees, NoValue, why_not_harmless
 from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
-from .hostwork import are_plain, is_quick_expression, may_change, mutables, only_moves, outside_names
+from .hostwork import are_plain, may_change, mutables, only_moves, outside_names
 from .order import MAX_LOOKED_AT, Order
 from .prompt import Prompt
 from .reading import Branches, Reading
@@ -115,7 +114,7 @@ class HostOp:
 
     def _is_harmless(self, called: ast.expr, inside: set[str]) -> bool:
         own = {*inside, *self._captures, *self._owner.__code__.co_freevars}
-        return self._callees.take(called, self._owner.__globals__, own, is_quick_expression)
+        return self._callees.take(called, self._owner.__globals__, own)
 
     @property
     def can_wait(self) -> bool:

@@ -116,7 +116,7 @@ def only_moves(body: list[ast.stmt]) -> bool:
     return True
 
 
-CHANGING_METHODS = {
+_CHANGING_METHODS = {
     "append", "extend", "insert", "pop", "popitem", "remove", "clear", "sort", "reverse", "update", "setdefault", "add",
     "discard", "difference_update", "intersection_update", "symmetric_difference_update",
 }  # fmt: skip
@@ -124,15 +124,22 @@ CHANGING_METHODS = {
 
 def may_change(body: list[ast.stmt]) -> bool:
     """Whether quick code may change an object that it is given, or what it gets out of one."""
-    for node in (node for statement in body for node in ast.walk(statement)):
-        match node:
-            case ast.Attribute(attr=attr) if attr in CHANGING_METHODS:
-                return True
-            case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
-                return True
-            case ast.AugAssign():
-                return True
-    return False
+    nodes = (node for statement in body for node in ast.walk(statement))
+    return any(isinstance(node, ast.AugAssign) or changed(node) is not None for node in nodes)
+
+
+def changed(node: ast.AST) -> ast.expr | None:
+    """The expression whose object a node may change: by a method of a builtin type, an item or an attribute."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=value, attr=attr)) if attr in _CHANGING_METHODS:
+            return value
+        case ast.Attribute(value=value, attr=attr) if attr in _CHANGING_METHODS:
+            return value
+        case ast.Subscript(value=value, ctx=ast.Store() | ast.Del()):
+            return value
+        case ast.Attribute(value=value, ctx=ast.Store() | ast.Del()):
+            return value
+    return None
 
 
 def mutables(
