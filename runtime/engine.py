@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..ir.errors import BackendError, Cancelled, RamifyError, Unsupported, UsageError
+from .background import complete
 from .batch import Batch
 from .constraint import Constraint
 from .inbox import Inbox
@@ -218,7 +219,7 @@ class Engine:
     def _on_engine(self, function: Callable[[], _T]) -> _T:
         """Runs a function where the state may be touched, and returns its result."""
         done: Future[_T] = Future()
-        if self._runs_elsewhere() and self._inbox.put(partial(_complete, done, function)):
+        if self._runs_elsewhere() and self._inbox.put(partial(complete, done, function)):
             return done.result()
         if self._thread is not None and not self._is_engine_thread():
             self._thread.join()
@@ -311,8 +312,9 @@ class Engine:
         self._num_steps += 1
         begun = time.perf_counter()
         try:
+            masks = _begin_masks(chunks)
             logits = self._model.forward(build_batch(chunks))
-            scores, choices = _read_logits(chunks, logits)
+            scores, choices = _read_logits(chunks, logits, masks)
         except Exception as error:
             for chunk in chunks:
                 self._fail(chunk.sequence, error, "the model failed")
@@ -444,8 +446,15 @@ class Engine:
         assert busy == 0, f"{busy} requests are still running or waiting"
 
 
+def _begin_masks(chunks: list[Chunk]) -> Future[Tensor] | None:
+    """Has the masks of the tokens that are drawn in this step computed beside the forward pass, if there are any."""
+    matchers = [chunk.sequence.matcher for chunk in chunks if chunk.draws]
+    grammars = next((matcher.grammars for matcher in matchers if matcher is not None), None)
+    return None if grammars is None else grammars.begin(matchers)
+
+
 def _read_logits(
-    chunks: list[Chunk], logits: Tensor
+    chunks: list[Chunk], logits: Tensor, masks: Future[Tensor] | None
 ) -> tuple[list[tuple[Sequence, list[TokenLogprob]]], list[tuple[Sequence, _Choice]]]:
     """The log-probabilities of next tokens that are known already, and the choices of those that are not."""
     ends = np.cumsum([0, *(chunk.num_logits for chunk in chunks)]).tolist()
@@ -461,7 +470,9 @@ def _read_logits(
     choices: list[_Choice] = []
     if drawing:
         wanted = logits if len(drawing) == len(logits) else logits[[row for _, row in drawing]]
-        choices = sample(wanted, [_sample_row(sequence) for sequence, _ in drawing])
+        # The masks come before the first wait for a GPU, which is still computing the logits.
+        bits = None if masks is None else masks.result()
+        choices = sample(wanted, [_sample_row(sequence) for sequence, _ in drawing], bits)
     return scores, list(zip([sequence for sequence, _ in drawing], choices, strict=True))
 
 
@@ -506,13 +517,6 @@ def _call_sink(request: EngineRequest, event: Event) -> bool:
         _log.exception("the sink of request %s raised", request.id)
         return False
     return True
-
-
-def _complete(done: Future[_T], function: Callable[[], _T]) -> None:
-    try:
-        done.set_result(function())
-    except BaseException as error:
-        done.set_exception(error)
 
 
 def _as_ramify(error: Exception, what: str) -> RamifyError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..ir.errors import BackendError, RequestError
+from .background import Background
 from .constraint import Constraint, brief
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ class Matcher:
 
 
 class Grammars:
-    """The compiled constraints of one tokenizer. Thread-safe, but for `fill`, which belongs to one thread.
+    """The compiled constraints of one tokenizer. Thread-safe; a matcher belongs to one thread at a time.
 
     num_tokens: how many logits the model gives, some of which may have no token.
     """
@@ -127,6 +129,7 @@ class Grammars:
         self._compiled: OrderedDict[Constraint, LLMatcher] = OrderedDict()
         self._made: LLTokenizer | None = None
         self._lock = threading.Lock()
+        self._masking = Background("ramify-masks")
 
     def has(self, constraint: Constraint) -> bool:
         """Whether the constraint is compiled already, so that a matcher of it costs nothing."""
@@ -144,18 +147,19 @@ class Grammars:
         is_end = [token_id < self.num_tokens and not self._vocabulary.token_bytes(token_id) for token_id in stop_ids]
         return Matcher(self, constraint, inner, list(compress(stop_ids, is_end)))
 
+    def begin(self, matchers: Sequence[Matcher | None]) -> Future[Tensor]:
+        """`fill` beside what the caller does meanwhile, which must not be anything with these matchers."""
+        return self._masking.submit(lambda: self.fill(matchers))
+
     def fill(self, matchers: Sequence[Matcher | None]) -> Tensor:
         """Which tokens may follow, as bits of int32 words (len(matchers), words) on the CPU; no bits without a matcher.
 
-        Computed in parallel. A matcher may be in error afterwards.
+        Computed in parallel, without Python's lock. A matcher may be in error afterwards.
         """
         width = -(-self._tokenizer.vocab_size // 32)
         bits = torch.zeros((len(matchers), width), dtype=torch.int32)
         rows = [(matcher.inner, index) for index, matcher in enumerate(matchers) if matcher is not None]
-        if len(rows) == 1:
-            ((inner, index),) = rows
-            inner.unsafe_compute_mask_ptr(bits[index].data_ptr(), width * 4)
-        elif rows:
+        if rows:
             self._executor.unsafe_compute_mask_ptr(rows, bits.data_ptr(), width * 4, len(matchers))
         for index, matcher in enumerate(matchers):
             if matcher is not None and matcher.inner.is_error():

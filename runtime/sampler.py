@@ -80,13 +80,13 @@ class Sample:
     logprob: TokenLogprob | None = None
 
 
-def sample(logits: Tensor, rows: Sequence[SampleRow]) -> list[Sample | BackendError | None]:
+def sample(logits: Tensor, rows: Sequence[SampleRow], bits: Tensor | None = None) -> list[Sample | BackendError | None]:
     """Chooses a token for every row of `logits` (len(rows), vocab), float32, which are left as they are.
 
+    bits: what the rows' matchers allow, as `Grammars.fill` gives it; None if no row has one.
     A row without a usable maximum (NaN, or infinite, or everything suppressed), or whose processors or constraint
     failed, gets a BackendError in its place; None is for one whose constraint is fulfilled and allows nothing more.
     """
-    bits = _fill(rows)  # before the first wait for a GPU, which is still computing the logits
     largest = logits.max(dim=-1)
     usable: list[bool] = largest.values.isfinite().tolist()
     choices: list[int | BackendError | None] = [
@@ -138,13 +138,6 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
-
-
-def _fill(rows: Sequence[SampleRow]) -> Tensor | None:
-    """The tokens that the rows' constraints allow, as bits (rows, words), if there are constraints."""
-    matchers = [row.matcher for row in rows]
-    grammars = next((matcher.grammars for matcher in matchers if matcher is not None), None)
-    return None if grammars is None else grammars.fill(matchers)
 
 
 def _choose(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> list[int | BackendError | None]:
