@@ -45,27 +45,27 @@ def lower_append(low: Lowering, cell: Value, node: ast.expr) -> None:
     low.builder.op("cell.store", [cell, prompt])
 
 
-def _actions(low: Lowering, node: ast.expr, *, is_sent: bool = False, is_noticed: bool = False) -> list[_Action]:
+def _actions(low: Lowering, node: ast.expr, *, is_late: bool = False, is_noticed: bool = False) -> list[_Action]:
     """Evaluate the parts of an expression; what is to be done with them then.
 
     In Python `+` and roles refuse at once a value that cannot be appended. Here the append does, unless that is too
-    late: is_sent says whether a request stands before the node, is_noticed whether what is behind it may be noticed.
+    late: is_late says whether what stands before the node may fail to be appended, or sends a request, is_noticed
+    whether what is behind it may be noticed.
     """
     kind = low.resolver.primitive(node)
     match node:
         case ast.BinOp(left=left, op=ast.Add(), right=right) if _has_primitive(low, node):
-            is_sent_then = is_sent or _requests(low, left)
-            first = _actions(low, left, is_sent=is_sent, is_noticed=is_noticed or _may_be_noticed(low, right))
-            second = _actions(low, right, is_sent=is_sent_then, is_noticed=is_noticed)
-            if is_sent or is_noticed:
+            is_late_then = is_late or _has_primitive(low, left)
+            first = _actions(low, left, is_late=is_late, is_noticed=is_noticed or _may_be_noticed(low, right))
+            second = _actions(low, right, is_late=is_late_then, is_noticed=is_noticed)
+            if is_late or is_noticed:
                 _check(low, left, first)
-            if is_sent_then or is_noticed:
+            if is_late_then or is_noticed:
                 _check(low, right, second)
             return [*first, *second]
         case ast.Call(args=[body], keywords=[]) if kind in _ROLES and not isinstance(body, ast.Starred):
-            inside = _actions(low, body, is_sent=is_sent, is_noticed=is_noticed)
-            if is_sent or is_noticed:
-                _check(low, body, inside)
+            inside = _actions(low, body, is_late=True, is_noticed=is_noticed)
+            _check(low, body, inside)
             return [_role(node, kind, "begin"), *inside, _role(node, kind, "end")]
         case ast.Call(args=[], keywords=[]) if kind and kind.removesuffix("_begin").removesuffix("_end") != kind:
             role, _, mark = kind.rpartition("_")
@@ -94,10 +94,6 @@ def _parts(low: Lowering, node: ast.expr) -> list[ast.expr]:
         case ast.Call(args=[body], keywords=[]) if low.resolver.primitive(node) in _ROLES:
             return _parts(low, body)
     return [node]
-
-
-def _requests(low: Lowering, node: ast.expr) -> bool:
-    return any(low.resolver.primitive(part) in _OPS for part in _parts(low, node))
 
 
 def _may_be_noticed(low: Lowering, node: ast.expr) -> bool:

@@ -325,7 +325,8 @@ def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True)
     temporaries: dict[str, Value] = {}
     lifted = lift(low, node, temporaries)
     note_calls(low, lifted)
-    if is_lazy(lifted):
+    lazy = is_lazy(lifted) and _may_wait(low, lifted, temporaries)
+    if lazy:
         lifted = _with_globals_read(low, lifted, temporaries)
     with low.at(node):
         if _binds(lifted):
@@ -334,7 +335,7 @@ def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True)
             code = low.source.segment([node])
         else:
             code = low.source.rewritten(lifted, temporaries)
-        return low.expression_op(code, [lifted], temporaries, lazy=is_lazy(lifted))
+        return low.expression_op(code, [lifted], temporaries, lazy=lazy)
 
 
 def note_calls(low: Lowering, node: ast.AST) -> None:
@@ -351,10 +352,15 @@ def _arguments(node: ast.Call) -> list[ast.expr]:
     return [argument.value if isinstance(argument, ast.Starred) else argument for argument in given]
 
 
+def _may_wait(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> bool:
+    """Whether names from outside can be read before the others: one without a value would fail before its turn."""
+    names, outside = _names(low, node, temporaries)
+    return names == outside or all(map(low.resolver.is_defined, outside))
+
+
 def _with_globals_read(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> ast.expr:
     """An expression that may wait for its inputs, with what others may rebind meanwhile read now."""
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    outside = names.difference(low.scope.locals, temporaries)
+    names, outside = _names(low, node, temporaries)
     loose = {name for name in outside if not low.resolver.is_steady(name)}
     if not loose or names == outside:
         return node
@@ -363,6 +369,12 @@ def _with_globals_read(low: Lowering, node: ast.expr, temporaries: dict[str, Val
         place = next(n for n in ast.walk(node) if isinstance(n, ast.Name) and n.id == name)
         stand_ins[name] = _temporary(low, place, temporaries)
     return _Replacing(stand_ins).visit(copy.deepcopy(node))  # type: ignore[no-any-return]
+
+
+def _names(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> tuple[set[str], set[str]]:
+    """The names in an expression, and those of them that come from outside of the function."""
+    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return names, names.difference(low.scope.locals, temporaries)
 
 
 class _Replacing(ast.NodeTransformer):

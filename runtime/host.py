@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from types import CellType, CodeType, FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 from ..ir.core import Op
 from ..ir.private import mangled, private_prefix
@@ -179,9 +179,9 @@ class HostOp:
             local = self._as_local(error, function.__code__)
             if local is None:
                 raise
-            raise local from None
         finally:
             self._write(values, arguments)
+        _raise_as_if_first(local)
 
     async def awaited(self, values: Sequence[Any]) -> Any:
         """The same for code that awaits."""
@@ -192,9 +192,9 @@ class HostOp:
             local = self._as_local(error, function.__code__)
             if local is None:
                 raise
-            raise local from None
         finally:
             self._write(values, arguments)
+        _raise_as_if_first(local)
 
     def _prepare(self, values: Sequence[Any]) -> tuple[Result, FunctionType, list[Any]]:
         """The function to call for these operands, what it gives, and its arguments."""
@@ -256,6 +256,15 @@ class HostOp:
         named = {mangled(name, self._prefix): box for name, box in boxes.items()}
         cells = tuple(named[name] if name in named else cell_of_free_variable(owner, name) for name in code.co_freevars)
         return FunctionType(code, owner.__globals__, owner.__name__, None, cells)
+
+
+def _raise_as_if_first(error: Exception) -> NoReturn:
+    """Raise an exception that stands for another, with the `__context__` that it has been given."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
 
 
 def _is_text(node: ast.expr) -> bool:

@@ -426,3 +426,24 @@ def set_var_evaluates_its_state_first(s, log):
     t["y"] = ask(t, "q")
     s += "a"
     return "x" in s, "x" in t, t["y"]
+
+
+def format_of_two_unbound(s, log):
+    if log:
+        word = s["x"]
+    s += f"{word}{undefined}"
+
+
+def format_of_two_undefined(s, log):
+    s += "a" + rf.gen("x", max_tokens=1)
+    return f"{s['x']}{zzz}{aaa}"
+
+
+def format_of_what_has_no_value(s, log):
+    word = "a"
+    s += f"{word}{undefined}"
+
+
+def sum_of_what_does_not_fit(s, log):
+    n = 1
+    s += "a" + n + undefined

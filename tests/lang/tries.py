@@ -815,3 +815,30 @@ def except_group_star(s, log):
     except* ValueError as g:
         s += "star"
     return s.text()
+
+
+def context_of_a_shared_name(s, log):
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError:
+            if not log:
+                log.append(later)
+    except NameError as error:
+        log.append((repr(error.__context__), error.__suppress_context__))
+    try:
+        log.append(later)
+    except NameError as error:
+        log.append((repr(error.__context__), error.__suppress_context__))
+    later = s.text()
+    return (lambda: later)()
+
+
+def roles_of_what_is_no_text(s, log):
+    for wrong in ([1], "a"):
+        try:
+            with s.user():
+                s += "b" + rf.user(wrong) + rf.assistant(wrong)
+        except (TypeError, rf.RamifyError) as error:
+            log.append(type(error).__name__)
+    return s.text()
