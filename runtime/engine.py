@@ -39,10 +39,13 @@ from .request import Done, EngineRequest, Event, Failed, FinishReason, TokenLogp
 from .sampler import Sample, SampleRow, sample, token_logprobs
 from .scheduler import Scheduler
 from .sequence import Sequence, token_array
+from .speculation import Speculation
 
 _log = logging.getLogger(__name__)
 # Logits of scored tokens are kept to about this many numbers a step (64 MiB in float32).
 _SCORE_LOGITS = 1 << 24
+# How much real work may be delayed by speculative prefill, in parts of the time that it takes.
+_SPECULATION_SHARE = 0.02
 # What prefill takes is seen in steps of at least so many tokens.
 _TIMED_TOKENS = 32
 _T = TypeVar("_T")
@@ -78,7 +81,11 @@ class LanguageModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counts of the moment (first line) and since the engine was made (the rest). Tokens unless said otherwise."""
+    """Counts of the moment (first line) and since the engine was made (the rest). Tokens unless said otherwise.
+
+    speculated: computed ahead of their requests, which is no part of computed_tokens; speculation_hits: those of them
+    that a request has used.
+    """
 
     running: int
     waiting: int
@@ -91,6 +98,8 @@ class EngineStats:
     computed_tokens: int
     generated_tokens: int
     evicted_tokens: int
+    speculated_tokens: int
+    speculation_hits: int
 
 
 class Engine:
@@ -101,7 +110,8 @@ class Engine:
     sequences in one step. chunk_tokens: about how many tokens a step computes. prefix_cache: whether KV is shared and
     kept. eos_token_ids: what ends a generation unless it ignores them. grammars: compiles constraints; without it,
     requests with one are refused. fast_forward: whether tokens that a constraint forces are taken together instead of
-    one a step; the result is the same. check: verify all accounting whenever idle. Raises UsageError for a number
+    one a step; the result is the same. speculation_share: how much `prefill` may delay requests, in parts of the time
+    that they take. check: verify all accounting whenever idle. Raises UsageError for a number
     below 1.
     """
 
@@ -117,6 +127,7 @@ class Engine:
         eos_token_ids: tuple[int, ...] = (),
         grammars: Grammars | None = None,
         fast_forward: bool = True,
+        speculation_share: float = _SPECULATION_SHARE,
         check: bool = False,
     ) -> None:
         for name, value in (("kv_tokens", kv_tokens), ("max_running", max_running), ("chunk_tokens", chunk_tokens)):
@@ -129,6 +140,7 @@ class Engine:
         self._stream = stream
         self._eos_token_ids = eos_token_ids
         self._grammars = grammars
+        self._prefix_cache = prefix_cache
         self._fast_forward = fast_forward
         self._check = check
         self._scheduler = Scheduler(
@@ -138,6 +150,9 @@ class Engine:
             prefix_cache=prefix_cache,
             max_logit_rows=max(1, _SCORE_LOGITS // shape.vocab_size),
             later=self._inbox.put,
+        )
+        self._speculation = Speculation(
+            self._scheduler.tree, self._scheduler.pool, share=speculation_share, chunk_tokens=chunk_tokens
         )
         self._sequences: dict[int, Sequence] = {}
         self._num_arrived = 0
@@ -155,6 +170,13 @@ class Engine:
     def cancel(self, request: EngineRequest) -> None:
         """Ends a request early: it gets Done with finish_reason "cancelled", unless it is over already. Thread-safe."""
         self._inbox.put(partial(self._cancel, request))
+
+    def prefill(self, request: EngineRequest) -> None:
+        """Has a prompt's KV computed when nothing real needs the engine; the request gets no event. Thread-safe.
+
+        What cannot be computed, such as a prompt beyond the context, is left undone. See runtime/speculation.py.
+        """
+        self._inbox.put(partial(self._add_prefill, request))
 
     def start(self) -> None:
         """Starts the thread that steps; it ends when nobody uses the engine. Raises UsageError on a closed engine."""
@@ -190,7 +212,7 @@ class Engine:
 
     def clear_cache(self) -> None:
         """Drops all cached KV that nothing running uses."""
-        self._on_engine(lambda: self._scheduler.tree.clear())
+        self._on_engine(self._clear_cache)
 
     def check_idle(self) -> None:
         """Raises AssertionError unless nothing is queued or running and all KV is free or cached, unlocked, and nothing
@@ -214,6 +236,8 @@ class Engine:
             computed_tokens=scheduler.computed_tokens,
             generated_tokens=self._num_generated,
             evicted_tokens=scheduler.tree.evicted_tokens,
+            speculated_tokens=self._speculation.computed_tokens,
+            speculation_hits=scheduler.speculation_hits,
         )
 
     def _on_engine(self, function: Callable[[], _T]) -> _T:
@@ -262,12 +286,50 @@ class Engine:
             self._run(chunks)
         elif self._scheduler.has_work:
             self._inbox.wait(self._scheduler.holds_off_seconds)
-        busy = self._scheduler.has_work or bool(self._inbox)
+        speculates = self._speculate()
+        busy = self._scheduler.has_work or speculates or bool(self._inbox)
         if self._check and not busy:
             self._check_idle()
         return busy
 
+    def _speculate(self) -> bool:
+        """Computes a chunk of what may be asked for next, if nothing real is delayed by it; whether it did."""
+        scheduler, is_idle = self._scheduler, not self._scheduler.running
+        if self._inbox or scheduler.is_prefilling:
+            return False
+        chunk = self._speculation.next_chunk(is_idle=is_idle)
+        if chunk is None:
+            return False
+        begun = time.perf_counter()
+        try:
+            self._model.forward(build_batch([chunk]))
+            self._wait_for_device()
+        except Exception:
+            _log.exception("speculative prefill failed")
+            self._speculation.clear()
+            return False
+        now = time.perf_counter()
+        self._speculation.advance(chunk, ended_at=now, seconds=now - begun, is_idle=is_idle)
+        return True
+
+    def _wait_for_device(self) -> None:
+        if self._model.layout.device.type == "cuda":
+            torch.cuda.synchronize(self._model.layout.device)
+
+    def _add_prefill(self, request: EngineRequest) -> None:
+        if not self._prefix_cache:
+            return
+        try:
+            self._speculation.add(self._new_sequence(request, _now_ms()))
+        except RamifyError as error:
+            _log.debug("a text is not prefilled ahead: %s", error)
+
+    def _clear_cache(self) -> None:
+        self._speculation.clear()
+        self._scheduler.tree.clear()
+
     def _add(self, request: EngineRequest, submitted_ms: float) -> None:
+        self._speculation.has_arrived(submitted_ms / 1000)
         try:
             sequence = self._new_sequence(request, submitted_ms)
             if not sequence.needs_nothing:
@@ -303,6 +365,7 @@ class Engine:
         return self._grammars.matcher(constraint, stop_ids)
 
     def _cancel(self, request: EngineRequest) -> None:
+        self._speculation.cancel(request)
         sequence = self._sequences.get(id(request))
         if sequence is not None:
             self._guarded(sequence, partial(self._finish, sequence, "cancelled"))
@@ -319,9 +382,10 @@ class Engine:
             for chunk in chunks:
                 self._fail(chunk.sequence, error, "the model failed")
             return
-        num_tokens = sum(chunk.count for chunk in chunks)
+        num_tokens, seconds = sum(chunk.count for chunk in chunks), time.perf_counter() - begun
+        self._speculation.has_worked(seconds)
         if num_tokens >= _TIMED_TOKENS:
-            self._scheduler.seconds_per_token = (time.perf_counter() - begun) / num_tokens
+            self._scheduler.seconds_per_token = seconds / num_tokens
         for chunk in chunks:
             self._scheduler.advance(chunk)
         for sequence, logprobs in scores:
@@ -402,6 +466,7 @@ class Engine:
         else:
             self._scheduler.finish(sequence)
         if self._emit_new(sequence):
+            self._speculation.has_served((_now_ms() - sequence.submitted_ms) / 1000)
             self._end(sequence, _done(sequence, "stop" if output.matched is not None else reason, matched))
 
     def _is_alive(self, sequence: Sequence) -> bool:
@@ -421,6 +486,7 @@ class Engine:
     def _fail_all(self, new_error: Callable[[], RamifyError]) -> None:
         """Takes in what is queued and fails it and everything else."""
         self._inbox.carry_out()
+        self._speculation.clear()
         for sequence in list(self._sequences.values()):
             self._scheduler.release(sequence)
             self._end(sequence, Failed(new_error()))
@@ -441,6 +507,7 @@ class Engine:
 
     def _check_idle(self) -> None:
         scheduler = self._scheduler
+        self._speculation.pause()
         scheduler.check()
         busy = len(scheduler.running) + len(scheduler.waiting) + len(self._sequences)
         assert busy == 0, f"{busy} requests are still running or waiting"

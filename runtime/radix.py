@@ -43,7 +43,8 @@ class Node:
     """A run of tokens below `parent`, at the positions [start, end) of every prompt that passes through it.
 
     locks: how many users hold this node or one below it; a locked node is not evicted. marks: who is expected to use
-    it again. queued: the key of its entry in the tree's queue of leaves to evict; None if it has none.
+    it again. queued: the key of its entry in the tree's queue of leaves to evict; None if it has none. is_speculative:
+    whether it was computed ahead and nobody has used it yet.
     """
 
     tokens: TokenArray
@@ -55,6 +56,7 @@ class Node:
     last_used: int = 0
     marks: list[Mark] = field(default_factory=list)
     queued: _Key | None = None
+    is_speculative: bool = False
 
     @property
     def end(self) -> int:
@@ -91,6 +93,7 @@ class RadixTree:
         self.num_nodes = 0
         self.locked_tokens = 0
         self.evicted_tokens = 0
+        self.speculative_tokens = 0
         self._roots: dict[int, Node] = {}
         self._clock = 0
         self.num_marks = 0
@@ -112,11 +115,13 @@ class RadixTree:
         """The node at which the longest cached prefix of `tokens` ends; splits a node when that is inside it."""
         return self._touch(self._match_below(None, tokens))
 
-    def insert(self, node: Node | None, tokens: TokenArray, extent: Extent, *, dead: bool = False) -> Node:
+    def insert(
+        self, node: Node | None, tokens: TokenArray, extent: Extent, *, dead: bool = False, speculative: bool = False
+    ) -> Node:
         """Adds the run `tokens` with its KV below `node` and returns the node at its end. Takes the extent.
 
         What the tree already has of the run is kept, and its duplicate is given back to the pool. dead: nobody is going
-        to use what is new, so that it goes first.
+        to use what is new, so that it goes first. speculative: nor may anybody, until somebody does (`use`).
         """
         assert 0 < len(tokens) == extent.room, f"{len(tokens)} tokens with KV for {extent.room}"
         parent = self._match_below(node, tokens)
@@ -128,10 +133,24 @@ class RadixTree:
             parent = self._add(parent, tokens[present:].copy(), self._drop_front(extent, present))
         assert parent is not None
         self._touch(parent)
-        if dead and is_new:
+        if (dead or speculative) and is_new:
             parent.last_used = 0
+        if speculative and is_new:
+            parent.is_speculative = True
+            self.speculative_tokens += len(parent.tokens)
         self._queue(parent)
         return parent
+
+    def use(self, node: Node | None) -> int:
+        """Notes that the prefix that ends at `node` is used; returns how many of its tokens were speculative."""
+        used = 0
+        for step in _path(node):
+            if step.is_speculative:
+                step.is_speculative = False
+                step.last_used = self._clock
+                used += len(step.tokens)
+        self.speculative_tokens -= used
+        return used
 
     def lock(self, node: Node | None) -> None:
         """Keeps the path of `node` from eviction until it is unlocked as often."""
@@ -209,6 +228,10 @@ class RadixTree:
         locked = sum(len(node.tokens) for node in nodes if node.locks)
         assert self.num_nodes == len(nodes), f"{self.num_nodes} nodes are counted, {len(nodes)} are in the tree"
         assert self.num_tokens == lengths, f"{self.num_tokens} tokens are counted, nodes hold {lengths}"
+        speculative = sum(len(node.tokens) for node in nodes if node.is_speculative)
+        assert self.speculative_tokens == speculative, (
+            f"{self.speculative_tokens} speculative tokens, not {speculative}"
+        )
         assert self.locked_tokens == locked, f"{self.locked_tokens} tokens are counted as locked, {locked} are"
         queued = {(id(node), key) for key, _, node in self._leaves}
         for node in nodes:
@@ -287,6 +310,7 @@ class RadixTree:
         head, tail = self.pool.split(node.extent, at)
         siblings = self._children(node.parent)
         upper = Node(node.tokens[:at], head, node.parent, node.start, locks=node.locks, last_used=node.last_used)
+        upper.is_speculative = node.is_speculative
         siblings[int(upper.tokens[0])] = upper
         node.tokens, node.extent, node.parent, node.start = node.tokens[at:], tail, upper, node.start + at
         upper.children[int(node.tokens[0])] = node
@@ -313,6 +337,7 @@ class RadixTree:
         self.num_nodes -= 1
         self.num_tokens -= len(node.tokens)
         self.evicted_tokens += len(node.tokens)
+        self.speculative_tokens -= len(node.tokens) if node.is_speculative else 0
         freed = self.pool.release(node.extent)
         if freed == 0 and node.parent is not None:
             # The parent may be the last view of a storage that was made for both.
@@ -329,7 +354,7 @@ class RadixTree:
     def _touch(self, node: Node | None) -> Node | None:
         self._clock += 1
         for step in _path(node):
-            step.last_used = self._clock
+            step.last_used = 0 if step.is_speculative else self._clock
         return node
 
 

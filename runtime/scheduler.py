@@ -35,6 +35,7 @@ WORTH_WAITING_TOKENS = 16
 class Scheduler:
     """Holds the waiting and the running sequences and their KV. Not thread-safe: the engine's thread owns it.
 
+    speculation_hits: tokens of prompts that were computed ahead of their request (runtime/speculation.py).
     seconds_per_token: what prefill takes, as the engine has measured it. holds_off_seconds: how long the last `admit`
     would have the engine wait for requests that are about to come.
 
@@ -58,6 +59,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.waiting: dict[Sequence, None] = {}
         self.hit_tokens = 0
+        self.speculation_hits = 0
         self.computed_tokens = 0
         self.seconds_per_token = 0.0
         self.holds_off_seconds = 0.0
@@ -74,6 +76,11 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether any sequence waits or runs."""
         return bool(self.running or self.waiting)
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether a request waits for its prompt to be computed."""
+        return bool(self.waiting or self._prefilling)
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence. Raises RequestError when it could not even run alone."""
@@ -237,6 +244,7 @@ class Scheduler:
             return False
         sequence.computed = sequence.cached = sequence.tail_start
         self.hit_tokens += sequence.cached
+        self.speculation_hits += self.tree.use(node)
         del self.waiting[sequence]
         self._prefilling[sequence] = None
         if sequence.request.use is not None:

@@ -220,11 +220,14 @@ class RadixMachine(RuleBasedStateMachine):
     def longest(self, run: list[int]) -> int:
         return max((n for n in range(1, len(run) + 1) if tuple(run[:n]) in self.cached), default=0)
 
-    @rule(run=runs)
-    def insert(self, run: list[int]) -> None:
+    @rule(run=runs, speculative=st.booleans())
+    def insert(self, run: list[int], speculative: bool) -> None:
         if self.tree.pool.can_allocate(len(run)):
-            node = add(self.tree, *run)
+            tokens, before = array(*run), self.tree.speculative_tokens
+            node = self.tree.insert(None, tokens, filled(self.tree, tokens, 0), speculative=speculative)
             assert tokens_of(node) == tuple(run)
+            is_new = len(run) - self.longest(run) if speculative else 0
+            assert self.tree.speculative_tokens == before + is_new
             self.cached |= {tuple(run[:n]) for n in range(1, len(run) + 1)}
 
     @rule(run=runs)
@@ -239,6 +242,8 @@ class RadixMachine(RuleBasedStateMachine):
         want = tuple(run[: self.longest(run)])
         assert tokens_of(node) == want
         self.tree.lock(node)
+        self.tree.use(node)
+        assert self.tree.use(node) == 0
         self.held.append(want)
         return node, want
 

@@ -1,0 +1,170 @@
+"""Speculative prefill: the KV of text that may come next is computed while nothing real needs the engine.
+
+A program's compiler tells which texts may follow (compiler/speculate.py). They are prefilled in small chunks, each a
+forward pass of its own, only when no request waits or is prefilled, so that what a chunk costs others is known: all of
+its time while others decode, and otherwise what a request had to wait that came meanwhile. A ledger bounds that: real
+work earns `share` of its own time, and a chunk is begun only while enough is earned. Before anything is evicted for a
+real request, what was computed goes into the tree, as the first to be evicted; nothing that is marked goes for it.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from .plan import Chunk
+from .pool import KVPool
+from .radix import RadixTree
+from .request import EngineRequest
+from .sequence import Sequence
+
+# A text of which less than this many tokens is missing is left to the request that needs it.
+WORTH_TOKENS = 16
+# The fewest tokens of a chunk, below which a step's fixed costs are most of it.
+LEAST_CHUNK = 16
+# What was computed ahead and was not used yet takes at most this part of the KV.
+MOST_OF_KV = 1 / 8
+# What one chunk may take, as a part of what a request takes, from its submission to its end.
+CHUNK_SHARE = 0.02
+# How much of the newest measurement is in a mean.
+_NEWEST = 0.2
+
+
+class Speculation:
+    """The texts to prefill ahead, as sequences of the engine. Not thread-safe: the engine's thread owns it.
+
+    share: how much real work may be delayed, in parts of the time that it takes. computed_tokens: so far. All times in
+    seconds, told by the engine.
+    """
+
+    def __init__(self, tree: RadixTree, pool: KVPool, *, share: float, chunk_tokens: int) -> None:
+        self.computed_tokens = 0
+        self._tree = tree
+        self._pool = pool
+        self._share = share
+        self._most_chunk = chunk_tokens
+        self._wanted: dict[int, Sequence] = {}
+        self._active: Sequence | None = None
+        self._earned = 0.0
+        self._token_seconds = 0.0
+        self._chunk_seconds = 0.0
+        self._request_seconds = 0.0
+        self._ended_at: float | None = None
+
+    def add(self, sequence: Sequence) -> None:
+        """Wants the KV of a sequence's prompt. Texts are taken in the order in which they were added."""
+        self._wanted[id(sequence.request)] = sequence
+
+    def cancel(self, request: EngineRequest) -> None:
+        """Wants it no more; what was computed of it stays in the tree. Harmless for one that is done."""
+        sequence = self._wanted.pop(id(request), None)
+        if sequence is not None and sequence is self._active:
+            self.pause()
+
+    def clear(self) -> None:
+        """Wants nothing any more."""
+        self.pause()
+        self._wanted.clear()
+
+    def has_worked(self, seconds: float) -> None:
+        """A real step has taken so long. What may be lost by it is saved up for no more than two chunks.
+
+        Until one was measured, a chunk is thought to take as long as a step.
+        """
+        self._chunk_seconds = self._chunk_seconds or seconds
+        self._earned = min(self._earned + self._share * seconds, max(2 * self._chunk_seconds, self._earned))
+
+    def has_arrived(self, submitted_at: float) -> None:
+        """A request was submitted at this time: makes way for it, and accounts for what it had to wait."""
+        self.pause()
+        if self._ended_at is not None:
+            self._earned -= max(0.0, self._ended_at - submitted_at)
+            self._ended_at = None
+
+    def has_served(self, seconds: float) -> None:
+        """A request took so long from its submission to its end."""
+        self._request_seconds = _mean(self._request_seconds, seconds)
+
+    def next_chunk(self, *, is_idle: bool) -> Chunk | None:
+        """What to compute ahead now, or None; then it holds no KV. is_idle: whether nothing real is running."""
+        if self._can_afford(is_idle):
+            while self._active is not None or self._begin_next():
+                assert self._active is not None
+                count = min(self._chunk_tokens(), self._active.target - self._active.computed)
+                if count:
+                    return Chunk(self._active, count, 0)
+                self._end_active()
+        self.pause()
+        return None
+
+    def advance(self, chunk: Chunk, *, ended_at: float, seconds: float, is_idle: bool) -> None:
+        """A chunk was computed, in so many seconds."""
+        chunk.sequence.computed += chunk.count
+        self.computed_tokens += chunk.count
+        self._chunk_seconds = _mean(self._chunk_seconds, seconds)
+        self._token_seconds = _mean(self._token_seconds, seconds / chunk.count)
+        self._ended_at = ended_at if is_idle else None
+        if not is_idle:
+            self._earned -= seconds
+
+    def pause(self) -> None:
+        """Puts what was computed of the current text into the tree and holds no KV any more."""
+        sequence, self._active = self._active, None
+        if sequence is None:
+            return
+        extent, sequence.prompt_extent = sequence.prompt_extent, None
+        count = sequence.computed - sequence.tail_start
+        if extent is not None and count == 0:
+            self._pool.release(extent)
+        elif extent is not None:
+            tokens = sequence.tokens[sequence.tail_start : sequence.computed]
+            self._tree.insert(sequence.node, tokens, self._pool.trim(extent, count), speculative=True)
+        self._tree.unlock(sequence.node)
+        sequence.node = None
+
+    def _can_afford(self, is_idle: bool) -> bool:
+        """Idle, a chunk most likely costs nobody anything; else it costs others all of its time."""
+        return self._earned >= (0 if is_idle else self._chunk_seconds)
+
+    def _chunk_tokens(self) -> int:
+        seconds = CHUNK_SHARE * self._request_seconds
+        fitting = int(seconds / self._token_seconds) if self._token_seconds else 0
+        return min(max(fitting, LEAST_CHUNK), self._most_chunk)
+
+    def _begin_next(self) -> bool:
+        """Takes KV for the next text that is worth it and for which there is room; whether there was one."""
+        while self._wanted:
+            sequence = next(iter(self._wanted.values()))
+            if self._try_begin(sequence):
+                self._active = sequence
+                return True
+            del self._wanted[id(sequence.request)]
+        return False
+
+    def _try_begin(self, sequence: Sequence) -> bool:
+        missing = sequence.target - self._tree.match_len(sequence.tokens)
+        most = int(self._pool.capacity * MOST_OF_KV) - self._tree.speculative_tokens
+        if missing < WORTH_TOKENS or missing > most:
+            return False
+        node = self._tree.match(sequence.tokens)
+        self._tree.lock(node)
+        if missing > self._pool.free:
+            self._tree.evict(missing - self._pool.free, spare=_ALL_MARKED)
+        if missing > self._pool.free:
+            self._tree.unlock(node)
+            return False
+        sequence.node, sequence.prompt_extent = node, self._pool.allocate(missing)
+        sequence.computed = sequence.tail_start
+        return True
+
+    def _end_active(self) -> None:
+        assert self._active is not None
+        del self._wanted[id(self._active.request)]
+        self.pause()
+
+
+# Every mark's order is smaller.
+_ALL_MARKED = (inf,)
+
+
+def _mean(mean: float, value: float) -> float:
+    return value if mean == 0 else mean + _NEWEST * (value - mean)
