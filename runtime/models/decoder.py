@@ -18,37 +18,34 @@ from ..attention.plan import AttentionPlan
 from ..batch import Batch
 from ..pool import KVLayout
 from .config import ModelConfig
+from .linear import Linear
 from .rope import inverse_frequencies, magnitude, rotate_, rotations
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer; matrices are (out, in), and the pairs that rotary embeddings turn lie side by side in q and k.
+    """One layer. The pairs that rotary embeddings turn lie side by side in q and k.
 
     qkv: query, key, value heads in this order. qk_norm: (num_heads + num_kv_heads, head_dim). gate_up: gate, then up.
     """
 
     input_norm: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
+    qkv: Linear
     qk_norm: Tensor | None
-    output: Tensor
-    output_bias: Tensor | None
+    output: Linear
     mlp_norm: Tensor
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    gate_up: Linear
+    down: Linear
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All weights of a model. embedding and head: (vocab_size, hidden_size), the same tensor where they are tied."""
+    """All weights of a model. embedding: (vocab_size, hidden_size); the head may have the same numbers."""
 
     embedding: Tensor
     layers: tuple[LayerWeights, ...]
     norm: Tensor
-    head: Tensor
+    head: Linear
 
 
 class Model:
@@ -69,7 +66,7 @@ class Model:
         with torch.inference_mode():
             hidden = self._hidden(batch)
         # Outside, so that callers get an ordinary tensor, which they may change in place.
-        return functional.linear(hidden, self._weights.head).float()
+        return self._weights.head(hidden).float()
 
     def _hidden(self, batch: Batch) -> Tensor:
         """The normed last hidden states (m, hidden_size) of the batch's logit_rows."""
@@ -82,7 +79,7 @@ class Model:
             if layer == last:
                 rows = batch.logit_rows.to(self.device)
                 hidden, attended = hidden[rows], attended[rows]
-            hidden = _project(attended, weights.output, weights.output_bias, hidden)
+            hidden = weights.output.add_to(hidden, attended)
             hidden = self._mlp(hidden, weights)
         return self._norm(hidden, self._weights.norm)
 
@@ -91,7 +88,7 @@ class Model:
     ) -> Tensor:
         """Stores the rows' KV and returns their attention before the output projection, (n, num_heads * head_dim)."""
         config, num_rows = self.config, hidden.shape[0]
-        fused = functional.linear(self._norm(hidden, weights.input_norm), weights.qkv, weights.qkv_bias)
+        fused = weights.qkv(self._norm(hidden, weights.input_norm))
         heads = fused.view(num_rows, -1, config.head_dim)
         turned = heads[:, : config.num_heads + config.num_kv_heads]
         if weights.qk_norm is not None:
@@ -102,15 +99,8 @@ class Model:
         return plan.attend(heads[:, : config.num_heads], layer)
 
     def _mlp(self, hidden: Tensor, weights: LayerWeights) -> Tensor:
-        fused = functional.linear(self._norm(hidden, weights.mlp_norm), weights.gate_up, weights.gate_up_bias)
-        gate, up = fused.chunk(2, 1)
-        return _project(functional.silu(gate).mul_(up), weights.down, weights.down_bias, hidden)
+        gate, up = weights.gate_up(self._norm(hidden, weights.mlp_norm)).chunk(2, 1)
+        return weights.down.add_to(hidden, functional.silu(gate).mul_(up))
 
     def _norm(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(hidden, weight.shape, weight, self.config.norm_eps)
-
-
-def _project(rows: Tensor, matrix: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
-    """residual + rows @ matrix.T, plus the bias where there is one."""
-    result = torch.addmm(residual, rows, matrix.t())
-    return result if bias is None else result.add_(bias)

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...ir.errors import ModelError
 from .config import ModelConfig, read_config, read_json_object
 from .decoder import LayerWeights, Model, Weights
+from .linear import Linear, make_linear
 from .rope import interleave_pairs
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -71,15 +72,6 @@ class _Reader:
 
     def concatenated(self, names: Iterable[str]) -> Tensor:
         return torch.cat([self.tensor(name) for name in names])
-
-    def arranged(self, matrix: Tensor) -> Tensor:
-        """The same (out, in) matrix, in the memory order that products with few rows read fastest.
-
-        In float32 on a CPU that is column by column: decoding is bound by reading weights, and gains a third.
-        """
-        if self.device.type == "cpu" and self.target == torch.float32:
-            return matrix.t().contiguous().t()
-        return matrix
 
 
 def _open_checkpoint(model_dir: Path, stack: ExitStack) -> _Checkpoint:
@@ -195,7 +187,7 @@ def _read_weights(reader: _Reader, config: ModelConfig) -> Weights:
         embedding=embedding,
         layers=tuple(_read_layer(reader, config, f"model.layers.{layer}.") for layer in range(config.num_layers)),
         norm=reader.tensor("model.norm.weight"),
-        head=embedding if config.tied_embeddings else reader.tensor("lm_head.weight"),
+        head=make_linear(embedding if config.tied_embeddings else reader.tensor("lm_head.weight")),
     )
 
 
@@ -204,17 +196,22 @@ def _read_layer(reader: _Reader, config: ModelConfig, prefix: str) -> LayerWeigh
     gate_up = [f"{mlp}gate_proj.", f"{mlp}up_proj."]
     return LayerWeights(
         input_norm=reader.tensor(f"{prefix}input_layernorm.weight"),
-        qkv=reader.arranged(_read_qkv(reader, config, attention, "weight")),
-        qkv_bias=_read_qkv(reader, config, attention, "bias") if config.qkv_bias else None,
+        qkv=make_linear(
+            _read_qkv(reader, config, attention, "weight"),
+            _read_qkv(reader, config, attention, "bias") if config.qkv_bias else None,
+        ),
         qk_norm=_read_qk_norm(reader, config, attention) if config.qk_norm else None,
-        output=reader.arranged(reader.tensor(f"{attention}o_proj.weight")),
-        output_bias=reader.tensor(f"{attention}o_proj.bias") if config.output_bias else None,
+        output=_read_linear(reader, [f"{attention}o_proj."], has_bias=config.output_bias),
         mlp_norm=reader.tensor(f"{prefix}post_attention_layernorm.weight"),
-        gate_up=reader.arranged(reader.concatenated(f"{name}weight" for name in gate_up)),
-        gate_up_bias=reader.concatenated(f"{name}bias" for name in gate_up) if config.mlp_bias else None,
-        down=reader.arranged(reader.tensor(f"{mlp}down_proj.weight")),
-        down_bias=reader.tensor(f"{mlp}down_proj.bias") if config.mlp_bias else None,
+        gate_up=_read_linear(reader, gate_up, has_bias=config.mlp_bias),
+        down=_read_linear(reader, [f"{mlp}down_proj."], has_bias=config.mlp_bias),
     )
+
+
+def _read_linear(reader: _Reader, prefixes: list[str], *, has_bias: bool) -> Linear:
+    """One layer that gives what several give, beside one another."""
+    bias = reader.concatenated(f"{prefix}bias" for prefix in prefixes) if has_bias else None
+    return make_linear(reader.concatenated(f"{prefix}weight" for prefix in prefixes), bias)
 
 
 def _read_qkv(reader: _Reader, config: ModelConfig, attention: str, kind: str) -> Tensor:
