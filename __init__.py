@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from .backends.openai import OpenAI as OpenAI
     from .ir.errors import OutputError as OutputError
     from .ir.errors import RamifyError as RamifyError
+    from .lang import processors as processors
     from .lang.batch import Batch as Batch
+    from .lang.blocks import best_of_k as best_of_k
+    from .lang.confidence import confidence as confidence
     from .lang.options import set_default_backend as set_default_backend
     from .lang.primitives import assistant as assistant
     from .lang.primitives import assistant_begin as assistant_begin
@@ -88,6 +91,9 @@ _HOMES = {
     ),
     "lang.program": ("Program", "load", "program"),
     "lang.batch": ("Batch",),
+    "lang.blocks": ("best_of_k",),
+    "lang.confidence": ("confidence",),
+    "lang.processors": ("processors",),
     "lang.run": ("Run",),
     "lang.sglang.engine": ("Engine", "Runtime"),
     "lang.sglang.function": ("SglFunction", "function"),
@@ -115,7 +121,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         # With `name` and `obj`, Python says which name was probably meant.
         raise AttributeError(f"module 'ramify' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    home = import_module(f".{_HOME[name]}", __name__)
+    value = home if name == "processors" else getattr(home, name)  # a module of functions
     globals()[name] = value
     return value
 

@@ -424,7 +424,8 @@ class Engine:
         if matcher is not None and matcher.is_finished and not sequence.num_generated:
             self._finish(sequence, "stop")
             return
-        if matcher is not None and self._fast_forward:
+        # Processors see every token: one may forbid what the constraint demands.
+        if matcher is not None and self._fast_forward and not sequence.params.processors:
             for token_id in matcher.forced()[: sequence.num_left]:
                 if token_id in sequence.stop_ids:
                     break

@@ -15,6 +15,7 @@ Told = tuple[float, int, str | None]
 def meta_info(expression: Call, done: Done) -> dict[str, Any]:
     """Everything that is known of a request. Times in milliseconds."""
     info: dict[str, Any] = {
+        "text": done.text,
         "prompt_tokens": done.prompt_tokens,
         "cached_tokens": done.cached_tokens,
         "completion_tokens": done.generated_tokens,

@@ -35,7 +35,8 @@ class SamplingParams:
     the prompt's tokens from this position on. return_text_in_logprobs: tell the tokens' texts with them. n: how many
     samples; what a backend is asked for is always one. constraint: what the text must match. processors: called one
     after another before each token with the token ids so far (a LongTensor of prompt and generation) and the raw logits
-    (vocab,) in float32, which they edit in place or replace.
+    (vocab,) in float32, which they edit in place or replace; one with an attribute `batched` that is true is called
+    once for all rows of a step, with a list of their token ids and with logits (rows, vocab).
     """
 
     max_tokens: int = 128

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ..ir.errors import BackendError
 from .matcher import Matcher
-from .processing import process
+from .processing import Processed, process
 from .request import SamplingParams, TokenLogprob
 
 _GAMMA = 0x9E3779B97F4A7C15
@@ -174,8 +174,13 @@ def _draw_for(params: SamplingParams) -> Callable[[Tensor, list[SampleRow]], lis
 
 def _edit_all(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> dict[int, BackendError | None]:
     """Applies processors, penalties, min_tokens and constraints, in place; returns rows for which nothing is chosen."""
-    settled: dict[int, BackendError | None] = {}
+    processed = [
+        Processed(i, row.params.processors, row.token_ids) for i, row in enumerate(rows) if row.params.processors
+    ]
+    settled: dict[int, BackendError | None] = {**process(processed, logits)}
     for i, row in enumerate(rows):
+        if i in settled:
+            continue
         try:
             _edit(logits[i], row)
             if row.matcher is not None:
@@ -225,13 +230,11 @@ def _allow_ends(allowed: Tensor, row: SampleRow, matcher: Matcher) -> None:
 
 
 def _edit(logits: Tensor, row: SampleRow) -> None:
-    """Applies processors, penalties and (without a constraint) min_tokens to one row's logits (vocab,), in place.
+    """Applies penalties and (without a constraint) min_tokens to one row's logits (vocab,), in place.
 
     The repetition penalty looks at prompt and generation, the other two at the generation alone.
     """
     params = row.params
-    if params.processors:
-        process(params.processors, row.token_ids, logits)
     if params.repetition_penalty != 1:
         seen = torch.from_numpy(np.unique(row.token_ids)).to(logits.device)
         values = logits[seen]

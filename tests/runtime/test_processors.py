@@ -9,6 +9,7 @@ import pytest
 import torch
 from ramify.backends.tiny import model_dir
 from ramify.ir.errors import BackendError
+from ramify.runtime.request import Failed
 from ramify.runtime.sampler import Sample, SampleRow, sample
 from torch import Tensor
 
@@ -125,6 +126,44 @@ def test_what_a_processor_keeps_is_an_ordinary_tensor() -> None:
     assert weight.grad is not None
 
 
+def test_a_batched_processor_gets_all_rows_of_a_step_at_once() -> None:
+    sizes: list[int] = []
+
+    def push_all(token_ids: list[Tensor], logits: Tensor) -> None:
+        assert logits.shape == (len(token_ids), SIZE)
+        sizes.append(len(token_ids))
+        for row, ids in zip(logits, token_ids, strict=True):
+            row[ids[-1]] += 3
+
+    push_all.batched = True  # type: ignore[attr-defined]
+    prompts = [[first, 1, 4] for first in range(5)]
+    together = [call(prompt, max_tokens=8, processors=(push_all, ban_evens)) for prompt in prompts]
+    together.append(call([9], max_tokens=8))
+    finish(new_engine(), *together)
+    assert sizes == [5] * 8
+    for prompt, one in zip(prompts, together[:5], strict=True):
+        assert one.done.token_ids == expected(8, by_hand, prompt)
+    assert together[5].done.token_ids == expected_tokens([9], 8)
+
+
+def test_a_batched_processor_that_fails_ends_the_requests_that_have_it() -> None:
+    def refuse(token_ids: list[Tensor], logits: Tensor) -> None:
+        raise KeyError("no such bias")
+
+    def spoil_second(token_ids: list[Tensor], logits: Tensor) -> None:
+        logits[1, 3] = torch.nan
+
+    refuse.batched = spoil_second.batched = True  # type: ignore[attr-defined]
+    for processor, failing in ((refuse, {0, 1, 2}), (spoil_second, {1})):
+        calls = [call([first, 1], max_tokens=1, processors=(processor, ban_evens)) for first in range(3)]
+        calls.append(call([7, 7], max_tokens=8))
+        finish(new_engine(), *calls)
+        assert {i for i, one in enumerate(calls) if isinstance(one.events[-1], Failed)} == failing
+        for i in failing:
+            assert isinstance(calls[i].error, BackendError)
+        assert calls[3].done.token_ids == expected_tokens([7, 7], 8)
+
+
 def raises(token_ids: Tensor, logits: Tensor) -> None:
     raise KeyError("no such bias")
 
@@ -196,3 +235,27 @@ def test_a_constraint_comes_after_processors() -> None:
     with pytest.raises(BackendError, match="no token that the constraint allows") as caught:
         choose.run([leaves_nothing])
     assert caught.value.span is not None and "rf.gen" in caught.value.span.source_line()
+
+
+def test_what_a_constraint_demands_is_asked_of_processors_too() -> None:
+    """A token that a processor forbids is never emitted, not even where the constraint leaves nothing else."""
+    import ramify as rf
+    from ramify.runtime.tokens import Tokenizer
+
+    letter = Tokenizer.load(model_dir()).encode("q")[0]
+    seen: list[int] = []
+
+    def note(token_ids: Tensor, logits: Tensor) -> None:
+        seen.append(len(token_ids))
+
+    def forbid(token_ids: Tensor, logits: Tensor) -> None:
+        logits[letter] = -torch.inf
+
+    @rf.program
+    def forced(s, *processors):  # type: ignore[no-untyped-def]
+        s += "x: " + rf.gen("x", regex="zqz", processors=processors)
+        return s["x"]
+
+    assert forced.run(note).value == "zqz" and len(seen) >= 2
+    with pytest.raises(BackendError, match="no token that the constraint allows"):
+        forced.run(forbid)
