@@ -34,6 +34,8 @@ from .run import Run
 T = TypeVar("T")
 OnError = Literal["keep", "raise", "stop"]
 _NO_ARGUMENTS = Arguments((), (), {}, ())
+# How many rows run at a time unless a caller says otherwise.
+MAX_IN_FLIGHT = 256
 # Starting a program takes a while; this many in a row, then the loop sees to what runs already.
 _STARTS_PER_TURN = 32
 # Rows are read for so long before it is seen what has ended meanwhile.

@@ -1,4 +1,4 @@
-"""What a program costs over rows of arguments, predicted from dry runs (lang/dry.py) and told by line of source.
+"""What a program costs over rows of arguments, predicted from dry runs (lang/dry_runs.py) and told by line of source.
 
 The requests of all rows go into one prefix tree, which is a cache that never evicts; what they find there is what they
 need not compute.
@@ -21,7 +21,8 @@ from ..runtime.generation import GenRecord
 from ..runtime.interpreter import Interpreter
 from ..runtime.prefix_tree import PrefixTree
 from .arguments import Arguments
-from .dry import Certainty, DryCall, DryRow, Model, Placeholders, Sent, dry_run
+from .dry import Certainty, DryCall, DryRow, Model, Placeholders, Sent
+from .dry_runs import dry_runs
 from .execution import is_async
 from .options import Options
 from .outline import Outlined, outline
@@ -256,8 +257,7 @@ def _check_predictable(program: Program) -> None:
 def _dry_rows(
     interpreter: Interpreter, model: Model, rows: Sequence[Arguments], options: Options, *, run_host: bool
 ) -> list[DryRow]:
-    placeholders = Placeholders(model)
-    return [dry_run(interpreter, placeholders, row, options, run_host=run_host) for row in rows]
+    return dry_runs(interpreter, Placeholders(model), rows, options, run_host=run_host)
 
 
 def _saving(

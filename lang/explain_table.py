@@ -24,6 +24,7 @@ MEANINGS = {
 }
 _NUMBERS = ("calls", "prompt", "cached", "prefill", "decode", "KV")
 _MOST_ROWS = 8
+_PLACE_WIDTH = 22
 
 
 def print_explanation(found: Explanation, file: IO[str] | None = None) -> None:
@@ -116,7 +117,7 @@ def byte_text(count: int) -> str:
 
 def _costs_table(found: Explanation) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("line", no_wrap=True, overflow="ellipsis", max_width=22)
+    table.add_column("line", no_wrap=True)
     table.add_column("call", no_wrap=True, overflow="ellipsis", max_width=16)
     for name in _NUMBERS:
         table.add_column(name, justify="right", no_wrap=True)
@@ -131,10 +132,15 @@ def _costs_table(found: Explanation) -> Table:
 
 def _add_line(table: Table, found: Explanation, line: Line) -> None:
     told = cells(line.costs, line.doubt, found.bytes_per_token)
-    table.add_row(line.place, line.label, *told)
+    table.add_row(short_place(line.place), line.label, *told)
     if found.measured is not None:
         measured = line.measured or Costs()
         table.add_row("", "measured", *_measured_cells(measured, found.bytes_per_token), style="cyan")
+
+
+def short_place(place: str) -> str:
+    """A file and line without the beginning of a long file name."""
+    return place if len(place) <= _PLACE_WIDTH else "…" + place[1 - _PLACE_WIDTH :]
 
 
 def _passes_table(passes: Sequence[PassSaving]) -> Table:

@@ -25,7 +25,7 @@ from ..runtime.hosttask import PrivateLoop
 from ..runtime.loop import loop
 from ..runtime.sharing import Sharing
 from .arguments import Arguments, Signature
-from .batch import Batch, BatchKeywords, BatchOptions, BoundRow, OnError
+from .batch import MAX_IN_FLIGHT, Batch, BatchKeywords, BatchOptions, BoundRow, OnError
 from .execution import Execution, is_async
 from .identity import identity, row_key
 from .journal import How, check_output, open_journal
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from .compiled import Compiled
     from .explain import ExplainKeywords, Explanation
 
-MAX_IN_FLIGHT = 256
 Row = Mapping[str, Any]
 # What a compiled form is made for: the class of the receiver, and the passes to leave out.
 _Form = tuple[type | None, tuple[str, ...]]

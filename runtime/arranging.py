@@ -114,9 +114,13 @@ def _likely(counts: Counter[str], number: int) -> list[str]:
 
 
 class Arranger:
-    """Arranges the groups of a batch's rows. Rows that come soon after one another are decided on together."""
+    """Arranges the groups of a batch's rows. Rows that come soon after one another are decided on together.
 
-    def __init__(self) -> None:
+    decides_by_itself: whether that happens in time; otherwise rows wait for `decide`.
+    """
+
+    def __init__(self, decides_by_itself: bool = True) -> None:
+        self._decides_by_itself = decides_by_itself
         self._decisions: dict[object, Decisions] = {}
         self._waiting: list[tuple[object, Sequence[str], Pending[list[int]]]] = []
 
@@ -124,7 +128,7 @@ class Arranger:
         """The order of a row's parts in a group of the program. On the loop thread."""
         order: Pending[list[int]] = Pending()
         self._waiting.append((group, parts, order))
-        if len(self._waiting) == 1:
+        if self._decides_by_itself and len(self._waiting) == 1:
             self._decide_when_calm(0)
         return order
 
@@ -132,10 +136,15 @@ class Arranger:
         """Decide once no more rows have come for a while."""
         if len(self._waiting) > num_seen:
             loop().later(_CALM_SECONDS, self._decide_when_calm, len(self._waiting))
-            return
+        else:
+            self.decide()
+
+    def decide(self) -> bool:
+        """Decide on all rows that wait; whether there were any. On the loop thread."""
         waiting, self._waiting = self._waiting, []
         for group in dict.fromkeys(group for group, _, _ in waiting):
             mine = [(parts, order) for other, parts, order in waiting if other == group]
             decisions = self._decisions.setdefault(group, Decisions())
             for (_, order), indexes in zip(mine, decisions.arrange([parts for parts, _ in mine]), strict=True):
                 order.set_result(indexes)
+        return bool(waiting)

@@ -1,10 +1,11 @@
 """What host code may do besides computing: which functions it may call, and which code only computes.
 
 Two ask. The linker asks of calls alone, whose meaning is the same in every run (`Callees`): `text("note", 24)` with
-`def text(name, n): return rf.gen(name, max_tokens=n)` is as good as the primitive. Predictions (lang/dry.py) ask of
+`def text(name, n): return rf.gen(name, max_tokens=n)` is as good as the primitive. Predictions (lang/guard.py) ask of
 code on values (`why_not_harmless`). There it holds to a subset of Python: no calls but builtins that only compute,
-methods of builtin types and functions of a few modules. Unlike quick code (runtime/hostwork.py) it may take its time.
-It may not change what outlives the run: the objects that global names and variables of enclosing functions hold.
+methods of builtin types and of states, functions of a few modules, and functions of the user's that hold to it too.
+Unlike quick code (runtime/hostwork.py) it may take its time. It may not change what outlives the run: the objects that
+global names and variables of enclosing functions hold.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import ast
 import builtins
 import inspect
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType, MemberDescriptorType, ModuleType
+from types import CellType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
 from .expression import Expression
@@ -31,7 +32,13 @@ _FORBIDDEN = (
     ast.With, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Await, ast.Yield, ast.YieldFrom,
     ast.AsyncFor, ast.AsyncWith, ast.AsyncFunctionDef, ast.Global, ast.Nonlocal,
 )  # fmt: skip
+_STATE_METHODS = {
+    "fork", "join", "text", "messages", "sync", "error", "get_var", "set_var", "get_meta_info", "system", "user",
+    "assistant", "role_begin", "role_end", "system_begin", "system_end", "user_begin", "user_end", "assistant_begin",
+    "assistant_end",
+}  # fmt: skip
 _SCALARS = (str, int, float, bool, type(None), bytes)
+_WALKED = (zip, enumerate, reversed)
 _CONTAINERS = (list, tuple, set, frozenset, range)
 _OURS = __name__.partition(".")[0]
 _MISSING = object()
@@ -102,19 +109,23 @@ def _are_scalars(function: FunctionType) -> bool:
 
 def _returned(function: FunctionType) -> ast.expr | None:
     """The expression that a function returns, if that is all it does."""
+    match _body(function):
+        case [ast.Return(value=ast.expr() as value)]:
+            return value
+        case [ast.Expr(value=ast.Constant(value=str())), ast.Return(value=ast.expr() as value)]:
+            return value
+    return None
+
+
+def _body(function: FunctionType) -> list[ast.stmt] | None:
+    """The statements of a function; None where its source is not known."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function.__code__)))
     except (OSError, SyntaxError, TypeError):
         return None
     match tree.body:
-        case [ast.FunctionDef(body=[ast.Return(value=ast.expr() as value)])]:
-            return value
-        case [
-            ast.FunctionDef(
-                body=[ast.Expr(value=ast.Constant(value=str())), ast.Return(value=ast.expr() as value)],
-            )
-        ]:
-            return value
+        case [ast.FunctionDef(body=body)]:
+            return body
     return None
 
 
@@ -123,24 +134,70 @@ class NoValue(Exception):
 
 
 def why_not_harmless(
-    body: Sequence[ast.stmt], inputs: Sequence[str], values: Sequence[Any], look_up: LookUp, *, knows_calls: bool
+    body: Sequence[ast.stmt],
+    inputs: Sequence[str],
+    values: Sequence[Any],
+    look_up: LookUp,
+    *,
+    shared: Mapping[str, CellType],
+    knows_calls: bool,
 ) -> str | None:
     """What in the code, on these inputs, may do more than compute; None when nothing does.
 
-    look_up gives what a name from outside holds now, and raises NoValue. knows_calls: whether all that is called is
-    known to be harmless.
+    look_up gives what a name from outside holds now, and raises NoValue. shared: the variables that functions inside of
+    the program share with it. knows_calls: whether all that is called is known to be harmless.
     """
-    inside = {*inputs, *bound_names(list(body))}
     nodes = [node for statement in body for node in ast.walk(statement)]
-    calls = [node for node in nodes if isinstance(node, ast.Call)]
-    if not knows_calls and (why := _first(_why_not_call(call, inside, look_up) for call in calls)) is not None:
-        return why
-    called = {id(inner) for call in calls for inner in ast.walk(call.func)} if knows_calls else set()
-    why = _first(_why_not_node(node, inside, look_up) for node in nodes if id(node) not in called)
-    return why or _first(
+    inside = {*inputs, *shared, *bound_names(list(body))}
+    held = [*zip(inputs, values, strict=False), *((name, _in_cell(cell)) for name, cell in shared.items())]
+    return _why_not_code(nodes, inside, look_up, knows_calls=knows_calls) or _first(
         None if is_plain(value) or _gives_plain_attributes(value, name, nodes) else f"the value of {name!r}"
-        for name, value in zip(inputs, values, strict=False)
+        for name, value in held
     )
+
+
+def holds_state(values: Iterable[object]) -> bool:
+    """Whether code that gets these values may read a state, and so may wait for an answer. Cells are looked into."""
+    return any(isinstance(value, (Reading, Branches, *_WALKED)) for value in _reached(values))
+
+
+def _in_cell(cell: CellType) -> object:
+    """What a shared variable holds; None before it is assigned."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+def _why_not_code(
+    nodes: Sequence[ast.AST], inside: set[str], look_up: LookUp, *, knows_calls: bool = False, depth: int = 0
+) -> str | None:
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    why = None if knows_calls else _first(_why_not_call(call, inside, look_up, depth) for call in calls)
+    called = {id(inner) for call in calls for inner in ast.walk(call.func)} if knows_calls else set[int]()
+    return why or _first(_why_not_node(node, inside, look_up, depth) for node in nodes if id(node) not in called)
+
+
+def _why_not_function(function: object, depth: int) -> str | None:
+    """What in a function of the user's may do more than compute, whatever plain values it is called with.
+
+    Nothing is told ("") of what is no such function.
+    """
+    if type(function) is not FunctionType or function.__closure__ or depth > _MAX_DEPTH:
+        return ""
+    if not _are_scalars(function):
+        return "a default that it could change"
+    if (body := _body(function)) is None:
+        return ""
+    inside = {*function.__code__.co_varnames, *bound_names(body)}
+    nodes = [node for statement in body for node in ast.walk(statement)]
+
+    def look_up(name: str) -> Any:
+        if name not in function.__globals__:
+            raise NoValue
+        return function.__globals__[name]
+
+    return _why_not_code(nodes, inside, look_up, depth=depth + 1)
 
 
 def _gives_plain_attributes(value: object, name: str, nodes: Sequence[ast.AST]) -> bool:
@@ -165,54 +222,63 @@ def _first(reasons: Iterable[str | None]) -> str | None:
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def _why_not_node(node: ast.AST, inside: set[str], look_up: LookUp) -> str | None:
+def _why_not_node(node: ast.AST, inside: set[str], look_up: LookUp, depth: int) -> str | None:
     if isinstance(node, _FORBIDDEN):
         return f"`{type(node).__name__.lower()}`"
     if (changed := _changed(node)) is not None and changed not in inside:
         return f"a change of {changed!r}"
     if not isinstance(node, ast.Name) or node.id in inside:
         return None
-    return None if _is_harmless_value(_value(node.id, look_up), node.id) else f"the name {node.id!r}"
+    return None if _is_harmless_value(_value(node.id, look_up), node.id, depth) else f"the name {node.id!r}"
 
 
 def is_plain(value: object) -> bool:
     """Whether a value is of builtin types through and through, or a state."""
-    todo, seen = [value], set[int]()
+    known, others = (*_SCALARS, *_CONTAINERS, dict), (Reading, Branches, Expression, BaseException, type, *_WALKED)
+    return all(type(each) in known or isinstance(each, others) for each in _reached([value]))
+
+
+def _reached(values: Iterable[object]) -> Iterator[object]:
+    """The values, and what is in the builtin containers and the shared variables among them."""
+    todo, seen = list(values), set[int]()
     while todo:
         each: Any = todo.pop()
-        kind = type(each)
-        if kind in _SCALARS or isinstance(each, Reading | Branches | Expression):
-            continue
-        if id(each) in seen:
+        if id(each) in seen and type(each) not in _SCALARS:
             continue
         seen.add(id(each))
-        if kind is dict:
+        yield each
+        if type(each) is dict:
             todo.extend(each)
             todo.extend(each.values())
-        elif kind in _CONTAINERS:
-            todo.extend(() if kind is range else each)
-        elif not isinstance(each, zip | enumerate | reversed | BaseException | type):
-            return False
-    return True
+        elif type(each) in _CONTAINERS and type(each) is not range:
+            todo.extend(each)
+        elif type(each) is CellType:
+            todo.append(_in_cell(each))
 
 
-def _why_not_call(node: ast.Call, inside: set[str], look_up: LookUp) -> str | None:
+def _why_not_call(node: ast.Call, inside: set[str], look_up: LookUp, depth: int) -> str | None:
     match node.func:
+        case ast.Name(id=name) if name not in inside:
+            value = _value(name, look_up)
+            is_known = (name in _CALLABLE and value is getattr(builtins, name)) or _is_exception(value)
+            return None if is_known else _why_not_callee(f"the call of {name}()", value, depth)
         case ast.Name(id=name):
-            if name not in inside and name in _CALLABLE and _value(name, look_up) is getattr(builtins, name):
-                return None
-            if _is_exception(_value(name, look_up)) or _builds_an_expression(_value(name, look_up)):
-                return None
             return f"the call of {name}()"
         case ast.Attribute(value=ast.Name(id=module), attr=attr) if module not in inside:
             held = _value(module, look_up)
             if isinstance(held, ModuleType):
-                is_known = held.__name__ in _MODULES or _builds_an_expression(getattr(held, attr, None))
-                return None if is_known else f"the call of {module}.{attr}()"
+                told = f"the call of {module}.{attr}()"
+                return None if held.__name__ in _MODULES else _why_not_callee(told, getattr(held, attr, None), depth)
             return None if attr in METHODS else f"the call of .{attr}()"
         case ast.Attribute(attr=attr):
-            return None if attr in METHODS else f"the call of .{attr}()"
+            return None if attr in METHODS or attr in _STATE_METHODS else f"the call of .{attr}()"
     return "a call"
+
+
+def _why_not_callee(told: str, value: object, depth: int) -> str | None:
+    if _builds_an_expression(value) or (why := _why_not_function(value, depth)) is None:
+        return None
+    return f"{told}: {why}" if why else told
 
 
 def _is_exception(value: object) -> bool:
@@ -224,10 +290,12 @@ def _builds_an_expression(value: object) -> bool:
     return type(value) is FunctionType and getattr(value, "__ramify__", None) not in (None, "image", "video")
 
 
-def _is_harmless_value(value: object, name: str) -> bool:
+def _is_harmless_value(value: object, name: str, depth: int) -> bool:
     if isinstance(value, ModuleType):
         return value.__name__ in (*_MODULES, _OURS)
-    return is_plain(value) or _builds_an_expression(value) or value is getattr(builtins, name, _MISSING)
+    if is_plain(value) or _builds_an_expression(value) or value is getattr(builtins, name, _MISSING):
+        return True
+    return _why_not_function(value, depth) is None
 
 
 def _value(name: str, look_up: LookUp) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..ir.core import Op
 from ..ir.private import mangled, private_prefix
-from .effects import Callees, NoValue, why_not_harmless
+from .effects import Callees, NoValue, holds_state, why_not_harmless
 from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
 from .hostwork import are_plain, may_change, mutables, only_moves, outside_names
 from .order import MAX_LOOKED_AT, Order
@@ -144,10 +144,18 @@ class HostOp:
 
     def why_not_harmless(self, values: Sequence[Any]) -> str | None:
         """What in the code may do more than compute from these operands; None when nothing does."""
-        if self.awaits or self._captures:
-            return "a function inside of the program, or what it shares with one"
+        if self.awaits:
+            return "an `await`"
+        shared = dict(zip(self._captures, values[len(self._inputs) :], strict=False))
         knows_calls = self._outside is not None and self._callees.are_same()
-        return why_not_harmless(self._code.body, self._inputs, values, self._held, knows_calls=knows_calls)
+        given = [None if type(value) is Unbound else value for value in values]
+        return why_not_harmless(
+            self._code.body, self._inputs, given, self._held, shared=shared, knows_calls=knows_calls
+        )
+
+    def holds_state(self, values: Sequence[Any]) -> bool:
+        """Whether the code, on these operands, may read a state, which may have to wait for an answer."""
+        return holds_state(values)
 
     def _held(self, name: str) -> Any:
         """An outside name's value now. Raises NoValue."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ...ir.errors import UsageError
 from ...runtime.context import Context
 from ...runtime.expression import build_gen
-from ..batch import Batch
+from ..batch import MAX_IN_FLIGHT, Batch
 from ..options import Options
-from ..program import MAX_IN_FLIGHT, Program
+from ..program import Program
 from ..run import Run
 from ..state import State
 from .process import global_config

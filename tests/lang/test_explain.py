@@ -202,6 +202,79 @@ def test_generated_texts_are_taken_as_different():
     assert (first.costs.shared_calls, second.costs.shared_calls) == (1, 1)
 
 
+@rf.program
+def from_documents(s, documents, question):
+    s += "Answer from the documents that you are given here, and from nothing else.\n"
+    with s.unordered():
+        for document in documents:
+            s += document + "\n"
+    s += question + rf.gen("answer", max_tokens=3, ignore_eos=True)
+
+
+def test_rows_that_are_put_in_another_order_to_share_more(backend):
+    documents = [f"Document {number}. " + f"It says {number} and nothing else. " * 9 for number in range(4)]
+    picked = [(0, 1), (2, 1), (3, 1), (1, 3), (2, 3), (0, 3)]
+    rows = [{"documents": [documents[a], documents[b]], "question": f"What is {a} + {b}?"} for a, b in picked]
+    found = from_documents.explain(rows, backend=backend, actual=True)
+    assert told(found.total) == told(found.measured)
+    assert found.total.cached > found.total.prompt / 3
+    assert {saving.name: saving.prefill for saving in found.passes}["reorder"] > 100
+
+
+def short(name, length):
+    """A gen of exactly so many tokens."""
+    limit = max(length, 1)
+    return rf.gen(name, max_tokens=limit, ignore_eos=True)
+
+
+@rf.program
+def beams(s, question):
+    s += rf.user(question)
+    kept = [s.copy()]
+    for _level in range(2):
+        scored = []
+        for beam in kept:
+            for idea, branch in enumerate(beam.fork(2)):
+                branch += rf.user(f"Step {idea}.") + rf.assistant(short("step", 4))
+                judge = branch.copy()
+                judge += rf.user("Rate it.") + rf.assistant(short("rating", 2))
+                scored.append((len(judge["rating"]) * 0, idea, branch))
+        kept = [branch for *_, branch in sorted(scored, key=lambda entry: entry[:2])[:2]]
+    notes = [note for note in (branch["step"] for branch in kept) if note]
+    s += rf.user(f"{len(notes)} steps") + rf.assistant(short("answer", 3))
+
+
+def test_host_code_that_reads_states_waits_for_them(backend):
+    found = beams.explain([{"question": "What is 2 + 3?"}], backend=backend, actual=True, passes=False)
+    assert found.stops == []
+    assert told(found.total)[:-1] == told(found.measured)[:-1]
+    assert found.critical_path > 4 and not found.doubt.is_sure
+
+
+def noisy(text):
+    EFFECTS.append(text)
+    return text
+
+
+def quiet(text, times=2):
+    words = []
+    for word in text.split():
+        words.append(word * times)
+    return " ".join(words)
+
+
+def test_functions_of_the_users_run_where_they_only_compute():
+    @rf.program
+    def calls_helpers(s, question):
+        s += rf.user(quiet(question)) + rf.assistant(rf.gen("first", max_tokens=3, ignore_eos=True))
+        s += rf.user(noisy(question)) + rf.assistant(rf.gen("second", max_tokens=3, ignore_eos=True))
+
+    EFFECTS.clear()
+    found = calls_helpers.explain([{"question": "What is it?"}], passes=False)
+    assert EFFECTS == [] and [line.name for line in found.lines] == ["first"]
+    assert "the call of noisy(): a change of 'EFFECTS'" in str(found.stops[0].error)
+
+
 EFFECTS: list[str] = []
 
 
@@ -394,6 +467,9 @@ def test_the_command(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "ask over 2 rows" in shown and "ask.py:6" in shown and "measured" in shown
     assert max(map(len, shown.splitlines())) <= 100
+    (tmp_path / "a_longer_name_than_others_have.py").write_text(PROGRAM)
+    assert main(["explain", str(tmp_path / "a_longer_name_than_others_have.py"), *words[2:4]]) == 0
+    assert "others_have.py:6 " in capsys.readouterr().out
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["lines"][0]["prompt_tokens"] == found["lines"][0]["measured"]["prompt_tokens"] > 0
