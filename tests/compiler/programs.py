@@ -48,6 +48,20 @@ def forks(s, aspects):
     return [b["review"] for b in s.fork(2) if b["review"]]
 
 
+def beams(s, width):
+    kept = [s.copy()]
+    scored = []
+    for beam in kept:
+        for idea in range(width):
+            branch = beam.copy()
+            branch += rf.gen("step")
+            scored.append((len(branch["step"]), idea, branch))
+    scored.sort(key=lambda entry: entry[:2])
+    kept = [branch for _, _, branch in scored[:2]]
+    kept[0] += rf.gen("answer")
+    return kept
+
+
 def helpers(s, question):
     first = ask(s, question)
     return first, ask(s.copy(), question="again", limit=2)
@@ -147,9 +161,8 @@ async def ask_later(s, question):
 
 
 GOLDEN = (
-    appends, branches, loops, forks, helpers, closures, scopes, loop_else, matches, tries, coroutine, eager_statement,
-    eager_whole,
-    outer_names,
+    appends, branches, loops, forks, beams, helpers, closures, scopes, loop_else, matches, tries, coroutine,
+    eager_statement, eager_whole, outer_names,
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import ramify as rf
 
 TAB = "\x01"  # one level of indentation, until the program's own is put in
 LIMIT = 2
-_KINDS = ("state", "group", "int", "text", "list", "maker", "dict")
+_KINDS = ("state", "group", "ranked", "int", "text", "list", "maker", "dict")
 Lines = list[str]
 
 
@@ -164,7 +164,8 @@ class Generator:
             if others:
                 return str(self.random.choice(others))
         self.number += 1
-        letter = {"state": "t", "group": "g", "int": "k", "text": "w", "list": "items", "maker": "f", "dict": "d"}[kind]
+        letters = {"state": "t", "group": "g", "ranked": "r", "int": "k", "text": "w", "maker": "f", "dict": "d"}
+        letter = letters.get(kind, "items")
         odd = "é" if self.chance(0.03) else ""
         return f"{self.prefix}{letter}{odd}{self.number}"
 
@@ -513,6 +514,34 @@ class Generator:
         lines = [f"{name} = [{self.state(1)}, {self.state_name()}]"]
         self.names.bind(name, "group")
         return "\n".join(lines).split("\n")
+
+    def rank(self) -> Lines:
+        """A list of pairs of a number and a state: made, changed, looked at, and now and then spoilt."""
+        ranked = self.name("ranked")
+        if ranked is None or self.chance(0.2):
+            name = self.fresh("ranked")
+            self.names.bind(name, "ranked")
+            pairs = [f"({self.whole(0)}, {self.state(1)})" for _ in range(self.random.randint(0, 2))]
+            group = self.name("group")
+            made = f"[{', '.join(pairs)}]" if group is None or self.chance(0.6) else f"list(enumerate({group}))"
+            return f"{name} = {made}".split("\n")
+        number, state, other = self.fresh("int"), self.fresh("state"), self.fresh("ranked")
+        key = "key=lambda pair: pair[0]"
+        best = self.one_of(f"max({ranked}, {key})", f"{ranked}[0]", f"{ranked}.pop()")
+        lines = [
+            f"{ranked}.append((len({self.text(1)}), {self.state_name()}))",
+            f"{ranked}.append(({self.whole(1)}, {self.state(1)}))",
+            f"{ranked} += [({self.whole(0)}, {self.state(0)})]",
+            f"{ranked}.sort({key})",
+            f"{other} = {self.one_of(f'sorted({ranked}, {key})[:2]', ranked, f'{ranked}[1:]')}",
+            f"if {ranked}: {number}, {state} = {best}",
+            f"if {ranked}: {state} = {ranked}[-1][1]",
+            f"log.append([{number} for {number}, {state} in {ranked}])",
+            f"{self.fresh('group')} = [{state} for _, {state} in {ranked}]",
+            self.one_of(f"{ranked}.append((0, 'z'))", f"{ranked}[:1] = [(1, 'z')]", f"log.append({ranked})"),
+            *[f"for {number}, {state} in {ranked}[:3]: {state} += 'r' + {self.content(0)}"] * 3,
+        ]
+        return str(self.random.choice(lines)).split("\n")
 
     def bind_variable(self) -> Lines:
         value = self.one_of(self.text, self.whole, self.any_value)()
@@ -874,6 +903,7 @@ STATEMENTS: list[tuple[Callable[[Generator], Lines], int]] = [
     (Generator.mutate, 4),
     (Generator.mutate_states, 3),
     (Generator.gather, 2),
+    (Generator.rank, 6),
     (Generator.bind_variable, 3),
     (Generator.branch, 9),
     (Generator.for_loop, 9),

@@ -10,7 +10,7 @@ from ramify.backends import open_backend
 from ramify.backends.scripted import ScriptedBackend
 from ramify.runtime.backend import Backend
 
-from . import comparing, corpus, corpus_async, corpus_flow, corpus_python
+from . import comparing, corpus, corpus_async, corpus_flow, corpus_python, corpus_states
 from .corpus import CASES, Case
 
 NAMES = [f"{case.program.name}-{number}" for number, case in enumerate(CASES)]
@@ -25,7 +25,7 @@ def outcome(case: Case, backend: Backend, *, eager: bool) -> dict[str, Any]:
 
 
 def _is_own(file: str) -> bool:
-    return file in {each.__file__ for each in (corpus, corpus_async, corpus_flow, corpus_python)}
+    return file in {each.__file__ for each in (corpus, corpus_async, corpus_flow, corpus_python, corpus_states)}
 
 
 def copied(case: Case) -> Case:
