@@ -48,17 +48,18 @@ def lower_append(low: Lowering, cell: Value, node: ast.expr) -> None:
 def _actions(low: Lowering, node: ast.expr, *, is_late: bool = False, is_noticed: bool = False) -> list[_Action]:
     """Evaluate the parts of an expression; what is to be done with them then.
 
-    In Python `+` and roles refuse at once a value that cannot be appended. Here the append does, unless that is too
-    late: is_late says whether what stands before the node may fail to be appended, or sends a request, is_noticed
-    whether what is behind it may be noticed.
+    Python finds what cannot be appended, or is no argument of a gen, while it evaluates the expression. Here the append
+    does, unless that is too late: is_late says whether what stands before the node may fail to be appended, or sends a
+    request, is_noticed whether what is evaluated behind it may fail or be noticed.
     """
     kind = low.resolver.primitive(node)
     match node:
         case ast.BinOp(left=left, op=ast.Add(), right=right) if _has_primitive(low, node):
-            is_late_then = is_late or _has_primitive(low, left)
-            first = _actions(low, left, is_late=is_late, is_noticed=is_noticed or _may_be_noticed(low, right))
+            is_late_then = is_late or any(_may_fail(low, part) for part in _parts(low, left))
+            is_noticed_then = is_noticed or any(_may_be_noticed(low, part) for part in _parts(low, right))
+            first = _actions(low, left, is_late=is_late, is_noticed=is_noticed_then)
             second = _actions(low, right, is_late=is_late_then, is_noticed=is_noticed)
-            if is_late or is_noticed:
+            if is_late or is_noticed_then:
                 _check(low, left, first)
             if is_late_then or is_noticed:
                 _check(low, right, second)
@@ -71,7 +72,7 @@ def _actions(low: Lowering, node: ast.expr, *, is_late: bool = False, is_noticed
             role, _, mark = kind.rpartition("_")
             return [_role(node, role, mark)]
         case ast.Call() if kind in _OPS and (arguments := _arguments(low, node)) is not None:
-            return [_model_op(low, kind, node, arguments)]
+            return [_model_op(low, kind, node, arguments, is_checked=is_late or is_noticed)]
         case ast.Call() if kind in _MEDIA and (arguments := _arguments(low, node)) is not None:
             values = {name: lower_expression(low, value) for name, value in arguments.items()}
             return [_Action(f"prompt.{kind}", node, [values[name] for name in _MEDIA[kind]], {})]
@@ -80,33 +81,41 @@ def _actions(low: Lowering, node: ast.expr, *, is_late: bool = False, is_noticed
 
 def _check(low: Lowering, node: ast.expr, actions: list[_Action]) -> None:
     """Check now whether a value can be appended, if the node is one that may be none."""
-    is_text = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-    if not is_text and [action.node for action in actions if action.op == "prompt.append"] == [node]:
+    if not _is_text(node) and [action.node for action in actions if action.op == "prompt.append"] == [node]:
         with low.at(node):
             low.builder.op("prompt.part", actions[0].operands)
 
 
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
 def _parts(low: Lowering, node: ast.expr) -> list[ast.expr]:
-    """What the chain of `+` and the roles in it consist of."""
+    """What the chain of `+` consists of; a message is its call, and what is inside."""
     match node:
         case ast.BinOp(left=left, op=ast.Add(), right=right) if _has_primitive(low, node):
             return [*_parts(low, left), *_parts(low, right)]
         case ast.Call(args=[body], keywords=[]) if low.resolver.primitive(node) in _ROLES:
-            return _parts(low, body)
+            return [node, *_parts(low, body)]
     return [node]
 
 
-def _may_be_noticed(low: Lowering, node: ast.expr) -> bool:
-    """Whether it matters when the expression is evaluated: it may fail, or change something."""
-    return any(_part_may_be_noticed(low, part) for part in _parts(low, node))
+def _may_fail(low: Lowering, part: ast.expr) -> bool:
+    """Whether it may fail to append a part, or sends a request."""
+    return low.resolver.primitive(part) is not None or not _is_text(part)
 
 
-def _part_may_be_noticed(low: Lowering, node: ast.expr) -> bool:
-    if low.resolver.primitive(node) is None:
-        return may_be_noticed(low, node, None)
-    assert isinstance(node, ast.Call)
-    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-    return any(may_be_noticed(low, argument, None) for argument in arguments)
+def _may_be_noticed(low: Lowering, part: ast.expr) -> bool:
+    """Whether it matters when a part is evaluated: it may fail or change something, or be no part."""
+    kind = low.resolver.primitive(part)
+    if kind is None:
+        return not _is_text(part) or may_be_noticed(low, part, None)
+    assert isinstance(part, ast.Call)
+    if kind in _ROLES:
+        return False  # what is inside is a part of its own
+    if kind in _OPS and not _is_sound(low, kind, part):
+        return True
+    return any(may_be_noticed(low, argument, None) for argument in (*part.args, *(k.value for k in part.keywords)))
 
 
 def _has_primitive(low: Lowering, node: ast.expr) -> bool:
@@ -136,7 +145,8 @@ def _arguments(low: Lowering, node: ast.Call) -> dict[str, ast.expr] | None:
     return {names[value]: value for value in (*node.args, *keywords.values())}  # in the order of evaluation
 
 
-def _model_op(low: Lowering, kind: str, node: ast.Call, arguments: dict[str, ast.expr]) -> _Action:
+def _model_op(low: Lowering, kind: str, node: ast.Call, arguments: dict[str, ast.expr], *, is_checked: bool) -> _Action:
+    """is_checked: whether the arguments are checked here, and not when the op is reached."""
     op = "lm.select" if kind == "gen" and isinstance(arguments.get("choices"), ast.List | ast.Tuple) else _OPS[kind]
     if op in _TEXTS and _TEXTS[op] not in arguments:  # the primitive itself says what is missing
         return _Action("prompt.append", node, [lower_expression(low, node)], {})
@@ -154,8 +164,31 @@ def _model_op(low: Lowering, kind: str, node: ast.Call, arguments: dict[str, ast
             dynamic.append(key)
             operands.append(lower_expression(low, value))
     name = params.pop("name", None)
-    attrs = {"name": name, "params": params or None, "dynamic": dynamic or None}
-    return _Action(op, node, [*texts, *operands], attrs)
+    attrs = {"name": name, "params": params or None}
+    if is_checked and not _is_sound(low, kind, node):
+        names = [*(_TEXTS[op] for _ in texts), *dynamic]
+        with low.at(node):
+            call = low.builder.value("lm.call", *texts, *operands, op=op, **attrs, dynamic=names or None, hint="call")
+        operands.append(call)
+        dynamic.append("call")
+    return _Action(op, node, [*texts, *operands], {**attrs, "dynamic": dynamic or None})
+
+
+def _is_sound(low: Lowering, kind: str, node: ast.Call) -> bool:
+    """Whether it is known that the arguments of a request are such as the primitive takes."""
+    arguments = _arguments(low, node)
+    if arguments is None:
+        return False
+    known = {
+        key: _plain(value) if key in _TEXTS.values() else _constant(low, key, value) for key, value in arguments.items()
+    }
+    if not all(is_known for _, is_known in known.values()):
+        return False
+    try:
+        low.resolver.find(node.func)(**{key: constant for key, (constant, _) in known.items()})
+    except Exception:  # what the primitive says, the run will say
+        return False
+    return True
 
 
 def _constant(low: Lowering, key: str, node: ast.expr) -> tuple[Any, bool]:
@@ -165,9 +198,8 @@ def _constant(low: Lowering, key: str, node: ast.expr) -> tuple[Any, bool]:
         return constant, True
     if key == "dtype" and isinstance(node, ast.Name) and found in (int, float, bool, str):
         return node.id, True
-    try:
-        value = ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError):
+    value, is_literal = _plain(node)
+    if not is_literal:
         return None, False
     if key == "json_schema":
         return (value, True) if _is_json(value) else (None, False)
@@ -176,6 +208,14 @@ def _constant(low: Lowering, key: str, node: ast.expr) -> tuple[Any, bool]:
         isinstance(value, list) and all(isinstance(v, bool | int | float | str) for v in value)
     )
     return (value, True) if plain and (key != "name" or isinstance(value, str | None)) else (None, False)
+
+
+def _plain(node: ast.expr) -> tuple[Any, bool]:
+    """The value of an expression that is a literal, and whether it is one."""
+    try:
+        return ast.literal_eval(node), True
+    except (ValueError, TypeError, SyntaxError):
+        return None, False
 
 
 def _is_json(value: Any) -> bool:

@@ -102,6 +102,15 @@ _DECLARED = (
         {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?"},
         rule="dynamic",
     ),
+    OpDef(
+        "lm.call",
+        "obj...",
+        "obj",
+        "Check the arguments of a request, all of which are attributes or dynamic operands, before something else "
+        "happens. `op` is the op of the model that takes the result as its dynamic operand `call`.",
+        {"op": "str", "name": "str?", "params": "dict?", "dynamic": "strs?"},
+        rule="dynamic",
+    ),
     # Cells: the user's State objects.
     OpDef("cell.new", "prompt", "cell", "A new cell that holds the prompt."),
     OpDef("cell.load", "cell", "prompt", "The prompt a cell holds now.", silent=True),

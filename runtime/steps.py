@@ -274,7 +274,8 @@ def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]
         expression = ready
         if expression is None:
             given = {name: values[slot] for name, slot in zip(names, operands, strict=True)}
-            expression = replace(build({**fixed, **given}), **known)  # type: ignore[type-var]
+            call = given.pop("call", None)
+            expression = replace(call or build({**fixed, **given}), **known)  # type: ignore[type-var]
         values[result] = values[before].append_value(expression, span)
         return None
 
@@ -323,6 +324,33 @@ def lm_select(linker: Linker, op: Op) -> Step:
 
 def lm_score(linker: Linker, op: Op) -> Step:
     return _lm(linker, op, _score)
+
+
+_BUILDERS: dict[str, Callable[..., Expression]] = {"lm.gen": _gen, "lm.select": _select, "lm.score": _score}
+
+
+def lm_call(linker: Linker, op: Op) -> Step:
+    """The request, or None where an argument is on its way: then it is checked later, as in prompt_part."""
+    operands, result = linker.slots(op.operands), linker.slot(op.result)
+    fixed = {"name": op.attrs.get("name"), **(op.attrs.get("params") or {})}
+    names: Sequence[str] = op.attrs.get("dynamic") or ()
+    build = partial(_BUILDERS[op.attrs["op"]], where=op.span)
+
+    def call(frame: Frame) -> Waiting:
+        given = {name: frame.values[slot] for name, slot in zip(names, operands, strict=True)}
+        frame.values[result] = build({**fixed, **given})
+        return None
+
+    wait_and_call = waiting(operands, in_turn(operands, call))
+
+    def step(frame: Frame) -> Waiting:
+        values = frame.values
+        if not frame.strand.num_watching and any(isinstance(values[slot], Pending) for slot in operands):
+            values[result] = None
+            return None
+        return wait_and_call(frame)
+
+    return step
 
 
 def cell_new(linker: Linker, op: Op, new_cell: Callable[[Prompt], Any]) -> Step:
@@ -668,6 +696,7 @@ MAKERS: dict[str, Maker] = {
     "lm.gen": lm_gen,
     "lm.select": lm_select,
     "lm.score": lm_score,
+    "lm.call": lm_call,
     "cell.load": cell_load,
     "cell.store": cell_store,
     "cell.of": cell_of,

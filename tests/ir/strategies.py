@@ -228,6 +228,9 @@ class _Grower:
     def score(self) -> None:
         self.model("lm.score", [self.pick("prompt"), self.pick("strings")], {}, "note")
 
+    def call_of_a_model(self) -> None:
+        self.emit("lm.call", self.constant(3), roles=["obj"], op="lm.gen", params={"max_tokens": 4}, dynamic=["seed"])
+
     def model(self, op: str, operands: list[Value], params: dict[str, Any], dynamic: str) -> None:
         attrs: dict[str, Any] = {"params": params} if params or self.draw(st.booleans()) else {}
         if self.draw(st.booleans()):
@@ -415,6 +418,7 @@ _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.select,
     _Grower.video,
     _Grower.score,
+    _Grower.call_of_a_model,
     _Grower.load,
     _Grower.store,
     _Grower.cell_of,

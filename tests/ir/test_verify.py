@@ -118,6 +118,10 @@ _INVALID = {
         f'%p = cell.load %s : prompt %q = lm.gen %p {{dynamic = ["seed"]}} : prompt {_RETURN}',
         "lm.gen names 1 dynamic operand but has 0",
     ),
+    "an operand of a request without a name": (
+        f'%c = lm.call %x {{op = "lm.gen"}} : obj {_RETURN}',
+        "lm.call names 0 dynamic operands but has 1",
+    ),
     "a try without its handlers' argument": (
         f"%y, %z = flow.try : obj, obj do {{ flow.yield }} except {{ flow.yield }} else {{ flow.yield }} finally "
         f"{{ flow.yield }} {_RETURN}",

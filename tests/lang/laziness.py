@@ -447,3 +447,53 @@ def format_of_what_has_no_value(s, log):
 def sum_of_what_does_not_fit(s, log):
     n = 1
     s += "a" + n + undefined
+
+
+def wrong_gen_before_what_fails(s, log):
+    if log:
+        word = "a"
+    n = 1
+    s += rf.gen(n, max_tokens=1) + word
+
+
+def wrong_gen_behind_a_request(s, log):
+    n = "many"
+    s += rf.gen("x", max_tokens=1) + rf.select("y", [n, 1])
+
+
+def wrong_gen_in_wrong_messages(s, log):
+    n = "many"
+    with s.user():
+        s += rf.user("a" + rf.gen("x", max_tokens=n))
+
+
+def wrong_gen_before_effects(s, log):
+    n = 1
+    s += "a" + rf.gen("x", regex="(") + note(log, "a")
+
+
+def text_that_is_none_before_a_wrong_gen(s, log):
+    words, n = ["a"], 1
+    s += words + rf.gen(n, max_tokens=1)
+
+
+def gen_with_an_iterator(s, log):
+    stops = iter(["z", "y"])
+    s += rf.user("a") + rf.assistant(rf.gen("x", max_tokens=2, stop=stops) + note(log, "b"))
+    return s.text(), list(stops)
+
+
+def gen_with_a_list_that_changes(s, log):
+    stops = ["q"]
+    s += rf.gen("x", max_tokens=3, stop=stops) + f"{stops.append(' ')}"
+    return s.text()
+
+
+def gen_with_an_argument_on_its_way(s, log):
+    s += "NUM" + rf.gen("n", dtype=int)
+    s += rf.user("a") + rf.assistant(rf.gen("x", max_tokens=s["n"] % 3 + 1) + note(log, "b"))
+    try:
+        s += rf.user("a") + rf.assistant(rf.gen("x", max_tokens=s["n"]) + rf.gen(s["n"]) + note(log, "c"))
+    except TypeError as error:
+        log.append(str(error))
+    return s.text()
