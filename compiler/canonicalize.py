@@ -28,10 +28,12 @@ def _fuse_region(body: Region, region: Region, dead: list[Op]) -> None:
             dead.append(op)
         elif text is not None and earlier is not None and before is not None and counts[op.operands[0]] == 1:
             constant = Op("py.const", [], [Value(op.operands[1].type)], {"value": earlier + text}, span=op.span)
+            constant.inlined = op.inlined
             defined[constant.result] = constant
             fused.append(constant)
             op.operands = [before.operands[0], constant.result]
-            op.span = before.span.merge(op.span) if before.span and op.span else op.span
+            if before.span and op.span and before.inlined == op.inlined:
+                op.span = before.span.merge(op.span)
             dead.append(before)
         fused.append(op)
         for inner in op.regions:

@@ -16,7 +16,7 @@ from typing import Any
 from ..ir.core import Region, Value
 from ..ir.types import OBJ
 from .lowering import Lowering
-from .resolve import Callee, named_arguments
+from .resolve import Callee, is_direct, named_arguments
 from .scope import stored_names
 
 _Lift = Callable[[Lowering, Any], Value]
@@ -159,7 +159,12 @@ def _call(low: Lowering, node: ast.Call, *, is_awaited: bool = False) -> Value:
     operands = [state_cell(low, a) if _is_state(low, a) else lower_expression(low, a) for a in arguments]
     keywords = [keyword.arg for keyword in node.keywords]
     return low.builder.value(
-        "flow.call", *operands, callee=low.request(callee, states), keywords=keywords or None, method=callee.method
+        "flow.call",
+        *operands,
+        callee=low.request(callee, states),
+        keywords=keywords or None,
+        method=callee.method,
+        direct=is_direct(callee, len(operands) - len(keywords), keywords) or None,
     )
 
 

@@ -12,6 +12,7 @@ from ..ir.verify import verify
 from .canonicalize import canonicalize
 from .cse import cse
 from .dce import dce
+from .inline import inline
 from .lifetimes import lifetimes
 from .parallelize import parallelize
 from .promote import promote
@@ -28,6 +29,7 @@ class Pass:
 
 
 PIPELINE = (
+    Pass("inline", inline, "functions take the place of their calls, where that is no great loss of room"),
     Pass("promote", promote, "states that do not escape become prompt values"),
     Pass("canonicalize", canonicalize, "constant texts appended in a row become one"),
     Pass("dce", dce, "what nobody can notice is dropped"),

@@ -172,7 +172,7 @@ def unpack(module: Module) -> dict[str, FunctionType]:
         defined: dict[str, Any] = {}
         exec(compile(source, file, "exec"), space, defined)
         space |= defined if name in defined else dict.fromkeys([name], _only(defined, name))
-    return {name: space[name] for name in module.functions}
+    return {name: space[name] for name in (*module.functions, *module.sources)}
 
 
 def _only(defined: dict[str, Any], name: str) -> Any:

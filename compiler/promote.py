@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..ir.core import Function, Module, Op, Region, Value
+from ..ir.core import Function, Inlined, Module, Op, Region, Value
 from ..ir.span import Span
 from ..ir.types import CELL, PROMPT
 from .dce import drop_carried
@@ -36,14 +36,18 @@ def promote(module: Module) -> None:
 
 def _promote_parameter(function: Function, cell: Value) -> None:
     if any(op.name == "cell.load" and op.operands[0] is cell for op in function.body.walk()):
-        _promote_kept(function, cell, function.body, function.span)
+        _promote_kept(function, function.body, _load(cell, function.span))
 
 
-def _promote_kept(function: Function, cell: Value, region: Region, span: Span | None) -> None:
-    """Promote a cell from the beginning of a region on, but leave its stores where they are."""
-    first = Op("cell.load", [cell], [Value(PROMPT, cell.name)], span=span)
+def _promote_kept(function: Function, region: Region, first: Op) -> None:
+    """Promote a cell in a region, from the load on that its beginning gets, but leave its stores where they are."""
+    (cell,) = first.operands
     _Promotion(function, cell, keep_stores=True).region(region, first.result)
     region.ops.insert(0, first)
+
+
+def _load(cell: Value, span: Span | None, inlined: tuple[Inlined, ...] = ()) -> Op:
+    return Op("cell.load", [cell], [Value(PROMPT, cell.name)], span=span, inlined=inlined)
 
 
 def _is_stored_in_try(region: Region, cell: Value) -> bool:
@@ -62,11 +66,12 @@ def _promote_new(region: Region, function: Function) -> None:
             index = region.ops.index(op)
             rest = Region([], region.ops[index + 1 :])
             if _is_stored_in_try(rest, op.result):
-                _promote_kept(function, op.result, rest, op.span)
+                _promote_kept(function, rest, _load(op.result, op.span, op.inlined))
                 region.ops[index + 1 :] = rest.ops
                 continue
             # The branch stays: its number is part of what a seeded run draws there.
-            branch = Op("prompt.branch", [op.operands[0]], [Value(PROMPT, op.result.name)], span=op.span)
+            branch = Op("prompt.branch", [op.operands[0]], [Value(PROMPT, op.result.name)])
+            branch.span, branch.inlined = op.span, op.inlined
             _Promotion(function, op.result, keep_stores=False).region(rest, branch.result)
             region.ops[index:] = [branch, *rest.ops]
     for op in region.ops:
@@ -134,7 +139,7 @@ class _Promotion:
         return self._load(op)
 
     def _load(self, at: Op) -> Op:
-        return Op("cell.load", [self.cell], [Value(PROMPT, self.cell.name)], span=at.span)
+        return _load(self.cell, at.span, at.inlined)
 
     def _access(self, op: Op, current: Value) -> tuple[Value, bool]:
         """Rewrite a use of the cell; returns what the cell holds afterwards, and whether the op stays."""

@@ -177,6 +177,20 @@ def named_arguments(
     return named | {keyword.arg: keyword.value for keyword in keywords if keyword.arg is not None}
 
 
+def is_direct(callee: Callee, num_positional: int, keywords: Sequence[str | None]) -> bool:
+    """Whether it is known which value each parameter gets, and that the call does nothing but run the function."""
+    signature, kinds = inspect.signature(callee.function), inspect.Parameter
+    if callee.method is not None or inspect.iscoroutinefunction(callee.function):
+        return False
+    if any(p.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) for p in signature.parameters.values()):
+        return False
+    try:
+        signature.bind(*[None] * num_positional, **{str(name): None for name in keywords})
+    except TypeError:
+        return False
+    return True
+
+
 def _plain_function(found: Any, *, on_instance: bool = False) -> FunctionType | None:
     """The Python function behind what was found, if it can be compiled. on_instance: whether it is called on one."""
     if _is_program(found):

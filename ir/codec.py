@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .core import Attr, Function, Module, Op, Region, Value
+from .core import Attr, Function, Inlined, Module, Op, Region, Value
 from .errors import DecodeError, IRError
 from .span import Span
 from .types import KINDS, Type
 
 # As in PNG, the first byte is not UTF-8, and the line ends show a transfer that rewrote them.
 MAGIC = b"\x89ramify\r\n\n"
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct(">HQ16s")
 _DEEPEST_TYPE = 64
 # msgpack extension codes: what msgpack itself cannot say.
@@ -31,7 +31,9 @@ _T = TypeVar("_T")
 
 
 class _OpRecord(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """name, operands (value numbers), results (type, name), attrs (key, value), regions, span (file and 4 numbers)."""
+    """name, operands (value numbers), results (type, name), attrs (key, value), regions, span (file and 4 numbers),
+    inlined (callee, span).
+    """
 
     name: int
     operands: list[int]
@@ -39,6 +41,7 @@ class _OpRecord(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     attrs: list[tuple[int, Any]]
     regions: list[_RegionRecord]
     span: tuple[int, int, int, int, int] | None
+    inlined: list[tuple[int, tuple[int, int, int, int, int] | None]]
 
 
 class _RegionRecord(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -148,7 +151,8 @@ class _Writer:
         name, operands = self.string(op.name), [self.use(op, value) for value in op.operands]
         attrs, regions = self.attrs(op.attrs), [self.region(region) for region in op.regions]
         results = [self.define(result) for result in op.results]
-        return _OpRecord(name, operands, results, attrs, regions, self.span(op.span))
+        inlined = [(self.string(call.callee), self.span(call.span)) for call in op.inlined]
+        return _OpRecord(name, operands, results, attrs, regions, self.span(op.span), inlined)
 
     def define(self, value: Value) -> tuple[int, int]:
         self.numbers[value] = len(self.numbers)
@@ -260,6 +264,7 @@ class _Reader:
         made.regions = [self.region(region) for region in record.regions]
         made.results = [self.define(result) for result in record.results]
         made.span = self.span(record.span)
+        made.inlined = tuple(Inlined(self.string(callee), self.span(span)) for callee, span in record.inlined)
         return made
 
     def define(self, record: tuple[int, int]) -> Value:

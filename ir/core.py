@@ -3,7 +3,7 @@
     Module   { name -> Function, entry }
     Function { name, body: Region whose arguments are the parameters, param_names, span }
     Region   { args: [Value], ops: [Op] }          one block; the last op is a terminator
-    Op       { name, operands: [Value], results: [Value], attrs, regions: [Region], span }
+    Op       { name, operands: [Value], results: [Value], attrs, regions: [Region], span, inlined: (Inlined, ...) }
     Value    { type, name }                        defined once, compared by identity
 
 Ops are mutable so that passes can rewrite them in place; `clone` copies a module before a pipeline runs.
@@ -31,9 +31,21 @@ class Value:
     name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Inlined:
+    """A call that the pass `inline` has replaced by the callee's ops: the function's name, and where it was called."""
+
+    callee: str
+    span: Span | None
+
+
 @dataclass(eq=False, slots=True)
 class Op:
-    """One operation: uses `operands`, defines `results`, may hold regions; `span` is the user's source."""
+    """One operation: uses `operands`, defines `results`, may hold regions; `span` is the user's source.
+
+    inlined: the calls that led to the op and are no ops any more, the innermost first. The op belongs to the first
+    one's function: that is what its host code sees, and what errors name.
+    """
 
     name: str
     operands: list[Value] = field(default_factory=list)
@@ -41,6 +53,7 @@ class Op:
     attrs: dict[str, Attr] = field(default_factory=dict)
     regions: list[Region] = field(default_factory=list)
     span: Span | None = None
+    inlined: tuple[Inlined, ...] = ()
 
     @property
     def result(self) -> Value:
@@ -99,20 +112,22 @@ def clone(module: Module) -> Module:
     """A deep copy with fresh values, ops and regions; attributes and spans are shared (they are never mutated)."""
     functions = {}
     for name, function in module.functions.items():
-        values: dict[Value, Value] = {}
-        body = _clone_region(function.body, values)
+        body = clone_region(function.body, {})
         functions[name] = Function(function.name, body, list(function.param_names), function.span)
     return Module(functions, module.entry, dict(module.sources), dict(module.imports), dict(module.constants))
 
 
-def _clone_region(region: Region, values: dict[Value, Value]) -> Region:
+def clone_region(region: Region, values: dict[Value, Value]) -> Region:
+    """A copy of a region; `values` gives the new values of those outside of it, and gets those inside."""
+
     def define(old: Value) -> Value:
         values[old] = Value(old.type, old.name)
         return values[old]
 
     copy = Region([define(arg) for arg in region.args])
     for op in region.ops:
-        operands = [values[v] for v in op.operands]
-        regions = [_clone_region(r, values) for r in op.regions]
-        copy.ops.append(Op(op.name, operands, [define(v) for v in op.results], dict(op.attrs), regions, op.span))
+        made = Op(op.name, [values[v] for v in op.operands], attrs=dict(op.attrs), span=op.span, inlined=op.inlined)
+        made.regions = [clone_region(r, values) for r in op.regions]
+        made.results = [define(v) for v in op.results]
+        copy.ops.append(made)
     return copy

@@ -175,6 +175,15 @@ _DECLARED = (
         rule="callee",
     ),
     OpDef(
+        "py.default",
+        "",
+        "obj",
+        "What a parameter of a function holds when no argument is given for it; the function may have been inlined.",
+        {"callee": "str", "name": "str"},
+        silent=True,
+    ),
+    OpDef("py.bound", "obj", "", "Check that a variable is assigned."),
+    OpDef(
         "py.catches", "obj, obj", "obj", "Whether `except` with this class or tuple of classes catches an exception."
     ),
     OpDef("py.list", "", "obj", "A new list that a comprehension fills."),
@@ -222,8 +231,9 @@ _DECLARED = (
         "obj",
         "Call a function of this module; `keywords` names the last operands. With `method`, "
         "the first operand is an object that was expected to have the function under this name; if it has not, what it "
-        "has is called as Python.",
-        {"callee": "str", "keywords": "strs?", "method": "str?"},
+        "has is called as Python. `direct` says that operands and defaults give each parameter one value, and that the "
+        "function is no coroutine.",
+        {"callee": "str", "keywords": "strs?", "method": "str?", "direct": "bool?"},
         rule="call",
     ),
     OpDef(

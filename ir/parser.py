@@ -13,7 +13,7 @@ from typing import NoReturn
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from .core import Attr, Function, Module, Op, Region, Value
+from .core import Attr, Function, Inlined, Module, Op, Region, Value
 from .errors import ParseError
 from .span import Span, underline
 from .types import KINDS, Type
@@ -112,6 +112,7 @@ class _Reader:
         made.regions = [self.region(region) for region in _parts(tree, "region")]
         made.results = [self.define(name, type_) for name, type_ in zip(names, types, strict=True)]
         made.span = self.location(tree)
+        made.inlined = tuple(self.inlined(call) for call in _parts(tree, "inlined"))
         return made
 
     def region(self, tree: _Tree) -> Region:
@@ -143,6 +144,9 @@ class _Reader:
         if token not in KINDS or (token == "list") != bool(elements):
             self.fail(token, f"there is no type {token}; the types are prompt, text, obj, cell and list<...>")
         return Type(str(token), self.type(elements[0]) if elements else None)
+
+    def inlined(self, tree: _Tree) -> Inlined:
+        return Inlined(self.symbol(_token(tree, "SYMBOL")), self.location(tree))
 
     def location(self, tree: _Tree) -> Span | None:
         for part in _parts(tree, "location"):

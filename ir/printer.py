@@ -117,6 +117,8 @@ class _Printer:
         for index, region in enumerate(op.regions):
             self._region(op, index, region, indent)
         self._write(self._location(op.span))
+        for call in op.inlined:
+            self._write(f" in {_symbol(call.callee)}{self._location(call.span)}")
 
     def _start(self, indent: str, op: Op | None) -> None:
         self.lines.append(Line(indent, op))

@@ -325,6 +325,10 @@ def _check_call(checker: _FunctionChecker, op: Op, place: _Place) -> None:
         expected = dict(zip(callee.param_names, callee.body.args, strict=False)).get(name)
         if expected is not None and not expected.type.accepts(value.type):
             checker.fail(op, f"@{callee.name} takes {expected.type} as {name}, not {value.type}")
+    names = [*callee.param_names[:positional], *keywords]
+    is_clear = positional <= len(callee.param_names) >= len({*callee.param_names, *names})
+    if op.attrs.get("direct") and not (is_clear and len(set(names)) == len(names)):
+        checker.fail(op, f"a direct flow.call of @{callee.name} gives each of its parameters one value at most")
 
 
 def _check_fork(checker: _FunctionChecker, op: Op, place: _Place) -> None:

@@ -30,19 +30,21 @@ class Outlined:
 
 
 def outline(module: Module) -> list[Outlined]:
-    """All calls of the module, in its order."""
-    return [each for name, function in module.functions.items() for each in _of_region(function.body, name, ())]
+    """All calls of the module, in its order; what looks the same, as in a function that is inlined twice, only once."""
+    found = (each for name, function in module.functions.items() for each in _of_region(function.body, name, ()))
+    return list(dict.fromkeys(found))
 
 
 def _of_region(region: Region, function: str, around: tuple[str, ...]) -> Iterator[Outlined]:
     for op in region.ops:
+        home = op.inlined[0].callee if op.inlined else function
         if op.name in _MODEL_OPS:
-            yield _outlined(op, _MODEL_OPS[op.name], function, around)
+            yield _outlined(op, _MODEL_OPS[op.name], home, around)
         elif op.name in ("py.expr", "py.block"):
             for kind in _IN_HOST_CODE.findall(op.attrs["code"]):
-                yield Outlined(kind, None, op.span, function, around)
+                yield Outlined(kind, None, op.span, home, around)
         elif op.name == "py.call":
-            yield Outlined("python", op.attrs["callee"], op.span, function, around)
+            yield Outlined("python", op.attrs["callee"], op.span, home, around)
         inside = (*around, _AROUND[op.name]) if op.name in _AROUND else around
         for inner in op.regions:
             yield from _of_region(inner, function, inside)

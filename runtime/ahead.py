@@ -44,7 +44,7 @@ def put_off(frame: Frame, op: Op, host: HostOp, operands: Sequence[int], results
     task = Routine(_carry_out(frame, op, host, work, values, strand.order.last))
     promised = [_promise(op, host) for _ in results]
     task.add_callback(lambda _: _deliver(frame, op, task, promised))
-    strand.remember(task, None, frame.function.python_name)
+    strand.remember(task, None, frame.function.program(op))
     if not host.is_pure or held or any(isinstance(each, PendingObject) for each in (*values, *promised)):
         strand.order.add(task, held)
     for slot, late in zip(results, promised, strict=True):

@@ -18,7 +18,8 @@ from .trying import flow_try
 
 
 class Interpreter:
-    """A linked module. `python` gives each function's Python function, for its globals, closure and defaults.
+    """A linked module. `python` gives each function's Python function, for its globals, closure and defaults, also
+    those of functions that were inlined.
 
     new_cell makes the user's State of a prompt, new_group the group of a fork from the forked cell and the branches'
     cells. (They are not known here, because lang/ stands above.)
@@ -45,7 +46,7 @@ class Interpreter:
             "prompt.fork": partial(prompt_fork, new_cell=new_cell, new_group=new_group),
         }
         for name, function in module.functions.items():
-            functions[name] = Linker(function, python[name], makers).link()
+            functions[name] = Linker(function, python[name], python, makers).link()
         self._entry = functions[module.entry]
 
     async def run(self, strand: Strand, arguments: Sequence[Any]) -> Any:

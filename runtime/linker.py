@@ -7,7 +7,7 @@ passed along as they are; steps made by `waiting` first wait for the operands th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -72,18 +72,30 @@ class LinkedRegion:
 class LinkedFunction:
     """A function's body, and the values that its slots hold at the start."""
 
-    __slots__ = ("_simple", "body", "is_async", "name", "python", "python_name", "signature", "template")
+    __slots__ = ("_simple", "_sources", "body", "is_async", "name", "python", "python_name", "signature", "template")
 
-    def __init__(self, name: str, python: FunctionType, body: LinkedRegion, template: list[Any]) -> None:
-        self.name = name
+    def __init__(self, linker: Linker, body: LinkedRegion) -> None:
+        python = linker.python
+        self.name = linker.function.name
+        self._sources = linker.sources
         self.python = python
         self.python_name = python.__name__
         self.is_async = inspect.iscoroutinefunction(python)
         self.body = body
-        self.template = template
+        self.template = linker.template
         self.signature = inspect.signature(python)
         kinds = {parameter.kind for parameter in self.signature.parameters.values()}
         self._simple = not kinds - {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+    def program(self, op: Op) -> str:
+        """The name of the Python function that an op of this function comes from."""
+        return self._sources[op.inlined[0].callee].__name__ if op.inlined else self.python_name
+
+    def places(self, op: Op) -> list[tuple[Span, str]]:
+        """Where an op stands, and below it the calls around it that were inlined: each with the function's name."""
+        spans = [op.span, *(call.span for call in op.inlined)]
+        names = [*(self._sources[call.callee].__name__ for call in op.inlined), self.python_name]
+        return [(span, name) for span, name in zip(spans, names, strict=True) if span is not None]
 
     def bind(self, positional: Sequence[Any], keywords: Mapping[str, Any]) -> list[Any]:
         """One value for each parameter, as Python matches them. Raises TypeError."""
@@ -133,20 +145,27 @@ async def execute(region: LinkedRegion, frame: Frame) -> Outcome:
         return region.end(frame)
     except Exception as error:
         if current is not None and current.span is not None:
-            _mark(error.error if isinstance(error, Escaped) else error, current, current.span, frame)
+            _mark(error.error if isinstance(error, Escaped) else error, current, frame)
         raise
 
 
-def _mark(error: Exception, op: Op, span: Span, frame: Frame) -> None:
+def _mark(error: Exception, op: Op, frame: Frame) -> None:
     """Leave a trace of the op in an error: the first one it passes says where it arose, calls say how it came there."""
     if any(error is placed for placed in frame.strand.order.placed):
         return
+    places = frame.function.places(op)
     if frame.strand.marked is not error:
         frame.strand.marked = error
-        mark(error, span, frame.function.python_name)
+        mark(error, *places[0])
+        _add_frames(error, places[1:])
     elif op.name in ("flow.call", "flow.invoke") or (error is frame.strand.caught and op.name == "prompt.get"):
-        add_frame(error, span, frame.function.python_name)
+        _add_frames(error, places)
     frame.strand.caught = None
+
+
+def _add_frames(error: Exception, places: Iterable[tuple[Span, str]]) -> None:
+    for span, program in places:
+        add_frame(error, span, program)
 
 
 def place(error: Exception, op: Op, frame: Frame) -> None:
@@ -155,29 +174,37 @@ def place(error: Exception, op: Op, frame: Frame) -> None:
     if op.span is None or isinstance(error, Cancelled) or any(error is placed for placed in order.placed):
         return
     order.placed.append(error)
-    mark(error, op.span, frame.function.python_name)
+    first, *rest = frame.function.places(op)
+    mark(error, *first)
+    _add_frames(error, rest)
     caller = frame.caller
     while caller is not None:
         above, call = caller
-        if call.span is not None:
-            add_frame(error, call.span, above.function.python_name)
+        _add_frames(error, above.function.places(call))
         caller = above.caller
 
 
 @dataclass(slots=True)
 class Linker:
-    """Turns the ops of one function into steps. `makers` has, for each op name, what makes its step."""
+    """Turns the ops of one function into steps. `makers` has, for each op name, what makes its step.
+
+    sources: for each function of the module, also those that were inlined, the Python function it comes from.
+    """
 
     function: Function
     python: FunctionType
+    sources: Mapping[str, FunctionType]
     makers: Mapping[str, Callable[[Linker, Op], Step]]
     template: list[Any] = field(default_factory=list)
     _slots: dict[Value, int] = field(default_factory=dict)
 
     def link(self) -> LinkedFunction:
         """The linked function."""
-        body = self.region(self.function.body)
-        return LinkedFunction(self.function.name, self.python, body, self.template)
+        return LinkedFunction(self, self.region(self.function.body))
+
+    def home(self, op: Op) -> FunctionType:
+        """The Python function that an op comes from: its host code sees the globals and closure of that one."""
+        return self.sources[op.inlined[0].callee] if op.inlined else self.python
 
     def region(self, region: Region) -> LinkedRegion:
         """Link a region; its last op becomes its end."""
@@ -187,7 +214,7 @@ class Linker:
         for op in region.ops:
             if op.name in _ENDINGS:
                 end = _ENDINGS[op.name](op, self.slots(op.operands))
-            elif op.name in _CONSTANTS and (value := _CONSTANTS[op.name](op)) is not None:
+            elif op.name in _CONSTANTS and (value := _CONSTANTS[op.name](self, op)) is not None:
                 self.template[self.slot(op.result)] = value[0]
             else:
                 steps.append((op, self.makers[op.name](self, op)))
@@ -266,18 +293,27 @@ def _no_values(_: Frame) -> Outcome:
     return YIELD, []
 
 
-def _constant(op: Op) -> tuple[Any] | None:
+def _constant(_: Linker, op: Op) -> tuple[Any] | None:
     """A constant that all runs can share; None for lists and dicts, which each run needs for itself."""
     value = op.attrs.get("value")
     return (value,) if value is None or isinstance(value, bool | int | float | str) else None
 
 
-def _unbound(op: Op) -> tuple[Any] | None:
+def _unbound(_: Linker, op: Op) -> tuple[Any] | None:
     return (Unbound(op.attrs["name"]),)
 
 
+def _default(linker: Linker, op: Op) -> tuple[Any] | None:
+    signature = inspect.signature(linker.sources[op.attrs["callee"]])
+    return (signature.parameters[op.attrs["name"]].default,)
+
+
 # Ops whose value is known when the module is linked.
-_CONSTANTS: dict[str, Callable[[Op], tuple[Any] | None]] = {"py.const": _constant, "py.unbound": _unbound}
+_CONSTANTS: dict[str, Callable[[Linker, Op], tuple[Any] | None]] = {
+    "py.const": _constant,
+    "py.default": _default,
+    "py.unbound": _unbound,
+}
 
 
 def in_turn(slots: Sequence[int], step: Step) -> Step:

@@ -47,7 +47,7 @@ def _take(frame: Frame, result: int, value: Any, op: Op) -> Waiting:
     if isinstance(value, Pending):
         if frame.strand.num_watching:
             return _arrived(frame, result, value)
-        frame.strand.remember(value, op.span, frame.function.python_name)
+        frame.strand.remember(value, op.span, frame.function.program(op))
     frame.values[result] = value
     return None
 
@@ -87,7 +87,7 @@ def prompt_append(linker: Linker, op: Op) -> Step:
         if isinstance(value, AnnouncedText) and not frame.strand.num_watching:
             text = PendingText()
             value.then(_as_text, text)
-            frame.strand.remember(text, span, frame.function.python_name)
+            frame.strand.remember(text, span, frame.function.program(op))
             values[result] = values[before].append_text(text)
             return None
         return wait_and_append(frame)
@@ -144,6 +144,7 @@ def prompt_item(linker: Linker, op: Op) -> Step:
 def prompt_group(linker: Linker, op: Op) -> Step:
     """Without `reorder`, outside of a batch, and where somebody has seen the text already, the order stays."""
     (before, started), result = linker.slots(op.operands), linker.slot(op.result)
+    place = (op.inlined[0].callee if op.inlined else linker.function.name, op.span)
     reorders = bool(op.attrs.get("reorder"))
 
     def step(frame: Frame) -> Waiting:
@@ -161,7 +162,7 @@ def prompt_group(linker: Linker, op: Op) -> Step:
         arranger = frame.context.sharing.arranger
         assert arranger is not None
         texts = ["".join(node.content() for node in item) for item in items]
-        order = await arranger.arrange((frame.function.name, op.span), texts)
+        order = await arranger.arrange(place, texts)
         frame.values[result] = prompt.arranged(start, items, order)
 
     return step
@@ -442,7 +443,7 @@ def py_unbox(linker: Linker, op: Op) -> Step:
 def py_host(linker: Linker, op: Op) -> Step:
     """py.expr and py.block: on the loop if the code and its operands allow it, else on a host thread."""
     operands, results = linker.slots(op.operands), linker.slots(op.results)
-    host = HostOp(op, linker.python)
+    host = HostOp(op, linker.home(op))
     is_lazy = bool(op.attrs.get("lazy"))
     may_wait = (bool(op.attrs.get("ahead")) or host.is_pure) and host.can_wait
     store = _store_one(results[0]) if op.name == "py.expr" else _store_all(results)
@@ -578,6 +579,18 @@ def _spread(parameters: Sequence[inspect.Parameter], values: Sequence[Any]) -> t
     return args, kwargs
 
 
+def py_bound(linker: Linker, op: Op) -> Step:
+    (variable,) = linker.slots(op.operands)
+
+    def step(frame: Frame) -> Waiting:
+        value = frame.values[variable]
+        if isinstance(value, Unbound):
+            raise value.error()
+        return None
+
+    return step
+
+
 def py_catches(linker: Linker, op: Op) -> Step:
     (error, classes), result = linker.slots(op.operands), linker.slot(op.result)
 
@@ -705,6 +718,7 @@ MAKERS: dict[str, Maker] = {
     "py.unbox": py_unbox,
     "py.expr": py_host,
     "py.block": py_host,
+    "py.bound": py_bound,
     "py.catches": py_catches,
     "var.new": var_new,
     "var.get": var_get,

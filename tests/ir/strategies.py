@@ -13,7 +13,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from ramify.ir.builder import Builder
-from ramify.ir.core import Function, Module, Region, Value
+from ramify.ir.core import Function, Inlined, Module, Region, Value
 from ramify.ir.span import Span
 from ramify.ir.types import CELL, OBJ, PROMPT, TEXT, Type
 
@@ -123,6 +123,9 @@ class _Grower:
         """Append an op; returns its first result (or, without results, a value nobody may use)."""
         self.builder.span = self.draw(SPANS)
         op = self.builder.op(name, operands, hints=[self.draw(HINTS) for _ in roles], **more)
+        if self.callees and not self.draw(st.integers(0, 9)):
+            names = st.sampled_from(sorted(self.callees))
+            op.inlined = tuple(self.draw(st.lists(st.builds(Inlined, names, SPANS), min_size=1, max_size=2)))
         for role, result in zip(roles, op.results, strict=True):
             self.pools.setdefault(role, []).append(result)
         return op.results[0] if op.results else Value(OBJ)
@@ -251,6 +254,14 @@ class _Grower:
     def unbound(self) -> None:
         self.emit("py.unbound", roles=["unbound"], name=self.draw(STRINGS))
 
+    def default(self) -> None:
+        if self.callees and not self.runnable:
+            callee = self.callees[self.draw(st.sampled_from(sorted(self.callees)))]
+            self.emit("py.default", roles=["obj"], callee=callee.name, name=callee.param_names[0])
+
+    def bound(self) -> None:
+        self.emit("py.bound", self.pick("obj"))
+
     def unbox(self) -> None:
         self.emit("py.unbox", self.pick("box"), roles=["obj"])
 
@@ -304,7 +315,8 @@ class _Grower:
             self.emit("flow.invoke", self.pick("obj"), *operands, roles=["obj"], keywords=["a"] if operands else [])
             return
         keywords = {"keywords": callee.param_names[len(operands) - num_keywords :]} if num_keywords else {}
-        self.emit("flow.call", *operands, roles=["obj"], callee=callee.name, **keywords)
+        more = {"direct": True} if self.draw(st.booleans()) else {}
+        self.emit("flow.call", *operands, roles=["obj"], callee=callee.name, **keywords, **more)
 
     def branch(self) -> None:
         roles, regions = self.carried_roles(), [Region(), Region()]
@@ -423,6 +435,8 @@ _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.store,
     _Grower.cell_of,
     _Grower.unbound,
+    _Grower.default,
+    _Grower.bound,
     _Grower.unbox,
     _Grower.get_variable,
     _Grower.set_variable,

@@ -100,7 +100,7 @@ def test_refusals_say_what_is_wrong() -> None:
     rest = len(data) - _HEADER_LEN
     assert _refusal(data[:-1]) == f"the binary IR is truncated: {rest - 1} bytes after the header, which says {rest}"
     assert _refusal(data + b"!").startswith("the binary IR is followed by other bytes")
-    assert _refusal(_framed(data[_HEADER_LEN:], 7)) == "the binary IR is of version 7; this ramify reads version 1"
+    assert _refusal(_framed(data[_HEADER_LEN:], 7)) == "the binary IR is of version 7; this ramify reads version 2"
     assert _refusal(data[:-1] + b"!") == "the binary IR is damaged: its checksum does not match"
 
 
@@ -114,10 +114,11 @@ def _record(**changes: object) -> bytes:
         "results": [],
         "attrs": [],
         "span": None,
+        "inlined": [],
         "constants": [],
         **changes,
     }
-    op = [3, parts["operands"], parts["results"], parts["attrs"], [], parts["span"]]
+    op = [3, parts["operands"], parts["results"], parts["attrs"], [], parts["span"], parts["inlined"]]
     function = [0, [2], [parts["args"], [op]], None]
     return msgspec.msgpack.encode([parts["strings"], parts["entry"], [function], [], [], parts["constants"]])
 
@@ -125,6 +126,7 @@ def _record(**changes: object) -> bytes:
 _FORGED = {
     "there is no string 9": {"entry": 9},
     "there is no string -1": {"entry": -1},
+    "there is no string 7": {"inlined": [[7, None]]},
     "there is no value 1": {"operands": [1]},
     "there is no value -1": {"operands": [-1]},
     "there is no type f": {"args": [[0, 2]]},

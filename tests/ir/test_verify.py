@@ -284,6 +284,18 @@ _INVALID = {
         f'%y = py.call {{callee = "gone"}} : obj {_RETURN}',
         "py.call calls @gone, which does not exist; the module has @main, @helper",
     ),
+    "a direct call that gives a parameter twice": (
+        f'%y = flow.call %s, %s {{callee = "helper", keywords = ["c"], direct = True}} : obj {_RETURN}',
+        "a direct flow.call of @helper gives each of its parameters one value at most",
+    ),
+    "a direct call that gives too much": (
+        f'%y = flow.call %s, %x, %x {{callee = "helper", direct = True}} : obj {_RETURN}',
+        "a direct flow.call of @helper gives each of its parameters one value at most",
+    ),
+    "a direct call with a keyword of nobody's": (
+        f'%y = flow.call %s, %x {{callee = "helper", keywords = ["m"], direct = True}} : obj {_RETURN}',
+        "a direct flow.call of @helper gives each of its parameters one value at most",
+    ),
     "keywords": (
         f'%y = flow.call {{callee = "helper", keywords = ["n"]}} : obj {_RETURN}',
         "flow.call names 1 keyword but has 0 operands",
