@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import ramify as rf
-import torch
-from ramify.backends.local import LocalBackend
-from ramify.backends.tiny import model_dir
 from ramify.compiler.pipeline import PIPELINE
 
 from .belady import Admission, belady_misses, recorded
+from .lockstep import LockstepBackend, one_host_thread
 from .prefix_bound import prefill_bound
 from .report import Bar, machine, say, write
 from .workload_programs import Workload, workloads
@@ -53,10 +51,10 @@ class Measured:
 
 def measure(name: str, program: rf.Program, rows: list[dict[str, Any]], capacity: int, share: float) -> Measured:
     """Run all rows with an engine of its own."""
-    backend = LocalBackend(model_dir(), dtype=torch.float32, kv_tokens=capacity)
+    backend = LockstepBackend(kv_tokens=capacity)
     scheduler: Any = backend.engine._scheduler
     program.compile()
-    with watched(backend) as served, recorded(scheduler) as events:
+    with watched(backend) as served, recorded(scheduler) as events, one_host_thread():
         begun = time.perf_counter()
         runs = program.run_batch(rows, backend=backend)
         seconds = time.perf_counter() - begun

@@ -8,12 +8,10 @@ merged: greedy or seeded generations, without functions of the user's.
 from __future__ import annotations
 
 from ..ir.core import Module
-
-MODEL_OPS = ("lm.gen", "lm.select", "lm.score")
+from .asking import asking
 
 
 def cse(module: Module) -> None:
-    """Mark all ops of the model, in place."""
-    for op in module.walk():
-        if op.name in MODEL_OPS:
-            op.attrs = op.attrs | {"share": True}
+    """Mark all ops that may ask the model, in place."""
+    for op in asking(module):
+        op.attrs = op.attrs | {"share": True}

@@ -1,5 +1,7 @@
 """Pass `lifetimes`: which generations and choices the program goes on from, so that their KV is kept (runtime/uses.py).
 
+An append of what host code has made may be of a generation, too (compiler/asking.py).
+
 Prompts are followed through appends, branches, carried values and cells, whatever the order in which these happen. An
 op whose result a later op of the model may begin with gets `keep = True`; so does one whose result is forked or goes
 where nobody sees (a state that a helper or host code holds). All others get `keep = False`.
@@ -12,31 +14,33 @@ from collections.abc import Iterable, Iterator
 
 from ..ir.core import Function, Module, Op, Value
 from ..ir.types import PROMPT
+from .asking import MODEL_OPS, definitions, may_ask
 from .promote import escapes
 
 _GROWING = {"prompt.append", "prompt.role", "prompt.group", "prompt.image", "prompt.video", "prompt.bind"}
 _GROWING |= {"prompt.branch", "lm.score"}
 _READING = {"prompt.get", "prompt.text", "prompt.since", "prompt.messages"}
-_MODEL = {"lm.gen", "lm.select", "lm.score"}
 _LOOPS = {"flow.for": 1, "flow.while": 0}
 
 
 def lifetimes(module: Module) -> None:
     """Mark the generations and choices of a module, in place."""
     called = {op.attrs["callee"] for op in module.walk() if op.name in ("flow.call", "py.call")}
+    defined = definitions(module)
     for function in module.functions.values():
-        flow = _Flow(function, is_entry=function.name == module.entry and function.name not in called)
+        asking = [op for op in function.body.walk() if may_ask(op, defined)]
+        flow = _Flow(function, asking, is_entry=function.name == module.entry and function.name not in called)
         used = flow.back_from([*flow.used, *flow.lost])
-        for op in function.body.walk():
-            if op.name in ("lm.gen", "lm.select"):
+        for op in asking:
+            if op.name != "lm.score":
                 op.attrs = op.attrs | {"keep": op.result in used}
 
 
 class _Flow:
     """Where a function's prompts go. used: what an op of the model begins with. lost: what goes where nobody sees."""
 
-    def __init__(self, function: Function, *, is_entry: bool) -> None:
-        self.used: list[Value] = []
+    def __init__(self, function: Function, asking: list[Op], *, is_entry: bool) -> None:
+        self.used = [op.operands[0] for op in asking]
         self.lost: list[Value] = []
         self._function = function
         self._is_entry = is_entry
@@ -76,7 +80,7 @@ class _Flow:
         return cell in self._function.body.args
 
     def _follow(self, op: Op) -> None:
-        if op.name in _MODEL or op.name == "prompt.fork":
+        if op.name == "prompt.fork":
             self.used.append(op.operands[0])
         if op.name in _GROWING:
             self._flows(op.operands[:1], op.results)
@@ -88,7 +92,7 @@ class _Flow:
             for region in op.regions:
                 if region.ops[-1].name == "flow.yield":
                     self._flows(region.ops[-1].operands, op.results)
-        elif op.name not in _MODEL | _READING and op.name not in _PASSING:
+        elif op.name not in _READING and op.name not in MODEL_OPS and op.name not in _PASSING:
             self.lost += self._given_away(op)
 
     def _given_away(self, op: Op) -> Iterator[Value]:

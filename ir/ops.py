@@ -32,7 +32,13 @@ class OpDef:
 _DECLARED = (
     # Prompts are values: each of these leaves its operand valid and makes a new prompt.
     OpDef("prompt.empty", "", "prompt", "The prompt with no segments.", silent=True),
-    OpDef("prompt.append", "prompt, obj", "prompt", "Append a text or any value that renders as one (an expression)."),
+    OpDef(
+        "prompt.append",
+        "prompt, obj",
+        "prompt",
+        "Append a text or any value that renders as one (an expression).",
+        {"share": "bool?", "keep": "bool?"},
+    ),
     OpDef("prompt.part", "obj", "", "Check that a value is a text or an expression, so that it can be appended."),
     OpDef(
         "prompt.role",
@@ -77,7 +83,8 @@ _DECLARED = (
     OpDef("prompt.branch", "prompt", "prompt", "A copy's prompt: the same, on a branch of its own."),
     # The model. `name` binds the result in the new prompt; `params` are constant arguments; `dynamic` names those that
     # come as operands after the fixed ones, in order; with `share` the answer of an equal request will do;
-    # `keep` says whether a later op of the model may begin with the result.
+    # `keep` says whether a later op of the model may begin with the result. Both also go for what `prompt.append`
+    # may ask for.
     OpDef(
         "lm.gen",
         "prompt, obj...",

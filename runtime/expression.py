@@ -54,6 +54,18 @@ def span_of(where: Where) -> Span | None:
     return where.span() if isinstance(where, Spot) else where
 
 
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the compiler knows of a request; nothing of it changes the result.
+
+    share: the answer of an equal request will do (runtime/sharing.py). keep: whether a generation or choice goes on
+    from where this one ends (runtime/uses.py); None when nobody knows.
+    """
+
+    share: bool = False
+    keep: bool | None = None
+
+
 class Expression:
     """Base of all expressions: `+` joins them with one another and with text."""
 
@@ -81,9 +93,7 @@ class Expression:
 class Gen(Expression):
     """A generation. `params` holds the sampling parameters that were given; the others come from the run.
 
-    dtype or schema: what the text stands for, if not for itself. share: the answer of an equal request
-    will do (runtime/sharing.py); so in choices and scores. keep: whether a generation or choice follows it, as far as
-    that is known (runtime/uses.py).
+    dtype or schema: what the text stands for, if not for itself.
     """
 
     kind: ClassVar[Literal["gen"]] = "gen"
@@ -92,8 +102,7 @@ class Gen(Expression):
     dtype: type | None = None
     schema: Schema | None = None
     where: Where = field(default=None, compare=False, repr=False)
-    share: bool = field(default=False, compare=False, repr=False)
-    keep: bool | None = field(default=None, compare=False, repr=False)
+    hints: Hints = field(default=Hints(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +114,7 @@ class Select(Expression):
     choices: tuple[str, ...]
     method: ChoiceMethod = token_length_normalized
     where: Where = field(default=None, compare=False, repr=False)
-    share: bool = field(default=False, compare=False, repr=False)
-    keep: bool | None = field(default=None, compare=False, repr=False)
+    hints: Hints = field(default=Hints(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +126,7 @@ class Score(Expression):
     texts: tuple[str, ...]
     single: bool = False
     where: Where = field(default=None, compare=False, repr=False)
-    share: bool = field(default=False, compare=False, repr=False)
+    hints: Hints = field(default=Hints(), compare=False, repr=False)
 
 
 # What becomes a request to the backend.
@@ -144,6 +152,23 @@ def role_message(role: str, body: object = None) -> Sequence:
     """A whole chat message of a role."""
     parts = () if body is None else (as_part(body),)
     return Sequence((RoleMark(role, "begin"), *parts, RoleMark(role, "end")))
+
+
+def hinted(expression: Expression, hints: Hints) -> Expression:
+    """The expression with hints for the requests in it: what goes for the end goes for the last one only."""
+    if isinstance(expression, Call):
+        return replace(expression, hints=hints)
+    if not isinstance(expression, Sequence):
+        return expression
+    inner = replace(hints, keep=None if hints.keep is None else True)
+    parts = flatten(expression)
+    last = max((index for index, part in enumerate(parts) if isinstance(part, Call)), default=-1)
+    return Sequence(
+        tuple(
+            replace(part, hints=hints if index == last else inner) if isinstance(part, Call) else part
+            for index, part in enumerate(parts)
+        )
+    )
 
 
 def flatten(expression: Expression) -> list[str | Expression]:

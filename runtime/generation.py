@@ -113,7 +113,7 @@ class Generation:
     @property
     def sharing(self) -> Sharing | None:
         """Where its answer may be found, if that of an equal request will do."""
-        if not self.expression.share or (self.params is not None and not is_deterministic(self.params)):
+        if not self.expression.hints.share or (self.params is not None and not is_deterministic(self.params)):
             return None
         return self.context.sharing
 
@@ -123,7 +123,7 @@ class Generation:
         expression, branch = self.expression, self.prompt.branch
         if isinstance(expression, Score):
             return Use(self.context.owner, None, None)
-        return Use(self.context.owner, (branch, self.sample), expression.keep and not self.sample)
+        return Use(self.context.owner, (branch, self.sample), expression.hints.keep and not self.sample)
 
     @property
     def error(self) -> BaseException | None:

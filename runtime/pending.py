@@ -52,18 +52,28 @@ this_thread = _Thread()
 
 
 class blocking:
-    """Tells the host pool that this thread waits for something else and needs no share of the processor."""
+    """Tells the host pool that this thread waits for something else and needs no share of the processor.
+
+    It counts as working again from the moment at which somebody calls `wake`, or when it goes on by itself.
+    """
 
     __slots__ = ("_gate",)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> blocking:
         self._gate = this_thread.gate
         if self._gate is not None:
             self._gate.block()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        if self._gate is not None:
-            self._gate.unblock()
+        self.wake()
+
+    def wake(self) -> None:
+        """Count it as working again. Thread-safe, repeatable."""
+        with _lock:
+            gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.unblock()
 
 
 def turns(timeout: float | None) -> Iterator[float | None]:
@@ -141,8 +151,13 @@ class Pending(Generic[T]):
             if this_thread.is_loop:
                 return self.result()
             arrived = threading.Event()
-            self.add_callback(lambda _: arrived.set())
-            with blocking():
+            with blocking() as standing:
+
+                def arrive(_: Pending[T]) -> None:
+                    standing.wake()  # here, so that there is no moment at which nobody seems to work
+                    arrived.set()
+
+                self.add_callback(arrive)
                 if not any(arrived.wait(turn) for turn in turns(timeout)):
                     raise TimeoutError(f"nothing arrived within {timeout} s")
         return self.result()

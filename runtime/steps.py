@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from types import CellType, FunctionType
 from typing import Any
@@ -18,7 +17,7 @@ from ..ir.core import Op
 from ..ir.errors import RamifyError
 from .ahead import put_off
 from .calling import in_pool, runs_here
-from .expression import Expression, Where, as_part, build_gen, build_score, build_select, not_content
+from .expression import Expression, Hints, Where, as_part, build_gen, build_score, build_select, hinted, not_content
 from .handling import awaited_while_handling, is_caught, while_handling
 from .host import HostOp, Unbound, Variable
 from .linker import Frame, Linker, Outcome, Step, Waiting, in_turn, waiting
@@ -70,10 +69,14 @@ def prompt_empty(linker: Linker, op: Op) -> Step:
 
 def prompt_append(linker: Linker, op: Op) -> Step:
     (before, content), result, span = linker.slots(op.operands), linker.slot(op.result), op.span
+    hints = _hints(op)
 
     def append_arrived(frame: Frame) -> Waiting:
         values = frame.values
-        values[result] = values[before].append_value(values[content], span)
+        value = values[content]
+        values[result] = values[before].append_value(
+            hinted(value, hints) if isinstance(value, Expression) else value, span
+        )
         return None
 
     wait_and_append = waiting((content,), append_arrived)
@@ -264,11 +267,9 @@ def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]
     if op.name in _LISTS:
         names = (_LISTS[op.name], *names)
     ready = None if names else _try(build, fixed)
-    known: dict[str, Any] = {"share": bool(op.attrs.get("share"))}
-    if op.name != "lm.score":
-        known["keep"] = op.attrs.get("keep")
+    hints = _hints(op)
     if ready is not None:
-        ready = replace(ready, **known)  # type: ignore[type-var]
+        ready = hinted(ready, hints)
 
     def step(frame: Frame) -> Waiting:
         values = frame.values
@@ -276,11 +277,15 @@ def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]
         if expression is None:
             given = {name: values[slot] for name, slot in zip(names, operands, strict=True)}
             call = given.pop("call", None)
-            expression = replace(call or build({**fixed, **given}), **known)  # type: ignore[type-var]
+            expression = hinted(call or build({**fixed, **given}), hints)
         values[result] = values[before].append_value(expression, span)
         return None
 
     return waiting(operands, in_turn(operands, step)) if operands else step
+
+
+def _hints(op: Op) -> Hints:
+    return Hints(bool(op.attrs.get("share")), op.attrs.get("keep"))
 
 
 def _try(build: Callable[[Mapping[str, Any]], Expression], given: Mapping[str, Any]) -> Expression | None:

@@ -30,6 +30,18 @@ def talk(s, turns):
     return side["short"] + s["last"]
 
 
+def short(name):
+    return rf.gen(name, max_tokens=4, ignore_eos=True)
+
+
+@rf.program
+def talk_by_helper(s, turns):
+    s += "A talk.\n"
+    for turn in turns:
+        s += turn + short("reply") + "And again:" + short("again")
+    return s["again"]
+
+
 def keeps(backend: LocalBackend, program: rf.Program, **options: Any) -> list[bool | None]:
     """What the engine is told about each request, in the order of their prompts."""
     told: list[tuple[int, list[int], bool | None]] = []
@@ -52,6 +64,11 @@ def keeps(backend: LocalBackend, program: rf.Program, **options: Any) -> list[bo
 def test_the_engine_knows_what_is_gone_on_from(backend: LocalBackend) -> None:
     assert keeps(backend, talk) == [True, True, False, False]
     backend.engine.check_idle()
+
+
+def test_it_knows_of_generations_that_helpers_make(backend: LocalBackend) -> None:
+    assert keeps(backend, talk_by_helper) == [True, True, True, True]  # the last turn is not known to be the last
+    assert keeps(backend, talk_by_helper.options(disable=["lifetimes"])) == [None] * 4
 
 
 def test_it_knows_nothing_of_eager_runs_and_without_the_pass(backend: LocalBackend) -> None:

@@ -46,6 +46,25 @@ def test_equal_gens_of_a_run_are_one(backend):
     assert run.usage.generated_tokens < apart.usage.generated_tokens
 
 
+def vote():
+    return "I say: " + rf.gen("vote", max_tokens=6)
+
+
+@rf.program
+def votes_by_helper(s, question):
+    s += rf.user(question)
+    forks = s.fork(3)
+    for branch in forks:
+        branch += rf.assistant(vote())
+    return [branch["vote"] for branch in forks]
+
+
+def test_equal_gens_that_a_helper_makes_are_one(backend):
+    run = votes_by_helper.run("What is 2 + 3?", backend=backend)
+    assert run.usage.calls == 3 and run.usage.shared_calls == 2
+    assert run.value == votes_by_helper.run("What is 2 + 3?", backend=backend, eager=True).value
+
+
 def test_what_is_drawn_anew_is_not_shared(backend):
     run = votes.options(temperature=1.0).run("What is 2 + 3?", backend=backend)
     assert run.usage.shared_calls == 0
