@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from ramify.backends.scripted import ScriptedBackend
+from ramify.compiler.pipeline import PIPELINE
 from ramify.ir.codec import decode
 from ramify.ir.parser import parse
 from ramify.lang.cli import main
@@ -252,7 +253,7 @@ def test_compile_writes_both_forms(ramify: Ramify, folder: Path) -> None:
     ramify("compile", "programs.py:ask", "-o", "ask.ir")
     assert parse((folder / "ask.ir").read_text()).functions["ask"].span.line == 6
     timing = ramify("compile", "programs.py:ask", "--timing").err.splitlines()
-    assert [line.split()[0] for line in timing][:2] == ["pass", "promote"]
+    assert [line.split()[0] for line in timing] == ["pass", *(each.name for each in PIPELINE)]
 
 
 def test_commands_that_need_no_model_import_none() -> None:
