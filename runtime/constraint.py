@@ -8,7 +8,6 @@ llguidance cannot enforce is an error, never relaxed.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,27 +17,31 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from ..ir.errors import RequestError
+from .grammar import brief, json_grammar, limits, problem_in
+from .schema_blame import located
+from .schema_lowering import bounded, lowered
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
+# What llguidance says of a text that nothing can follow.
+_STUCK = "NoExtensionBias"
 ConstraintKind = Literal["regex", "json_schema", "lark"]
 _LABELS: dict[ConstraintKind, str] = {"regex": "regex", "json_schema": "json_schema", "lark": "grammar"}
-_HELP: dict[ConstraintKind, str] = {
+_HELP = {
     "regex": "the syntax is that of Rust's regex crate: no look-around, no back-references",
-    "json_schema": "leave out what the message names, or say it in other words: it could not be enforced",
     "lark": "the syntax is llguidance's Lark dialect: rules in lower case, terminals in upper case, `start` first",
 }
-# Grammars that name special tokens are checked where there is a tokenizer.
-_NEEDS_TOKENIZER = "no tokenizer"
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """source: the regular expression, the JSON schema as text, or the Lark grammar."""
+    """source: the regular expression, the JSON schema as text, or the Lark grammar. has_space: whether JSON may hold
+    white space."""
 
     kind: ConstraintKind
     source: str
+    has_space: bool = False
 
     @property
     def label(self) -> str:
@@ -47,31 +50,39 @@ class Constraint:
 
     def check(self) -> None:
         """Raises RequestError for a source that does not parse, or that asks for what cannot be enforced."""
-        if (problem := _problem(self)) is not None:
-            raise RequestError(f"{self.label}: {problem}", help=_HELP[self.kind])
+        _check(self)
 
-    def grammar(self) -> str:
-        """The grammar that llguidance compiles. Raises RequestError for a JSON schema that is no JSON object."""
+    def grammar(self, *, is_bounded: bool = False) -> str:
+        """The grammar that llguidance compiles. is_bounded: with bounds on what would have none in JSON.
+
+        Raises RequestError for a JSON schema that cannot be enforced.
+        """
         from llguidance import LLMatcher  # slow to import
 
         if self.kind == "regex":
             return LLMatcher.grammar_from_regex(self.source)
         if self.kind == "lark":
             return LLMatcher.grammar_from_lark(self.source)
-        try:
-            return LLMatcher.grammar_from_json_schema(self.source, overrides={"whitespace_flexible": False})
-        except ValueError as error:
-            raise RequestError(f"json_schema: {error}") from None
+        schema = lowered(msgspec.json.decode(self.source))
+        return json_grammar(bounded(schema) if is_bounded else schema, has_space=self.has_space)
 
 
 @lru_cache(maxsize=1024)
-def _problem(constraint: Constraint) -> str | None:
-    """What is wrong with a constraint, in one line."""
-    from llguidance import LLMatcher
+def _check(constraint: Constraint) -> None:
+    problem = problem_in(constraint.grammar()) or _emptiness(constraint)
+    if problem is not None and constraint.kind == "json_schema":
+        raise located(msgspec.json.decode(constraint.source), problem)
+    if problem is not None:
+        raise RequestError(f"{constraint.label}: {problem}", help=_HELP[constraint.kind])
 
-    failed, messages = LLMatcher.validate_grammar_with_warnings(constraint.grammar())
-    problems = [message for message in messages if failed or not message.startswith(_NEEDS_TOKENIZER)]
-    return brief(problems[0]) if problems else None
+
+def _emptiness(constraint: Constraint) -> str | None:
+    """That no text matches, where that shows at its beginning. Grammars that name special tokens cannot be asked."""
+    matcher = _byte_matcher(constraint).deep_copy()
+    if matcher.is_error() or matcher.is_accepting():
+        return None
+    matcher.compute_bitmask()
+    return "no text matches it" if matcher.get_error().startswith(_STUCK) else None
 
 
 def matches(constraint: Constraint, text: str) -> bool:
@@ -96,18 +107,7 @@ def _byte_matcher(constraint: Constraint) -> LLMatcher:
     """A matcher for which every byte is a token."""
     from llguidance import LLMatcher, LLTokenizer
 
-    return LLMatcher(LLTokenizer("byte"), constraint.grammar(), log_level=0)
-
-
-def brief(message: str) -> str:
-    """What llguidance says, in one line: it adds the source, or the whole state of the parser."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["it cannot be compiled"]
-    causes = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    place = re.match(r"at (\d+)\((\d+)\): ", lines[0])
-    if causes:  # a regular expression that does not parse, perhaps somewhere in a grammar
-        return f"line {place[1]}: {causes[0]}" if place and place[1] != "1" else causes[0]
-    text = lines[0].partition(" Enable ")[0]
-    return f"line {place[1]}, column {place[2]}: {text[place.end() :]}" if place else text
+    return LLMatcher(LLTokenizer("byte"), constraint.grammar(), log_level=0, limits=limits())
 
 
 def regex_constraint(regex: object) -> Constraint:

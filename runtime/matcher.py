@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ..ir.errors import BackendError, RequestError
 from .background import Background
-from .constraint import Constraint, brief
+from .constraint import Constraint
+from .grammar import brief, limits
 
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher, LLTokenizer
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 _MAX_COMPILED = 256
 # llguidance marks special tokens with this byte; it is part of no UTF-8 text, so no token with it can be generated.
 _MARK = b"\xff"
-# What a mask may cost, so that patterns with long counted repetitions work: a third of a second at worst, once.
-_LEXER_FUEL = 5_000_000
 _END = b"<end of generation>"
 
 
@@ -173,12 +172,11 @@ class Grammars:
 
     def separate(self, constraint: Constraint) -> LLMatcher:
         """A matcher of llguidance that shares nothing, also with those that come later."""
-        from llguidance import LLMatcher, LLParserLimits
+        from llguidance import LLMatcher
 
         with self._lock:
             self._compiled.pop(constraint, None)
-        limits = LLParserLimits(step_lexer_fuel=_LEXER_FUEL)
-        return LLMatcher(self._tokenizer, constraint.grammar(), log_level=0, limits=limits)
+        return LLMatcher(self._tokenizer, constraint.grammar(is_bounded=True), log_level=0, limits=limits())
 
     def _prototype(self, constraint: Constraint) -> LLMatcher:
         compiled = self._compiled.get(constraint) or self._compile(constraint)

@@ -94,13 +94,13 @@ def test_check_finds_bad_constraints_before_anything_runs(tmp_path: Path, capsys
     file.write_text(
         "import ramify as rf\n\n@rf.program\ndef good(s):\n    s += rf.gen('x', regex='[0-9]+')\n\n"
         "@rf.program\ndef bad(s):\n    s += 'a'\n    s += rf.gen('x', regex='[0-9')\n\n"
-        "@rf.program\ndef worse(s):\n    s += rf.gen('x', json_schema={'not': {}})\n"
+        "@rf.program\ndef worse(s):\n    s += rf.gen('x', json_schema={'contains': {}})\n"
     )
     assert main(["check", str(file)]) == 2
     out = capsys.readouterr().out
     assert ":good: ok" in out and ":bad: error" in out and "regex: unclosed character class" in out
     assert "programs.py:10" in out and "rf.gen('x', regex='[0-9')" in out
-    assert 'json_schema: Unimplemented keys: ["not"]' in out
+    assert "json_schema: at #/contains: this keyword cannot be enforced" in out
 
 
 @BOTH
@@ -123,10 +123,15 @@ def test_processors_reach_the_backend(eager: bool) -> None:
         ("regex", "[0-9", "regex: unclosed character class"),
         ("regex", "(?=a)b", "regex: look-around"),
         ("regex", r"(a)\1", "regex: backreferences are not supported"),
-        ("json_schema", {"not": {}}, 'json_schema: Unimplemented keys: ["not"]'),
-        ("json_schema", {"type": "thing"}, "json_schema: Invalid type: thing"),
-        ("json_schema", {"type": "string", "format": "url"}, "json_schema: Unknown format: url"),
-        ("json_schema", {"minimum": 3, "maximum": 1, "type": "integer"}, "json_schema: Unsatisfiable schema"),
+        ("regex", r"[^\s\S]", "regex: no text matches it"),
+        ("json_schema", {"contains": {}}, "json_schema: at #/contains: this keyword cannot be enforced"),
+        ("json_schema", {"type": "thing"}, "json_schema: at #/type: Invalid type: thing"),
+        ("json_schema", {"type": "string", "format": "url"}, "json_schema: at #/format: the format 'url' cannot be"),
+        (
+            "json_schema",
+            {"minimum": 3, "maximum": 1, "type": "integer"},
+            "json_schema: at # (minimum, maximum): nothing matches",
+        ),
         ("json_schema", '{"type"', "json_schema: the text is not JSON"),
         ("json_schema", False, "json_schema: the schema `false` accepts nothing"),
         ("grammar", "start: foo", 'grammar: line 1, column 8: unknown name: "foo"'),

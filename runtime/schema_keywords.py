@@ -1,0 +1,88 @@
+"""The keywords of JSON Schema (drafts 4 to 2020-12): which are enforced, which refused, which say nothing.
+
+What is in none of the tables is an annotation, as the specification has it, unless it looks like a misspelled keyword.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+# Enforced as they stand by llguidance, or after they were put in other words (runtime/schema_lowering.py).
+ENFORCED = {
+    "type": "",
+    "const": "",
+    "enum": "",
+    "anyOf": "",
+    "allOf": "",
+    "oneOf": "where no text can match two of its schemas, or all but one can be said not to match",
+    "not": "of types, `required`, bounds, `const`, `enum` of scalars, and `properties`, `allOf`, `anyOf` of these",
+    "if": "with what `not` can take",
+    "then": "",
+    "else": "",
+    "$ref": "inside the schema",
+    "items": "",
+    "prefixItems": "",
+    "additionalItems": "",
+    "minItems": "",
+    "maxItems": "",
+    "uniqueItems": "of at most one item, or of a few that an `enum` lists",
+    "properties": "generated in their order",
+    "patternProperties": "which may not overlap",
+    "additionalProperties": "",
+    "required": "",
+    "propertyNames": "`pattern`, `enum`, `const` and lengths, of an object that says nothing else of its keys",
+    "minProperties": "at most one more than is required",
+    "maxProperties": "where all `properties` are required",
+    "dependencies": "of what `not` can take",
+    "dependentRequired": "",
+    "dependentSchemas": "",
+    "minLength": "",
+    "maxLength": "",
+    "pattern": "no look-around, no back-references",
+    "format": "those below",
+    "minimum": "",
+    "maximum": "",
+    "exclusiveMinimum": "",
+    "exclusiveMaximum": "",
+    "multipleOf": "",
+}
+REFUSED = (
+    "contains",
+    "minContains",
+    "maxContains",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "$dynamicRef",
+    "$recursiveRef",
+)
+ANNOTATIONS = frozenset(
+    (
+        "$anchor", "$comment", "$defs", "$dynamicAnchor", "$id", "$recursiveAnchor", "$schema", "$vocabulary",
+        "contentEncoding", "contentMediaType", "contentSchema", "default", "definitions", "deprecated", "description",
+        "example", "examples", "id", "readOnly", "title", "writeOnly",
+    )
+)  # fmt: skip
+FORMATS = (
+    "date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
+)  # fmt: skip
+# What OpenAPI's formats of integers say.
+INTEGER_FORMATS = {
+    "int32": (-(2**31), 2**31 - 1),
+    "int64": (-(2**63) + 1024, 2**63 - 1024),  # as far as llguidance's floats go
+    "uint32": (0, 2**32 - 1),
+}
+# Keywords whose value is a schema, a list of schemas, or an object of schemas.
+OF_SCHEMA = ("not", "if", "then", "else", "items", "additionalItems", "additionalProperties", "propertyNames")
+OF_SCHEMAS = ("anyOf", "allOf", "oneOf", "prefixItems")
+OF_NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+
+_KNOWN = (*ENFORCED, *REFUSED)
+
+
+def misspelled(keyword: str) -> str | None:
+    """The keyword that an unknown one was probably meant to be."""
+    if keyword in ANNOTATIONS or keyword.startswith(("x-", "_", "$", "@")) or len(keyword) < 4:
+        return None
+    lower = {known.lower(): known for known in _KNOWN}
+    near = difflib.get_close_matches(keyword.lower(), lower, 1, 0.88)
+    return lower[near[0]] if near else None
