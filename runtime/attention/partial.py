@@ -19,6 +19,8 @@ from torch import Tensor
 PartialAttention = Callable[[Tensor, Tensor, Tensor, int, bool], tuple[Tensor, Tensor]]
 
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+# Rows of a causal square that go through the kernel together.
+_BLOCK_ROWS = 64
 _FLASH_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -28,20 +30,25 @@ def choose_partial_attention(device: torch.device, dtype: torch.dtype) -> Partia
 
 
 def flash_attention(query: Tensor, key: Tensor, value: Tensor, group: int, causal: bool) -> tuple[Tensor, Tensor]:
-    """torch's blocked CPU kernel: no score matrix in memory, one call per slab."""
+    """torch's blocked CPU kernel: no score matrix in memory.
+
+    Its own causal mask skips nothing in squares of a few hundred rows, so a square goes in blocks of rows, each with
+    the keys that some of its rows see: a third less work.
+    """
     if not causal:
         output, log_sum_exp = _FLASH(query, key, value)
         return output, log_sum_exp
-    # The kernel's causal mask counts rows, so the heads of a group become a dimension of their own, which needs no
-    # copy: the kernel follows strides, and its output has those of the query.
-    num_kv_heads, rows, head_dim = query.shape[1], query.shape[2] // group, query.shape[3]
-    by_head = query.view(num_kv_heads, rows, group, head_dim).transpose(1, 2)
-    shape = (num_kv_heads, group, rows, head_dim)
-    output, log_sum_exp = _FLASH(
-        by_head, key.transpose(0, 1).expand(shape), value.transpose(0, 1).expand(shape), is_causal=True
-    )
-    flat = (1, num_kv_heads, rows * group)
-    return output.transpose(1, 2).reshape(*flat, head_dim), log_sum_exp.transpose(1, 2).reshape(flat)
+    length = key.shape[2]
+    row, column = torch.arange(length), torch.arange(length)
+    hidden = torch.where(column > row[:, None], float("-inf"), 0.0).to(query.dtype).repeat_interleave(group, 0)
+    parts = []
+    for start in range(0, length, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, length)
+        rows = slice(start * group, stop * group)
+        mask = hidden[None, None, rows, :stop]
+        parts.append(_FLASH(query[:, :, rows], key[:, :, :stop], value[:, :, :stop], attn_mask=mask))
+    outputs, sums = zip(*parts, strict=True)
+    return torch.cat(outputs, 2), torch.cat(sums, 2)
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, group: int, causal: bool) -> tuple[Tensor, Tensor]:

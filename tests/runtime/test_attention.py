@@ -207,3 +207,15 @@ def test_choice_of_implementation() -> None:
     assert choose_partial_attention(torch.device("cpu"), torch.bfloat16) is flash_attention
     assert choose_partial_attention(torch.device("cpu"), torch.float64) is plain_attention
     assert choose_partial_attention(torch.device("cuda"), torch.bfloat16) is plain_attention
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("group", [1, 3])
+def test_causal_squares_of_any_length(length: int, group: int) -> None:
+    torch.manual_seed(length)
+    query = torch.randn(1, 2, length * group, HEAD_DIM) * 4
+    key, value = torch.randn(2, 1, 2, length, HEAD_DIM)
+    for got, expected in zip(
+        flash_attention(query, key, value, group, True), plain_attention(query, key, value, group, True), strict=True
+    ):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
