@@ -22,7 +22,7 @@ from .pending import AnnouncedText, Pending, PendingObject, PendingText, Settled
 from .prompt import Prompt
 from .routine import Routine
 
-# What may be waited for in a task: texts, numbers, what other tasks give. (A PendingObject may be of any class.)
+# What a task may wait for to look into: texts, numbers, what other tasks give. (A PendingObject may be of any class.)
 _AWAITED = (Pending, PendingText, AnnouncedText, Late)
 # What is promised of a pure tool's value.
 _PROMISED: dict[str, type[Pending[Any]]] = {"text": AnnouncedText, "scalar": Pending, "object": Late}
@@ -35,17 +35,16 @@ def put_off(frame: Frame, op: Op, host: HostOp, operands: Sequence[int], results
         return False
     strand.order.is_clear()  # forgets what is held no longer
     values = [frame.values[slot] for slot in operands]
-    there = [value for value in values if not isinstance(value, Pending)]
-    if any(type(value) not in _AWAITED for value in values if isinstance(value, Pending)):
+    if any(type(value) is Unbound for value in values) or not host.may_await(values, _AWAITED):
         return False
-    if any(type(value) is Unbound for value in there) or (held := host.held(there, strand.order)) is None:
+    if (held := host.held(values, strand.order)) is None:
         return False
     work = _call_apart(frame, host) if host.is_pure else partial(in_pool, frame, host)
     task = Routine(_carry_out(frame, op, host, work, values, strand.order.last))
-    promised = [_promise(op, host) for _ in results]
+    promised = [PendingObject() if held.has_states else _promise(op, host) for _ in results]
     task.add_callback(lambda _: _deliver(frame, op, task, promised))
     strand.remember(task, None, frame.function.program(op))
-    if not host.is_pure or held or any(isinstance(each, PendingObject) for each in (*values, *promised)):
+    if not host.is_pure or held.mutable or any(isinstance(each, PendingObject) for each in (*values, *promised)):
         strand.order.add(task, held)
     for slot, late in zip(results, promised, strict=True):
         frame.values[slot] = late

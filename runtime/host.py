@@ -16,8 +16,9 @@ from ..ir.core import Op
 from ..ir.private import mangled, private_prefix
 from .effects import Callees, NoValue, holds_state, why_not_harmless
 from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
-from .hostwork import are_plain, may_change, mutables, only_moves, outside_names
+from .hostwork import Reached, Uses, are_plain, may_change, outside_names, reach
 from .order import MAX_LOOKED_AT, Order
+from .pending import Pending, PendingObject
 from .prompt import Prompt
 from .reading import Branches, Reading
 
@@ -63,10 +64,12 @@ class HostOp:
         "_callees",
         "_captures",
         "_code",
-        "_harmless",
         "_inputs",
         "_is_sure",
+        "_looked",
         "_may_change",
+        "_moved",
+        "_opened",
         "_outputs",
         "_outside",
         "_owner",
@@ -98,7 +101,10 @@ class HostOp:
         self.is_pure = op.attrs.get("pure") is not None
         self._may_change = may_change(self._code.body)
         self._is_sure = self._code.result(_NONE) in ("value", "tuple")
-        self._harmless = (Reading, Branches) if only_moves(self._code.body) else (Prompt,)
+        uses = Uses.of(self._code.body, self._inputs, shadowed)
+        self._looked = [n for n, name in enumerate(self._inputs) if name in uses.looked]
+        self._moved = [n for n, name in enumerate(self._inputs) if name not in uses.looked]
+        self._opened = [n for n, name in enumerate(self._inputs) if name in uses.opened]
         self.is_text = self._code.is_expression and _is_text(self._code.expression)
         self._variant(_NONE)
 
@@ -106,11 +112,14 @@ class HostOp:
         """Whether the op, on these operands, can run on the loop thread. Prompts must have arrived."""
         if self._outside is None or self._captures or self.awaits:
             return False
-        if not are_plain(values[: len(self._inputs)], self._harmless):
+        if not (
+            are_plain([values[n] for n in self._looked], (Prompt,))
+            and are_plain([values[n] for n in self._moved], (Reading, Branches))
+        ) or any(isinstance(values[n], Reading) for n in self._opened):
             return False
         if self._callees.found and not self._callees.are_same():
             return False
-        return not self._outside or are_plain((self._look_up(name) for name in self._outside), self._harmless)
+        return not self._outside or are_plain((self._look_up(name) for name in self._outside), (Prompt,))
 
     def _is_harmless(self, called: ast.expr, inside: set[str]) -> bool:
         own = {*inside, *self._captures, *self._owner.__code__.co_freevars}
@@ -122,25 +131,50 @@ class HostOp:
         is_known = self.is_pure or self._outside is not None
         return is_known and self._is_sure and not (self._captures or self._writes or self.awaits)
 
-    def held(self, values: Sequence[Any], order: Order) -> dict[int, Any] | None:
-        """The mutable objects that the op may reach, on these operands (or some); None when it must not be put off.
+    def may_await(self, values: Sequence[Any], awaited: tuple[type, ...]) -> bool:
+        """Whether the op may wait for those of its operands that have not arrived.
 
-        What is held already was looked into when it was, and only tasks have changed it since.
+        What it looks into has to be of a type among `awaited`. What it only passes on may hold states.
         """
-        return mutables(self._reached_from(values), (Prompt,), order.held, MAX_LOOKED_AT)
+        return all(type(values[n]) in awaited for n in (*self._looked, *self._opened) if isinstance(values[n], Pending))
+
+    def held(self, values: Sequence[Any], order: Order) -> Reached | None:
+        """What the op may reach, going by the operands that are there; None when it must not be put off.
+
+        It must not look into a state, now or when its turn has come. What is held already was looked through when it
+        was, and only tasks have changed it since.
+        """
+        known = () if order.with_states else order.held
+        looked = reach(self._there(values, self._looked, self._outside or ()), known, MAX_LOOKED_AT)
+        moved = reach(self._there(values, self._moved), known, MAX_LOOKED_AT)
+        if looked is None or moved is None or looked.has_states or not order.with_states.isdisjoint(looked.mutable):
+            return None
+        if any(isinstance(values[n], Reading) for n in self._opened):
+            return None
+        has_states = (
+            moved.has_states
+            or not order.with_states.isdisjoint(moved.mutable)
+            or any(isinstance(values[n], PendingObject) for n in self._moved)
+        )
+        return Reached(looked.mutable | moved.mutable, has_states)
 
     def is_free(self, values: Sequence[Any]) -> bool:
         """Whether the op can reach nothing that may change, on these operands."""
-        return mutables(self._reached_from(values), (Prompt,)) == {}
+        reached = reach([*values, *self._there((), (), self._outside or ())])
+        return reached is not None and not reached.mutable
 
-    def _reached_from(self, values: Sequence[Any]) -> list[Any]:
-        return [*values, *(() if self.is_pure else map(self._look_up, self._outside or ()))]
+    def _there(self, values: Sequence[Any], numbers: Sequence[int], outside: Sequence[str] = ()) -> list[Any]:
+        """The operands of these numbers that have arrived, and what names from outside hold."""
+        arrived = [values[n] for n in numbers if not isinstance(values[n], Pending)]
+        return arrived if self.is_pure else [*arrived, *map(self._look_up, outside)]
 
     def commutes(self, values: Sequence[Any], order: Order) -> bool:
         """Whether the op, which is quick on these operands, can run before what was put off earlier."""
         inputs = values[: len(self._inputs)]
-        reached = mutables([*inputs, *map(self._look_up, self._outside or ())], self._harmless, order.held)
-        return reached is not None and (not reached or not (self._may_change or order.holds(reached)))
+        reached = reach([*inputs, *map(self._look_up, self._outside or ())], order.held)
+        if reached is None or not reached.mutable:
+            return reached is not None
+        return not (self._may_change or order.holds(reached.mutable))
 
     def why_not_harmless(self, values: Sequence[Any]) -> str | None:
         """What in the code may do more than compute from these operands; None when nothing does."""

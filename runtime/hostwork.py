@@ -9,9 +9,12 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..ir.core import Op
+from .prompt import Prompt
+from .reading import Branches, Reading
 
 BUILTINS = {
     "abs", "all", "any", "bool", "bytes", "chr", "dict", "divmod", "enumerate", "float", "format", "frozenset", "int",
@@ -99,21 +102,83 @@ def _is_quick_call(node: ast.Call, inside: set[str], shadowed: Collection[str]) 
     return False
 
 
-_MOVING_NODES = (
-    ast.Name, ast.Tuple, ast.List, ast.Starred, ast.Constant, ast.Assign, ast.Expr, ast.Return, ast.Call,
-    ast.expr_context,
-)  # fmt: skip
 _MOVING_CALLS = {"enumerate", "zip", "list", "tuple", "reversed", "len", "range"}
+_MOVING_METHODS = {"append", "extend", "insert", "pop", "reverse", "clear"}
 
 
-def only_moves(body: list[ast.stmt]) -> bool:
-    """Whether quick code only passes values around, so that even a State among them is never looked into."""
-    for node in (node for statement in body for node in ast.walk(statement)):
-        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in _MOVING_CALLS):
-            return False
-        if not isinstance(node, _MOVING_NODES):
-            return False
-    return True
+@dataclass(slots=True)
+class Uses:
+    """What quick code does with its inputs. It looks into the values of some names; it gets items from those of others,
+    or puts items into them. The rest it only passes on: even a State among these is never looked into.
+    """
+
+    looked: set[str] = field(default_factory=set)
+    opened: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, body: list[ast.stmt], inputs: Collection[str], shadowed: Collection[str]) -> Uses:
+        """The uses of the inputs. shadowed: names that do not mean the builtin."""
+        uses = cls()
+        for statement in body:
+            uses._statement(statement, _MOVING_CALLS.difference(shadowed))
+        if (uses.looked | uses.opened) & _assigned(body):
+            return cls(set(inputs))  # what was passed on is looked into under another name
+        return uses
+
+    def _statement(self, node: ast.stmt, calls: Collection[str]) -> None:
+        match node:
+            case ast.Expr(value=value) | ast.Return(value=ast.expr() as value):
+                self._moved(value, calls)
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:
+                    self._moved(target, calls)
+                unpacks = any(isinstance(target, ast.Tuple | ast.List) for target in targets)
+                (self._opened if unpacks else self._moved)(value, calls)
+            case _:
+                self._look(node)
+
+    def _moved(self, node: ast.expr, calls: Collection[str]) -> None:
+        """An expression whose value is only passed on, or a target."""
+        match node:
+            case ast.Name() | ast.Constant():
+                pass
+            case ast.Tuple(elts=items) | ast.List(elts=items):
+                for item in items:
+                    self._moved(item, calls)
+            case ast.Starred(value=value):
+                self._opened(value, calls)
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in calls:
+                for argument in (*args, *(keyword.value for keyword in keywords)):
+                    self._opened(argument, calls)
+            case ast.Call(func=ast.Attribute(value=receiver, attr=method), args=args, keywords=[]) if (
+                method in _MOVING_METHODS
+            ):
+                self._opened(receiver, calls)
+                for argument in args:
+                    (self._opened if method == "extend" else self._moved)(argument, calls)
+            case ast.Subscript(value=ast.Name() as base, slice=index):
+                self._opened(base, calls)
+                self._look(index)
+            case _:
+                self._look(node)
+
+    def _opened(self, node: ast.expr, calls: Collection[str]) -> None:
+        """An expression whose items are passed on."""
+        if isinstance(node, ast.Name):
+            self.opened.add(node.id)
+        else:
+            self._moved(node, calls)
+
+    def _look(self, node: ast.AST) -> None:
+        self.looked |= {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+
+
+def _assigned(body: list[ast.stmt]) -> set[str]:
+    """Names that the code assigns, but for those of comprehensions."""
+    nodes = [node for statement in body for node in ast.walk(statement)]
+    inner = {id(name) for node in nodes if isinstance(node, ast.comprehension) for name in ast.walk(node.target)}
+    stores = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    return {name.id for name in stores if id(name) not in inner}
 
 
 _CHANGING_METHODS = {
@@ -142,24 +207,31 @@ def changed(node: ast.AST) -> ast.expr | None:
     return None
 
 
-def mutables(
-    values: Iterable[Any], also: tuple[type, ...], known: Collection[int] = (), budget: int = _BUDGET
-) -> dict[int, Any] | None:
-    """The objects by their ids that may be changed and can be reached from values of builtin types (or those in `also`,
-    which are not looked into, as are those whose ids are `known`). None when that is not known: for other objects, or
-    when there are more than `budget` of them.
+@dataclass(slots=True)
+class Reached:
+    """What can be reached from some values: the objects that may be changed, by their ids; whether states are."""
+
+    mutable: dict[int, Any] = field(default_factory=dict)
+    has_states: bool = False
+
+
+def reach(values: Iterable[Any], known: Collection[int] = (), budget: int = _BUDGET) -> Reached | None:
+    """What can be reached from values of builtin types. Objects whose ids are `known`, and states, are not looked into.
+
+    None when that is not known: for other objects, or when there are more than `budget` of them.
     """
-    found: dict[int, Any] = {}
-    todo = list(values)
+    reached = Reached()
+    found, todo = reached.mutable, list(values)
     while todo:
         value = todo.pop()
         kind = type(value)
         if kind in _SCALARS or kind is range or id(value) in found:
             continue
         if kind not in _CONTAINERS and kind is not dict:
-            if isinstance(value, also):
-                continue
-            return None
+            if not isinstance(value, Reading | Branches):
+                return None
+            reached.has_states |= not isinstance(value, Prompt)
+            continue
         if kind is not tuple and kind is not frozenset:
             found[id(value)] = value
             if id(value) in known:
@@ -168,7 +240,7 @@ def mutables(
         if budget < 0:
             return None
         todo.extend([*value.keys(), *value.values()] if kind is dict else value)
-    return found
+    return reached
 
 
 def bound_names(body: list[ast.stmt]) -> set[str]:

@@ -9,10 +9,10 @@ After PopPy (arXiv 2605.18697); here objects are told apart when the program run
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .hostwork import mutables
+from .hostwork import Reached, reach
 from .pending import Pending, PendingObject
 
 MAX_OUTSTANDING = 1024
@@ -22,7 +22,7 @@ MAX_LOOKED_AT = 10_000
 
 
 class Late(PendingObject):
-    """What an op that was put off will give: a value of builtin types, which others may change once it is there."""
+    """What an op that was put off will give: a value of builtin types without states, which others may change."""
 
     __slots__ = ()
 
@@ -30,12 +30,14 @@ class Late(PendingObject):
 class Order:
     """What a strand has put off and is still on its way, in program order. All of it happens on the loop thread."""
 
-    __slots__ = ("_holds_unknown", "_outstanding", "_stores", "held", "placed")
+    __slots__ = ("_holds_unknown", "_outstanding", "_stores", "held", "placed", "with_states")
 
     def __init__(self) -> None:
         self._outstanding: deque[Pending[None]] = deque()
         self.held: dict[int, Any] = {}
         """The mutable objects that outstanding tasks may reach, by their ids."""
+        self.with_states: set[int] = set()
+        """Those of them that tasks may have put states into."""
         self._holds_unknown = False
         self._stores: list[tuple[int, Any, Any]] = []
         self.placed: list[BaseException] = []
@@ -51,6 +53,7 @@ class Order:
         if outstanding:
             return False
         self.held.clear()
+        self.with_states.clear()
         self._holds_unknown = False
         self._stores.clear()
         return True
@@ -75,10 +78,10 @@ class Order:
         while not self.is_clear():
             await self._outstanding[-1]
 
-    def add(self, task: Pending[Any], held: Mapping[int, Any]) -> None:
-        """A task that was put off now; it may reach the mutable objects in `held` (by their ids)."""
+    def add(self, task: Pending[Any], held: Reached) -> None:
+        """A task that was put off now, and what it may reach."""
         before, over = self.last, Pending[None]()
-        self.held.update(held)
+        self._hold(held)
         self._outstanding.append(over)
 
         def settle(error: BaseException | None) -> None:
@@ -98,10 +101,16 @@ class Order:
     def hold(self, value: Any) -> Any:
         """Tasks may have this value, which has arrived now, as an operand; gives it."""
         if self._outstanding:
-            reached = mutables([value], ())
-            self._holds_unknown |= reached is None
-            self.held.update(reached or {})
+            self._hold(reach([value]))
         return value
+
+    def _hold(self, reached: Reached | None) -> None:
+        if reached is None:
+            self._holds_unknown = True
+            return
+        self.held.update(reached.mutable)
+        if reached.has_states:
+            self.with_states.update(reached.mutable)
 
     def holds(self, reached: Iterable[int]) -> bool:
         """Whether a task may reach one of these objects, which are given by their ids."""
@@ -109,8 +118,8 @@ class Order:
 
     def may_change(self, values: Sequence[Any]) -> bool:
         """Whether a task may change one of these values, or what can be reached from it."""
-        reached = mutables(values, ())
-        return reached is None or self.holds(reached)
+        reached = reach(values)
+        return reached is None or reached.has_states or self.holds(reached.mutable)
 
     def stored(self, cell: Any, position: int) -> None:
         """The strand is about to store to a cell, after so many reads: should a task fail, that did not happen."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import ramify as rf
-from ramify.backends.scripted import Reply, ScriptedBackend
+from ramify.backends.scripted import Reply, ScriptedBackend, hash_reply
 from ramify.ir.errors import OutputError
 from ramify.lang.arguments import Signature
 from ramify.lang.execution import Execution
@@ -127,16 +128,21 @@ def _noted(notes: Any, beginning: str, is_own: Callable[[str], bool]) -> tuple[s
 
 
 class Waves(ScriptedBackend):
-    """Answers when so many requests wait, so that only programs that go on at once ever end."""
+    """Answers when so many requests wait, so that only programs that go on at once ever end.
 
-    def __init__(self, size: int, reply: Reply) -> None:
+    sizes: how many there must be each time; one number for any time.
+    """
+
+    def __init__(self, sizes: int | Sequence[int], reply: Reply = hash_reply) -> None:
         super().__init__(reply)
-        self.size = size
+        self._sizes = itertools.repeat(sizes) if isinstance(sizes, int) else iter(sizes)
+        self._size = next(self._sizes)
         self.waiting: list[Any] = []
 
     def _run(self, *request: Any) -> None:
         self.waiting.append(request)
-        if len(self.waiting) == self.size:
+        if len(self.waiting) == self._size:
             waiting, self.waiting = self.waiting, []
+            self._size = next(self._sizes, 0)
             for each in waiting:
                 super()._run(*each)

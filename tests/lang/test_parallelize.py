@@ -13,6 +13,8 @@ from ramify.runtime import order
 from ramify.runtime.prompt import Prompt
 from ramify.runtime.request import Delta, SamplingParams
 
+from benchmarks import workload_programs
+
 from . import comparing, test_generated
 
 
@@ -341,10 +343,77 @@ def collect_slowly(s, log, n):
         log.append(t["x"])
 
 
+@rf.program
+def ranked_drafts(s, log, n):
+    votes, drafts, names = {}, [], {}
+    for number in range(n):
+        t = s.copy()
+        t += f"Draft {number}." + text("x", 2)
+        name = t["x"].strip()
+        votes[name] = votes.get(name, 0) + 1
+        drafts.append((len(name), -number, t))
+        names[f"{number}"] = t
+        t += "Late."
+        log.append(votes[name])
+    drafts.sort(key=lambda draft: draft[:2])
+    pair = (len(drafts), names)
+    count, named = pair
+    return [t for _, _, t in drafts[:2]], count, named, votes
+
+
+@rf.program
+def looked_at_behind(s, log, n):
+    inner = []
+    outer = [inner]
+    for number in range(n):
+        t = s.copy()
+        t += f"Draft {number}." + text("x", 2)
+        log.append((t["x"], t))
+        inner.append((len(t["x"]), number, log[-1]))
+        last = log[-1]
+        t += "More." + text("x", 1)
+        log.append(last[1]["x"])
+        log.append(last[1].text())
+        best = max(outer[0])
+        log.append(f"{best[2][1]['x']}")
+        log.append(outer[0][0][2][1]["x"] == t["x"])
+        outer.append(list(inner))
+    return outer
+
+
+@rf.program
+def states_in_a_dict(s, log, n):
+    drafts = {}
+    for number in range(n):
+        t = s.copy()
+        t += f"Draft {number % 2}." + text("x", 1)
+        drafts.setdefault(t["x"], []).append(t)
+        for draft in drafts[t["x"]]:
+            draft += "."
+    log.append(sorted(drafts))
+    return drafts
+
+
+@rf.program
+def copied_before_a_change(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Object {number}." + rf.gen("x", schema=list[str], max_tokens=8)
+        found = t["x"]
+        log.append(found)
+        log.append(list(found))
+        log.append([*found])
+        log.extend(found)
+        found.append(number)
+        found[:1] = ["first"]
+        log.append((len(found), found))
+    return log
+
+
 PROGRAMS = [
     collect, count, fails_in_the_middle, fails_twice, fails_at_once, loud_between, iterated, aliased, nested,
     counted_by_a_closure, states_in_lists, watched, decides, chooses, forks_in_loops, calls, fails_in_a_helper,
-    splits, converts, lazily, lists_of_states,
+    splits, converts, lazily, lists_of_states, ranked_drafts, looked_at_behind, states_in_a_dict,
 ]  # fmt: skip
 
 
@@ -363,6 +432,38 @@ def test_eager_equals_compiled(program: Any) -> None:
         eager = outcome(program, n, seed=n, eager=True)
         assert outcome(program, n, seed=n) == eager
         assert outcome(program, n, seed=n, disable="parallelize") == eager
+
+
+def test_what_is_copied_is_copied_before_it_changes() -> None:
+    for eager in (True, False):
+        log: list[Any] = []
+        backend = Shuffled(lambda prompt, _: '["' + prompt[-2:-1] + '", "b"]')
+        run = copied_before_a_change.options(eager=eager).run(backend=backend, log=log, n=2)
+        assert run.ok, run.error
+        changed = [["first", "b", 0], ["first", "b", 1]]
+        assert log == [
+            each
+            for number, now in enumerate(changed)
+            for each in (now, [str(number), "b"], [str(number), "b"], str(number), "b", (3, now))
+        ]
+
+
+# How many requests are on their way together, one time after the other.
+WAVES: dict[str, tuple[dict[str, Any], list[int]]] = {
+    "tree_of_thought": ({"width": 3, "depth": 2}, [3, 3, 6, 6, 1]),
+    "self_consistency": ({"samples": 8}, [8, 8]),
+    "map_reduce": ({"chunks": list("abcdef")}, [6, 1]),
+    "skeleton_of_thought": ({"points": 6}, [1, 6]),
+}
+
+
+@pytest.mark.parametrize("name", WAVES)
+def test_plain_loops_wait_as_often_as_forks_by_hand(name: str) -> None:
+    arguments, waves = WAVES[name]
+    written = [getattr(workload_programs, name + form) for form in ("", "_by_hand")]
+    runs = [each.run(question="Why?", backend=comparing.Waves(waves), timeout=20, **arguments) for each in written]
+    assert runs[0].ok, runs[0].error
+    assert runs[0].value == runs[1].value
 
 
 def peak(program: Any, n: int, log: list[Any] | None = None, **options: Any) -> int:
