@@ -281,7 +281,8 @@ def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]
         values[result] = values[before].append_value(expression, span)
         return None
 
-    return waiting(operands, in_turn(operands, step)) if operands else step
+    arguments = [slot for name, slot in zip(names, operands, strict=True) if name != "call"]
+    return waiting(operands, in_turn(arguments, step)) if operands else step
 
 
 def _hints(op: Op) -> Hints:

@@ -8,9 +8,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from ramify.backends.tiny import model_dir
+
 from benchmarks.engine import BARS, CASES, Case
 from benchmarks.engine_case import prompts
-from ramify.backends.tiny import model_dir
 
 WORKER = Path(__file__).parents[2] / "benchmarks" / "engine_ramify.py"
 
