@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypedDict
 
 from ..compiler.pipeline import PIPELINE
+from ..ir.core import Module
 from ..ir.errors import RamifyError, Unsupported
-from ..ir.printer import print_module
 from ..ir.span import Span
 from ..runtime.generation import GenRecord
 from ..runtime.interpreter import Interpreter
@@ -140,9 +140,8 @@ class Explanation:
 
     num_rows: how many rows there were. critical_path: the most calls of a row that wait for one another. stops: where
     predictions end early. passes: what each pass saves; None if that was not asked for, or cannot be told. impossible:
-    why nothing could be predicted. outline: what is known of the program without running it. measured: what was
-    measured, if it was run (but for kv). failures: the rows that failed then.
-    decode gives the text of tokens.
+    why nothing could be predicted. outline: what is known of the program without running it. module: its IR. measured:
+    what was measured, if it was run. failures: the rows that failed then. decode gives the text of tokens.
     """
 
     program: str
@@ -156,7 +155,7 @@ class Explanation:
     passes: list[PassSaving] | None
     tree: PrefixTree
     outline: list[Outlined]
-    ir: str
+    module: Module
     decode: Callable[[Sequence[int]], str] = str
     impossible: RamifyError | None = None
     measured: Costs | None = None
@@ -223,9 +222,9 @@ def _predict(
     program: Program, compiled: Compiled, rows: Sequence[Arguments], *, run_host: bool, passes: bool
 ) -> Explanation:
     options = program.run_options
-    ir = print_module(compiled.module, spans=True)
-    told = outline(compiled.module)
-    found = Explanation(program.name, "", len(rows), [], Costs(), 0, 0, [], None, PrefixTree(), told, ir)
+    module = compiled.module
+    told = outline(module)
+    found = Explanation(program.name, "", len(rows), [], Costs(), 0, 0, [], None, PrefixTree(), told, module)
     try:
         model = Model.of(options)
         _check_predictable(program)
@@ -264,7 +263,7 @@ def _saving(
     name: str, found: Explanation, without: Compiled, model: Model, rows: Sequence[Arguments], options: Options
 ) -> PassSaving:
     """Predict once more, without a pass."""
-    other = Explanation("", "", 0, [], Costs(), 0, 0, [], None, PrefixTree(), [], "")
+    other = Explanation("", "", 0, [], Costs(), 0, 0, [], None, PrefixTree(), [], without.module)
     _account(other, _dry_rows(without.interpreter, model, rows, options, run_host=False))
     more, less = other.total, found.total
     return PassSaving(
@@ -322,13 +321,19 @@ def _reading_order(line: Line) -> tuple[str, int, int]:
 
 def _stops(rows: Sequence[DryRow]) -> list[Stop]:
     """Where predictions end early, each reason with its rows."""
-    found: dict[str, Stop] = {}
+    found: dict[Hashable, Stop] = {}
     for number, row in enumerate(rows):
         if row.stopped is not None:
-            text = f"{type(row.stopped).__name__}: {row.stopped}"
-            known = found.get(text, Stop((), row.stopped, row.is_certain))
-            found[text] = Stop((*known.rows, number), known.error, known.is_certain and row.is_certain)
+            key = _reason(row.stopped)
+            known = found.get(key, Stop((), row.stopped, row.is_certain))
+            found[key] = Stop((*known.rows, number), known.error, known.is_certain and row.is_certain)
     return list(found.values())
+
+
+def _reason(error: BaseException) -> Hashable:
+    """What errors of the same line have in common; the texts of Python's own may hold the row's values."""
+    notes = getattr(error, "__notes__", None)
+    return type(error), str(error) if isinstance(error, RamifyError) or not notes else notes[0]
 
 
 def measured_costs(record: GenRecord) -> Costs:

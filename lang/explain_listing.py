@@ -8,6 +8,8 @@ from collections import defaultdict
 from html import escape
 from pathlib import Path
 
+from ..ir.core import Module
+from ..ir.printer import print_module
 from .explain import Explanation, Line
 
 _LOCATION = re.compile(r' loc\("((?:[^"\\]|\\.)*)":(\d+):\d+-(\d+):\d+\)')
@@ -21,22 +23,24 @@ _AROUND = 1
 def listings(found: Explanation) -> str:
     """Source and IR side by side."""
     file = shown_file(found)
-    source = "" if file is None else _source(file, _places(found.ir)[file], found)
+    source = "" if file is None else _source(file, _places(found.module)[file], found)
     title = "" if file is None else f"<section><h2>{escape(Path(file).name)}</h2><pre>{source}</pre></section>"
-    return f'<h2>The program</h2><div class="listings">{title}<section><h2>IR</h2>{_ir(found.ir, file)}</section></div>'
+    ir = _ir(print_module(found.module, spans=True), file)
+    return f'<h2>The program</h2><div class="listings">{title}<section><h2>IR</h2>{ir}</section></div>'
 
 
 def shown_file(found: Explanation) -> str | None:
     """The file whose lines are shown: the one that most of the program comes from."""
-    places = _places(found.ir)
+    places = _places(found.module)
     return max(places, key=lambda name: len(places[name]), default=None)
 
 
-def _places(ir: str) -> dict[str, set[int]]:
+def _places(module: Module) -> dict[str, set[int]]:
     """The lines of each file that the IR comes from."""
     places: dict[str, set[int]] = defaultdict(set)
-    for file, line, end_line in _LOCATION.findall(ir):
-        places[file].update((int(line), int(end_line)))
+    for span in [op.span for op in module.walk()] + [function.span for function in module.functions.values()]:
+        if span is not None:
+            places[span.file].update((span.line, span.end_line))
     return places
 
 

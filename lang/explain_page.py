@@ -8,6 +8,7 @@ from importlib.resources import files
 from string import Template
 
 from .explain import Costs, Doubt, Explanation, Line
+from .explain_graph import graphs
 from .explain_listing import listings, shown_file
 from .explain_table import (
     MEANINGS,
@@ -39,6 +40,7 @@ def page(found: Explanation) -> str:
         table=_costs(found) if can_tell else "",
         passes=_passes(found),
         tree=tree_drawing(found) if can_tell else "",
+        graphs=graphs(found),
         listings=_unseen(found) + listings(found),
     )
 

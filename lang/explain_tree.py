@@ -12,11 +12,14 @@ from html import escape
 
 from ..runtime.prefix_tree import PrefixNode
 from .explain import Explanation, Line
+from .explain_text import printable
 
 _WIDTH = 1180
 _ROW = 20
 _MOST_ROWS = 160
 _CHARACTER = 6.8
+# The text of a higher box stands near its upper edge, where it is seen first.
+_TALLEST = 200
 _REUSE = (("once", 1, "computed for one sequence"), ("few", 4, "2 to 4"), ("many", 16, "5 to 16"))
 _MOST = ("most", "17 and more")
 _DARK = ("many", "most")
@@ -40,9 +43,17 @@ def tree_drawing(found: Explanation) -> str:
     more = f'<p class="dim">{num_left_out:,} more branches are not drawn.</p>' if num_left_out else ""
     return (
         f"<h2>The prefix tree: {found.tree.num_tokens:,} tokens of keys and values</h2>{_legend()}"
-        f'<div class="scroll"><svg width="{_WIDTH}" height="{num_rows * _ROW}" '
-        f'viewBox="0 0 {_WIDTH} {num_rows * _ROW}" role="img" aria-label="prefix tree">{shapes}</svg></div>{more}'
+        f'<div class="scroll tall" tabindex="0" role="region" aria-label="prefix tree">'
+        f'<svg width="{_WIDTH}" height="{num_rows * _ROW}" viewBox="0 0 {_WIDTH} {num_rows * _ROW}" role="img" '
+        f'aria-label="prefix tree"><desc>{_described(found)}</desc>{shapes}</svg></div>{more}'
     )
+
+
+def _described(found: Explanation) -> str:
+    first = ", ".join(
+        f"{len(node.tokens):,} tokens {_times(node.uses)}" for node in _ordered(found.tree.root)[::-1][:3]
+    )
+    return f"tokens from left to right; it begins with {first}"
 
 
 def _legend() -> str:
@@ -95,9 +106,13 @@ def _part(box: _Box, scale: float, found: Explanation, offset: int, tokens: Sequ
     tip = f"{_line_of(box.node)}{len(tokens):,} tokens, {_times(box.node.uses)}: {text}"
     label = _label(text, width)
     dark = ' class="on-dark"' if kind in _DARK else ""
-    shown = f'<text x="{x + 5:.1f}" y="{y + height / 2 + 4:.1f}"{dark}>{escape(label)}</text>' if label else ""
+    shown = (
+        f'<text x="{x + 5:.1f}" y="{y + min(height, _TALLEST) / 2 + 4:.1f}"{dark}>{escape(label)}</text>'
+        if label
+        else ""
+    )
     return (
-        f'<g><title>{escape(_printable(tip))}</title><rect class="{kind}" x="{x:.1f}" y="{y}" '
+        f'<g><title>{escape(printable(tip))}</title><rect class="{kind}" x="{x:.1f}" y="{y}" '
         f'width="{max(width, 1):.1f}" height="{height}"/>{shown}</g>'
     )
 
@@ -116,12 +131,7 @@ def _reuse(uses: int) -> str:
 
 def _label(text: str, width: float) -> str:
     room = int((width - 8) / _CHARACTER)
-    text = _printable(" ".join(text.split()))
+    text = printable(" ".join(text.split()))
     if room < 3 or not text:
         return ""
     return text if len(text) <= room else text[: room - 1] + "…"
-
-
-def _printable(text: str) -> str:
-    """The text without what XML cannot hold."""
-    return "".join(character if character.isprintable() else " " for character in text)
