@@ -334,12 +334,12 @@ def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True)
     if lazy:
         lifted = _with_globals_read(low, lifted, temporaries)
     with low.at(node):
-        if _binds(lifted):
-            return _with_walrus(low, lifted, temporaries)
         if is_verbatim and not temporaries:
             code = low.source.segment([node])
         else:
             code = low.source.rewritten(lifted, temporaries)
+        if _binds(lifted):
+            return _with_walrus(low, lifted, code, temporaries)
         return low.expression_op(code, [lifted], temporaries, lazy=lazy)
 
 
@@ -392,12 +392,12 @@ class _Replacing(ast.NodeTransformer):
         return ast.copy_location(copy.copy(self._others.get(node.id, node)), node)
 
 
-def _with_walrus(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> Value:
+def _with_walrus(low: Lowering, node: ast.expr, code: str, temporaries: dict[str, Value]) -> Value:
     """An expression that also assigns variables: a block whose outputs hold its value too."""
     name = low.temporary()
     low.scope.locals.add(name)
     target = ast.Assign([ast.Name(name, ast.Store())], node)
-    low.block_op(ast.unparse(ast.fix_missing_locations(target)), [target], temporaries)
+    low.block_op(f"{name} = ({code.strip()})", [target], temporaries)
     return low.env.pop(name)
 
 

@@ -126,6 +126,7 @@ class _Unannotated(ast.NodeTransformer):
 
 
 _STAND_IN = re.compile(r"(__t\d+_* *)")
+_KEPT = re.compile(r"__t\d+_* = \(")  # before an expression whose value a block keeps
 
 
 def _is_of(code: str, source: str) -> bool:
@@ -137,7 +138,9 @@ def _is_of(code: str, source: str) -> bool:
 
 def _place(body: list[ast.stmt], code: str, first_line: int, span: Span) -> None:
     """Move the nodes to the user's lines and columns; rewritten code goes to the start of its span as a whole."""
-    first = code.split("\n", 1)[0]
+    kept = _KEPT.match(code)
+    before = kept.end() if kept else 0
+    first = (code[before:-1] if kept else code).split("\n", 1)[0]
     line = linecache.getline(span.file, span.line)
     verbatim = _is_of(first.strip(), line[span.column :]) if line else True
     indent = len(first) - len(first.lstrip())
@@ -146,10 +149,12 @@ def _place(body: list[ast.stmt], code: str, first_line: int, span: Span) -> None
         if not hasattr(node, "lineno"):
             continue
         if verbatim:
+            start = right - before * (node.lineno == first_line)
+            end = right - before * (node.end_lineno == first_line)  # type: ignore[attr-defined]
             node.lineno += down
             node.end_lineno += down  # type: ignore[attr-defined]
-            node.col_offset = max(0, node.col_offset + right)  # type: ignore[attr-defined]
-            node.end_col_offset = max(0, node.end_col_offset + right)  # type: ignore[attr-defined]
+            node.col_offset = max(0, node.col_offset + start)  # type: ignore[attr-defined]
+            node.end_col_offset = max(0, node.end_col_offset + end)  # type: ignore[attr-defined]
         else:
             node.lineno, node.end_lineno = span.line, span.end_line  # type: ignore[attr-defined]
             node.col_offset, node.end_col_offset = span.column, span.end_column  # type: ignore[attr-defined]

@@ -114,11 +114,11 @@ class Prompt(Reading):
 
     def _append_part(self, part: Expression, where: Where) -> Prompt:
         if isinstance(part, Call):
-            return self.context.request(self, part, where or part.where)
+            return self.context.request(self, part, part.where or where)
         if isinstance(part, RoleMark):
             return self.role(part.role, part.mark)
         if isinstance(part, Media):
-            require_feature(self.context.backend, part.feature, where or part.where)
+            require_feature(self.context.backend, part.feature, part.where or where)
             return Prompt(self.context, self, part.kind, part)
         if isinstance(part, Reasoned):
             return append_reasoned(self, part, where)

@@ -69,7 +69,7 @@ def comparable(value: Any) -> Any:
     if isinstance(value, float):
         return Near(value)
     if isinstance(value, str):
-        return re.sub(r" at 0x[0-9a-f]+", "", value)
+        return _without_addresses(value)
     return value if isinstance(value, int | set | None) else type(value).__name__
 
 
@@ -83,10 +83,15 @@ class Near:
         return isinstance(other, Near) and math.isclose(self.value, other.value, rel_tol=1e-4, abs_tol=1e-4)
 
 
+def _without_addresses(text: str) -> str:
+    """A text without the addresses of the objects in it."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
 def _text(state: rf.State) -> str:
     """A state's text, or the type of the error that kept it from arriving."""
     try:
-        return state.text()
+        return _without_addresses(state.text())
     except Exception as error:
         return f"<{type(error).__name__}>"
 
@@ -96,7 +101,7 @@ def outcome(run: Run, is_own: Callable[[str], bool]) -> dict[str, Any]:
     error = run.error
     return {
         "value": comparable(run.value),
-        "text": run.text,
+        "text": comparable(run.text),
         "vars": comparable(run.vars),
         "error": type(error),
         "message": comparable(getattr(error, "message", None) or str(error)),

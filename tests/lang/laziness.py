@@ -497,3 +497,29 @@ def gen_with_an_argument_on_its_way(s, log):
     except TypeError as error:
         log.append(str(error))
     return s.text()
+
+
+def number_of(n):
+    return rf.gen("n", dtype=int, max_tokens=n)
+
+
+def gen_that_another_function_makes(s, log):
+    s += "a" + number_of(2)
+    return s["n"]
+
+
+def gen_on_another_line(s, log):
+    s += rf.user("a") + rf.assistant(
+        number_of(2)
+        + "b"
+    )  # fmt: skip
+    return s["n"]
+
+
+def walrus_on_several_lines(s, log):
+    s += "a" + rf.gen("x", max_tokens=1)
+    s += (
+        (word := s["x"])
+        + (other := word.upper()
+           + undefined)
+    )  # fmt: skip
