@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from ..ir.core import Function, Inlined, Module, Op, Region, Value, clone_region
 from ..ir.types import OBJ
-from .rewrite import replace_uses
+from .rewrite import regions, replace_uses
 
 MOST_OPS = 40
 """Functions with more ops are inlined only where they are called once."""
@@ -82,16 +82,10 @@ def _inlinable(function: Function) -> Function | None:
 def _check_returned(body: Region) -> None:
     """Have it checked that what is returned is assigned, as returning does."""
     unsure = _unsure_values(body)
-    for region in _regions(body):
+    for region in regions(body):
         last = region.ops[-1]
         if last.name == "flow.return" and last.operands[0] in unsure:
             region.ops.insert(-1, Op("py.bound", list(last.operands), span=last.span, inlined=last.inlined))
-
-
-def _regions(body: Region) -> Iterator[Region]:
-    yield body
-    for op in body.walk():
-        yield from op.regions
 
 
 def _unsure_values(body: Region) -> set[Value]:

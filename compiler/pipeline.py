@@ -10,6 +10,7 @@ from ..ir.core import Module, clone
 from ..ir.errors import UsageError
 from ..ir.verify import verify
 from .canonicalize import canonicalize
+from .constrain import constrain
 from .cse import cse
 from .dce import dce
 from .inline import inline
@@ -31,7 +32,8 @@ class Pass:
 PIPELINE = (
     Pass("inline", inline, "functions take the place of their calls, where that is no great loss of room"),
     Pass("promote", promote, "states that do not escape become prompt values"),
-    Pass("canonicalize", canonicalize, "constant texts appended in a row become one"),
+    Pass("canonicalize", canonicalize, "constant texts that stand in a row become one"),
+    Pass("constrain", constrain, "arguments of requests that are constant are looked at once"),
     Pass("dce", dce, "what nobody can notice is dropped"),
     Pass("cse", cse, "equal requests are answered once"),
     Pass("lifetimes", lifetimes, "KV that the program goes on from is kept"),

@@ -18,7 +18,7 @@ from typing import Any
 from ..ir.private import mangled, private_prefix, unmangled
 from .scope import Scope
 
-_MISSING = object()
+MISSING: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Binding:
         """Whether the name still means the same object."""
         if isinstance(self.where, type):
             return _attribute(self.where, self.path[0]) is self.found
-        return _look_up(self.where, self.path) is self.found
+        return look_up(self.where, self.path) is self.found
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ class Resolver:
         if path is None or path[0] in self.scope.locals | self.scope.outer:
             return None
         path = tuple(mangled(name, self.prefix) for name in path)
-        found = _look_up(self.function, path)
-        if found is _MISSING:
+        found = look_up(self.function, path)
+        if found is MISSING:
             return None
         self.bindings.append(Binding(self.function, path, found))
         return found
@@ -95,7 +95,7 @@ class Resolver:
 
     def is_defined(self, name: str) -> bool:
         """Whether a name from outside means something now."""
-        return _look_up_name(self.function, mangled(name, self.prefix)) is not _MISSING
+        return _look_up_name(self.function, mangled(name, self.prefix)) is not MISSING
 
     def primitive(self, node: ast.expr) -> str | None:
         """The kind of primitive that is called by `node` ("gen", "user", ...), or None."""
@@ -108,7 +108,7 @@ class Resolver:
         """The tool that a call runs, if it is one that may run while the program goes on; else None."""
         if not isinstance(node, ast.Call) or (path := _path(node.func)) is None or path[0] in self.scope.locals:
             return None
-        found = _look_up(self.function, path)
+        found = look_up(self.function, path)
         if getattr(found, "__ramify__", None) != "tool" or not found.pure:
             return None
         self.bindings.append(Binding(self.function, path, found))
@@ -210,29 +210,30 @@ def _path(node: ast.expr) -> tuple[str, ...] | None:
     return None
 
 
-def _look_up(function: FunctionType, path: tuple[str, ...]) -> Any:
+def look_up(function: FunctionType, path: tuple[str, ...]) -> Any:
+    """What a dotted name means in a function, where that runs no code of the user's; MISSING if that is not known."""
     found = _look_up_name(function, path[0])
     for attribute in path[1:]:
         if isinstance(found, ModuleType):
-            found = getattr(found, attribute, _MISSING)
+            found = getattr(found, attribute, MISSING)
         elif isinstance(found, type):
             found = _class_attribute(found, attribute)
         else:  # attributes of other objects may change at any time
-            return _MISSING
+            return MISSING
     return found
 
 
 def _class_attribute(owner: type, name: str) -> Any:
     """What `owner.name` gives, where that runs no code of the user's and is the same each time."""
     kind = type(owner)
-    if kind.__getattribute__ is not type.__getattribute__ or _attribute(kind, name) is not _MISSING:
-        return _MISSING
+    if kind.__getattribute__ is not type.__getattribute__ or _attribute(kind, name) is not MISSING:
+        return MISSING
     found = _attribute(owner, name)
     if isinstance(found, staticmethod):
         return found.__func__
     if _is_program(found):
-        return _MISSING if found.binds == "class" else found
-    return found if isinstance(found, FunctionType) or not hasattr(type(found), "__get__") else _MISSING
+        return MISSING if found.binds == "class" else found
+    return found if isinstance(found, FunctionType) or not hasattr(type(found), "__get__") else MISSING
 
 
 def _attribute(owner: type, name: str) -> Any:
@@ -240,7 +241,7 @@ def _attribute(owner: type, name: str) -> Any:
     for each in owner.__mro__:
         if name in each.__dict__:
             return each.__dict__[name]
-    return _MISSING
+    return MISSING
 
 
 def _is_program(found: object) -> bool:
@@ -253,6 +254,6 @@ def _look_up_name(function: FunctionType, name: str) -> Any:
         try:
             return function.__closure__[names.index(name)].cell_contents
         except ValueError:  # the cell is still empty
-            return _MISSING
-    found = function.__globals__.get(name, _MISSING)
-    return getattr(builtins, name, _MISSING) if found is _MISSING else found
+            return MISSING
+    found = function.__globals__.get(name, MISSING)
+    return getattr(builtins, name, MISSING) if found is MISSING else found

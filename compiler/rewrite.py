@@ -16,6 +16,13 @@ def uses(region: Region, value: Value) -> Iterator[tuple[Op, int]]:
                 yield op, index
 
 
+def regions(body: Region) -> Iterator[Region]:
+    """A region and all regions below it."""
+    yield body
+    for op in body.walk():
+        yield from op.regions
+
+
 def use_counts(region: Region) -> Counter[Value]:
     """How often each value is used in a region and below."""
     return Counter(operand for op in region.walk() for operand in op.operands)

@@ -11,9 +11,9 @@ from ..compiler.pipeline import PIPELINE, run_pipeline
 from ..compiler.portable import pack
 from ..ir.codec import encode
 from ..ir.core import Module
-from ..ir.errors import RamifyError, RequestError, UsageError, nearest
+from ..ir.errors import RamifyError, UsageError, nearest
 from ..ir.printer import print_module
-from ..runtime.constraint import take_constraint
+from .constraints import check_constraints
 from .loading import load_file, split_target
 from .program import Program
 
@@ -89,7 +89,7 @@ def check_command(given: argparse.Namespace) -> int:
 def _check(path: Path, name: str, program: Program) -> int:
     try:
         lowered = program.lower()
-        check_constraints(run_pipeline(lowered.module))
+        check_constraints(run_pipeline(lowered.module), lowered.python, with_files=True)
     except RamifyError as error:
         print(f"{path}:{name}: error\n{_indented(str(error))}")
         return 2
@@ -97,21 +97,6 @@ def _check(path: Path, name: str, program: Program) -> int:
     for note in lowered.eager:
         print(_indented(eager_note(note)))
     return 0
-
-
-def check_constraints(module: Module) -> None:
-    """Raises RequestError for the first constraint of a gen that is written out in the program and cannot be kept."""
-    for op in module.walk():
-        if op.name == "lm.gen":
-            try:
-                constraint = take_constraint(dict(op.attrs.get("params") or {}))
-                if constraint is not None:
-                    constraint.check()
-            except TypeError as error:
-                raise RequestError(str(error), span=op.span) from None
-            except RamifyError as error:
-                error.span = op.span
-                raise
 
 
 def eager_note(note: EagerNote) -> str:

@@ -14,6 +14,7 @@ from ..ir import files
 from ..ir.core import Module, clone
 from ..ir.printer import print_module
 from ..runtime.interpreter import Interpreter
+from .constraints import check_constraints
 from .execution import is_async
 from .state import ForkGroup, State
 
@@ -42,12 +43,15 @@ class Compiled:
         receiver: type | None = None,
         disable: Sequence[str] = (),
     ) -> Compiled:
-        """Compile a function, without the passes in `disable`. Raises CompileError, with the user's line.
+        """Compile a function, without the passes in `disable`.
 
-        position and receiver: see compile_function.
+        position and receiver: see compile_function. Raises CompileError, and RequestError for a constraint that cannot
+        be kept, with the user's line.
         """
         lowered = compile_function(function, position=position, receiver=receiver)
-        return cls(lowered, run_pipeline(lowered.module, disable=disable), tuple(disable))
+        module = run_pipeline(lowered.module, disable=disable)
+        check_constraints(module, lowered.python)
+        return cls(lowered, module, tuple(disable))
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, trust: bool = False) -> Compiled:
