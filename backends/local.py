@@ -25,7 +25,7 @@ from ..runtime.matcher import Grammars
 from ..runtime.models import load_model
 from ..runtime.pending import Pending
 from ..runtime.prompt import Prompt
-from ..runtime.prompt_tokens import PromptTokens, Tokenization
+from ..runtime.prompt_tokens import KnownTokens, PromptTokens, Tokenization
 from ..runtime.request import Delta, Done, EngineRequest, Event, Failed, SamplingParams, Scored, TokenLogprob
 from ..runtime.tokens import Tokenizer
 from .scoring import first_judged, scored
@@ -43,7 +43,7 @@ class LocalBackend:
     verify the engine's accounting whenever it is idle. Raises ModelError for a directory that cannot be loaded.
     """
 
-    features = OWN | {"processors", "dtype"}
+    features = OWN | {"processors", "dtype", "prefill"}
 
     def __init__(
         self,
@@ -93,6 +93,12 @@ class LocalBackend:
         self._tokenize(prompt, scoring)
         return scoring
 
+    def prefill(self, prompt: Prompt, *, is_open: bool, is_brief: bool) -> _Prefill:
+        """See Prefiller. It is tokenized on a host thread, so that the loop need not wait."""
+        prefill = _Prefill(self.engine, is_open, is_brief)
+        host_pool().submit(partial(self.tokens.prepare(prompt).run, warns=False)).add_callback(prefill.send)
+        return prefill
+
     def stats(self) -> EngineStats:
         """What the engine is doing and has done."""
         return self.engine.stats()
@@ -118,6 +124,35 @@ class LocalBackend:
         encoded = self._tokenizing[prompt] = host_pool().submit(partial(request.encode, work))
         encoded.add_callback(lambda _: self._tokenizing.pop(prompt))
         encoded.add_callback(request.encoded)
+
+
+class _Prefill:
+    """A prompt to compute ahead, unless it is cancelled before."""
+
+    def __init__(self, engine: Engine, is_open: bool, is_brief: bool) -> None:
+        self._engine = engine
+        self._is_open = is_open
+        self._is_brief = is_brief
+        self._request: EngineRequest | None = None
+        self._is_cancelled = False
+
+    def send(self, known: Pending[KnownTokens]) -> None:
+        """Give the tokens to the engine. On the loop thread."""
+        if self._is_cancelled or known.error is not None:
+            return
+        tokens = known.result()
+        token_ids = list(tokens.settled_ids) if self._is_open else tokens.token_ids
+        self._request = EngineRequest(token_ids, _NOTHING, lambda event: None)
+        self._engine.prefill(self._request, is_brief=self._is_brief)
+
+    def cancel(self) -> None:
+        """See Handle."""
+        post(self._cancel)
+
+    def _cancel(self) -> None:
+        self._is_cancelled = True
+        if self._request is not None:
+            self._engine.cancel(self._request)
 
 
 class _Request(ABC):

@@ -20,6 +20,7 @@ from .promote import escapes
 _GROWING = {"prompt.append", "prompt.role", "prompt.group", "prompt.image", "prompt.video", "prompt.bind"}
 _GROWING |= {"prompt.branch", "lm.score"}
 _READING = {"prompt.get", "prompt.text", "prompt.since", "prompt.messages"}
+_HINTS = {"hint.warm"}
 _LOOPS = {"flow.for": 1, "flow.while": 0}
 
 
@@ -92,7 +93,7 @@ class _Flow:
             for region in op.regions:
                 if region.ops[-1].name == "flow.yield":
                     self._flows(region.ops[-1].operands, op.results)
-        elif op.name not in _READING and op.name not in MODEL_OPS and op.name not in _PASSING:
+        elif op.name not in _READING | _HINTS and op.name not in MODEL_OPS and op.name not in _PASSING:
             self.lost += self._given_away(op)
 
     def _given_away(self, op: Op) -> Iterator[Value]:

@@ -18,6 +18,7 @@ from .lifetimes import lifetimes
 from .parallelize import parallelize
 from .promote import promote
 from .reorder import reorder
+from .speculate import speculate
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ PIPELINE = (
     Pass("lifetimes", lifetimes, "KV that the program goes on from is kept"),
     Pass("reorder", reorder, "rows of a batch put first what they share, where any order will do"),
     Pass("parallelize", parallelize, "what waits for a generation does not hold up what follows"),
+    Pass("speculate", speculate, "what may be asked for next is prefilled where nothing else is to do"),
 )
 
 

@@ -118,6 +118,18 @@ _DECLARED = (
         {"op": "str", "name": "str?", "params": "dict?", "dynamic": "strs?"},
         rule="dynamic",
     ),
+    # Hints change nothing that can be noticed; only passes make them. A part is a text, the index of an operand after
+    # the first, {role, mark}, {global}: a name from outside of the function, or, as the first one, {choice}.
+    OpDef(
+        "hint.warm",
+        "prompt, obj...",
+        "",
+        "What may be asked for next begins with this prompt and these `parts` (texts, operands by index, names from "
+        "outside, role marks, a choice), so that a backend may prefill it. With `open` it goes on in a way that is "
+        "not known. With `brief` there is no time for it once the op before is done.",
+        {"parts": "json", "open": "bool?", "brief": "bool?"},
+        rule="warm",
+    ),
     # Cells: the user's State objects.
     OpDef("cell.new", "prompt", "cell", "A new cell that holds the prompt."),
     OpDef("cell.load", "cell", "prompt", "The prompt a cell holds now.", silent=True),

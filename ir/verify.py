@@ -337,11 +337,26 @@ def _check_fork(checker: _FunctionChecker, op: Op, place: _Place) -> None:
         checker.fail(op, f"prompt.fork forks a prompt or a cell, not {source}")
 
 
+_MARKS = ({"role", "mark"}, {"global"}, {"choice"})
+
+
+def _check_warm(checker: _FunctionChecker, op: Op, place: _Place) -> None:
+    parts = op.attrs["parts"]
+    if not isinstance(parts, list):
+        checker.fail(op, "the parts of hint.warm are a list")
+    for index, part in enumerate(parts):
+        is_operand = type(part) is int and 0 <= part < len(op.operands) - 1
+        is_mark = isinstance(part, dict) and part.keys() in _MARKS[: 3 if index == 0 else 2]
+        if not (isinstance(part, str) or is_operand or is_mark):
+            checker.fail(op, f"{_shown(part)} is no part of a prompt: a text, an operand's index, a name or a mark")
+
+
 _Rule = Callable[[_FunctionChecker, Op, _Place], None]
 _RULES: dict[str, _Rule] = {
     "dynamic": _check_dynamic,
     "named": _check_named,
     "fork": _check_fork,
+    "warm": _check_warm,
     "host": _check_host,
     "if": _check_if,
     "for": _check_for,

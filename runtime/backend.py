@@ -44,7 +44,8 @@ class Handle(Protocol):
 class Backend(Protocol):
     """A place where programs are executed. All methods are thread-safe and return at once.
 
-    One with the feature "score" is a Scorer, one with "select" and without "score" is a Selector. `reasons`, if it has
+    One with the feature "score" is a Scorer, one with "select" and without "score" is a Selector, one with "prefill" a
+    Prefiller. `reasons`, if it has
     that, says for missing features why they are and what to do.
     """
 
@@ -73,6 +74,17 @@ class Scorer(Protocol):
 
         unconditional: also score each text's tokens after no more than the beginning-of-text token. A model without one
         has nothing to judge a first token by: its unconditional log-probability is 0.
+        """
+
+
+class Prefiller(Protocol):
+    """A backend that keeps KV and can compute it ahead of a request, while it has nothing else to do."""
+
+    def prefill(self, prompt: Prompt, *, is_open: bool, is_brief: bool) -> Handle:
+        """A request may come that begins with this prompt. is_open: whether more text may follow before it. is_brief:
+        whether it comes as soon as another request is done.
+
+        Nothing has to be done, and nothing is told of it; what does not work is left undone.
         """
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..ir.errors import Cancelled, RamifyError
-from .backend import Backend
+from .backend import Backend, Handle
 from .expression import Call, Gen, Spot, Where, sampling, span_of
 from .features import require
 from .generation import Generation, GenRecord, StreamEvent
@@ -30,6 +30,7 @@ from .strand import Strand
 from .toolcall import ToolCall, ToolRecord
 from .uses import Owner
 from .values import typed
+from .warming import take_back
 
 _RELEASE_SECONDS = 5.0
 _branch_numbers = threading.Lock()
@@ -64,14 +65,15 @@ class Context:
     cancelled, if it was. strand: its own line of execution. is_compiled: whether it is not run eagerly.
     unread: whether the error that it ended with is of a generation that the program had not looked at.
     tool_calls: each with how many generations and choices were asked for before it. sharing: the answers to this run's
-    requests, or to those of all rows of a batch. owner: the run as engines know it. run_guarded: in a prediction, what
+    requests, or to those of all rows of a batch. told_ahead: what the backend was told may come next, by branch
+    (runtime/warming.py). owner: the run as engines know it. run_guarded: in a prediction, what
     runs host code or refuses to.
     """
 
     __slots__ = (
         "_branches", "_is_entered", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
         "host_context", "in_flight", "is_compiled", "on_cancel", "owner", "run_guarded", "sharing", "strand",
-        "stream", "streams", "tool_calls", "unread", "usage",
+        "stream", "streams", "told_ahead", "tool_calls", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +96,7 @@ class Context:
         self.strand = Strand(self)
         self.is_compiled = False
         self.in_flight = 0
+        self.told_ahead: dict[tuple[int, ...], list[Handle]] = {}
         self.unread = False
         self.on_cancel: Callable[[BaseException], None] | None = None
         self.run_guarded: Callable[[Callable[..., Any], tuple[Any, ...]], Pending[Any]] | None = None
@@ -287,6 +290,8 @@ class Context:
             await self._release()
         self.usage.wall_ms = (time.perf_counter() - self._started) * 1000
         self.owner.end()
+        for branch in list(self.told_ahead):
+            take_back(self, branch)
         return error
 
     async def _call_error(self) -> BaseException | None:

@@ -171,12 +171,13 @@ class Engine:
         """Ends a request early: it gets Done with finish_reason "cancelled", unless it is over already. Thread-safe."""
         self._inbox.put(partial(self._cancel, request))
 
-    def prefill(self, request: EngineRequest) -> None:
+    def prefill(self, request: EngineRequest, *, is_brief: bool = False) -> None:
         """Has a prompt's KV computed when nothing real needs the engine; the request gets no event. Thread-safe.
 
-        What cannot be computed, such as a prompt beyond the context, is left undone. See runtime/speculation.py.
+        is_brief: only while something runs, since when nothing does, what needs it is about to come. What cannot be
+        computed, such as a prompt beyond the context, is left undone. See runtime/speculation.py.
         """
-        self._inbox.put(partial(self._add_prefill, request))
+        self._inbox.put(partial(self._add_prefill, request, is_brief))
 
     def start(self) -> None:
         """Starts the thread that steps; it ends when nobody uses the engine. Raises UsageError on a closed engine."""
@@ -316,11 +317,11 @@ class Engine:
         if self._model.layout.device.type == "cuda":
             torch.cuda.synchronize(self._model.layout.device)
 
-    def _add_prefill(self, request: EngineRequest) -> None:
+    def _add_prefill(self, request: EngineRequest, is_brief: bool) -> None:
         if not self._prefix_cache:
             return
         try:
-            self._speculation.add(self._new_sequence(request, _now_ms()))
+            self._speculation.add(self._new_sequence(request, _now_ms()), is_brief=is_brief)
         except RamifyError as error:
             _log.debug("a text is not prefilled ahead: %s", error)
 
@@ -329,9 +330,9 @@ class Engine:
         self._scheduler.tree.clear()
 
     def _add(self, request: EngineRequest, submitted_ms: float) -> None:
-        self._speculation.has_arrived(submitted_ms / 1000)
         try:
             sequence = self._new_sequence(request, submitted_ms)
+            self._speculation.has_arrived(sequence.tokens[: sequence.prompt_len], submitted_ms / 1000)
             if not sequence.needs_nothing:
                 self._scheduler.add(sequence)
         except Exception as error:

@@ -18,6 +18,7 @@ from .request import Delta, Done, Event, Failed, SamplingParams, Scored, TokenLo
 from .sharing import Sharing, is_deterministic
 from .uses import Use
 from .values import read_value
+from .warming import take_back
 
 if TYPE_CHECKING:
     from .context import Context
@@ -145,6 +146,8 @@ class Generation:
             return
         self._started = True
         context.in_flight += 1
+        if context.told_ahead:
+            take_back(context, self.prompt.branch)
         if context.streams:
             self._tell_what_waited()
         try:

@@ -144,6 +144,13 @@ class Prompt(Reading):
         Raises UsageError when messages would nest or an end has no beginning, Unsupported for a message that the
         model's chat template has no form for there.
         """
+        node = self.with_mark(role, mark)
+        if self.context.streams:
+            self.context.tell(node)
+        return node
+
+    def with_mark(self, role: str, mark: str) -> Prompt:
+        """The same for a prompt that nobody hears of."""
         if mark == "begin":
             return self._begin(role)
         message = self.message
@@ -163,8 +170,6 @@ class Prompt(Reading):
     def _mark(self, message: Message, *, open: bool) -> Prompt:
         node = Prompt(self.context, self, "role", message)
         node.message, node.open = message, open
-        if self.context.streams:
-            self.context.tell(node)
         return node
 
     def item(self) -> Prompt:

@@ -39,6 +39,11 @@ class KnownTokens(NamedTuple):
         """All of them, as they are sent for a generation."""
         return self._followed_by("" if self.writing is None else self.writing.waiting())
 
+    @property
+    def settled_ids(self) -> tuple[int, ...]:
+        """Those that stay, most likely, whatever text follows."""
+        return (*self.ids, *(self.run.settled_ids if self.run is not None else ()))
+
     def with_text(self, text: str) -> list[int]:
         """All of them if this text followed; the last ones may be others than without it."""
         return self._followed_by(text if self.writing is None else self.writing.waiting("text") + text)
@@ -57,9 +62,12 @@ class Tokenization:
     nodes: list[Prompt]
     num_characters: int
 
-    def run(self) -> KnownTokens:
-        """Do it. Thread-safe."""
-        return self.tokens.advance(self.start, self.nodes)
+    def run(self, *, warns: bool = True) -> KnownTokens:
+        """Do it; warns: of what the chat template would write otherwise. Thread-safe."""
+        known = self.tokens.advance(self.start, self.nodes)
+        if warns and known.writing is not None:
+            warn_of(known.writing)
+        return known
 
 
 class PromptTokens:
@@ -120,8 +128,6 @@ class PromptTokens:
                 run = self._extend(run, "".join(short))
                 short = []
                 node.tokens = KnownTokens(self, ids, run, writing)
-        if writing is not None:
-            warn_of(writing)
         return KnownTokens(self, ids, run, writing) if nodes else known
 
     def _first_of_message(

@@ -2,9 +2,10 @@
 
 A program's compiler tells which texts may follow (compiler/speculate.py). They are prefilled in small chunks, each a
 forward pass of its own, only when no request waits or is prefilled, so that what a chunk costs others is known: all of
-its time while others decode, and otherwise what a request had to wait that came meanwhile. A ledger bounds that: real
-work earns `share` of its own time, and a chunk is begun only while enough is earned. Before anything is evicted for a
-real request, what was computed goes into the tree, as the first to be evicted; nothing that is marked goes for it.
+its time while others decode, and otherwise what a request had to wait that came meanwhile, unless it had to compute the
+same. A ledger bounds that: real work earns `share` of its own time, and a chunk is begun only while enough is earned.
+Before anything is evicted for a real request, what was computed goes into the tree, as the first to be evicted; nothing
+that is marked goes for it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from math import inf
 
 from .plan import Chunk
 from .pool import KVPool
-from .radix import RadixTree
+from .radix import RadixTree, TokenArray, common_len
 from .request import EngineRequest
 from .sequence import Sequence
 
 # A text of which less than this many tokens is missing is left to the request that needs it.
 WORTH_TOKENS = 16
 # The fewest tokens of a chunk, below which a step's fixed costs are most of it.
-LEAST_CHUNK = 16
+LEAST_CHUNK = 32
 # What was computed ahead and was not used yet takes at most this part of the KV.
 MOST_OF_KV = 1 / 8
 # What one chunk may take, as a part of what a request takes, from its submission to its end.
@@ -43,6 +44,7 @@ class Speculation:
         self._share = share
         self._most_chunk = chunk_tokens
         self._wanted: dict[int, Sequence] = {}
+        self._brief: set[int] = set()
         self._active: Sequence | None = None
         self._earned = 0.0
         self._token_seconds = 0.0
@@ -50,20 +52,26 @@ class Speculation:
         self._request_seconds = 0.0
         self._ended_at: float | None = None
 
-    def add(self, sequence: Sequence) -> None:
-        """Wants the KV of a sequence's prompt. Texts are taken in the order in which they were added."""
+    def add(self, sequence: Sequence, *, is_brief: bool = False) -> None:
+        """Wants the KV of a sequence's prompt. Texts are taken in the order in which they were added.
+
+        is_brief: not while the engine is idle, since then the request that needs it is about to come.
+        """
         self._wanted[id(sequence.request)] = sequence
+        if is_brief:
+            self._brief.add(id(sequence.request))
 
     def cancel(self, request: EngineRequest) -> None:
         """Wants it no more; what was computed of it stays in the tree. Harmless for one that is done."""
-        sequence = self._wanted.pop(id(request), None)
-        if sequence is not None and sequence is self._active:
-            self.pause()
+        sequence = self._wanted.get(id(request))
+        if sequence is not None:
+            self._drop(sequence)
 
     def clear(self) -> None:
         """Wants nothing any more."""
         self.pause()
         self._wanted.clear()
+        self._brief.clear()
 
     def has_worked(self, seconds: float) -> None:
         """A real step has taken so long. What may be lost by it is saved up for no more than two chunks.
@@ -73,12 +81,17 @@ class Speculation:
         self._chunk_seconds = self._chunk_seconds or seconds
         self._earned = min(self._earned + self._share * seconds, max(2 * self._chunk_seconds, self._earned))
 
-    def has_arrived(self, submitted_at: float) -> None:
-        """A request was submitted at this time: makes way for it, and accounts for what it had to wait."""
+    def has_arrived(self, tokens: TokenArray, submitted_at: float) -> None:
+        """A request for these tokens was submitted: makes way for it, and accounts for what it had to wait.
+
+        It waited for nothing if it would have had to compute the same.
+        """
+        active, ended_at = self._active, self._ended_at
         self.pause()
-        if self._ended_at is not None:
-            self._earned -= max(0.0, self._ended_at - submitted_at)
-            self._ended_at = None
+        self._ended_at = None
+        is_own = active is not None and common_len(tokens, active.tokens) >= active.computed
+        if ended_at is not None and not is_own:
+            self._earned -= max(0.0, ended_at - submitted_at)
 
     def has_served(self, seconds: float) -> None:
         """A request took so long from its submission to its end."""
@@ -86,13 +99,13 @@ class Speculation:
 
     def next_chunk(self, *, is_idle: bool) -> Chunk | None:
         """What to compute ahead now, or None; then it holds no KV. is_idle: whether nothing real is running."""
-        if self._can_afford(is_idle):
-            while self._active is not None or self._begin_next():
-                assert self._active is not None
-                count = min(self._chunk_tokens(), self._active.target - self._active.computed)
-                if count:
-                    return Chunk(self._active, count, 0)
-                self._end_active()
+        if self._active is not None and not self._may_go_on(self._active, is_idle):
+            self.pause()
+        while self._can_afford(is_idle) and (active := self._active or self._begin_next(is_idle)) is not None:
+            count = min(self._chunk_tokens(), active.target - active.computed)
+            if count:
+                return Chunk(active, count, 0)
+            self._drop(active)
         self.pause()
         return None
 
@@ -130,15 +143,26 @@ class Speculation:
         fitting = int(seconds / self._token_seconds) if self._token_seconds else 0
         return min(max(fitting, LEAST_CHUNK), self._most_chunk)
 
-    def _begin_next(self) -> bool:
-        """Takes KV for the next text that is worth it and for which there is room; whether there was one."""
-        while self._wanted:
-            sequence = next(iter(self._wanted.values()))
+    def _may_go_on(self, sequence: Sequence, is_idle: bool) -> bool:
+        return not is_idle or id(sequence.request) not in self._brief
+
+    def _begin_next(self, is_idle: bool) -> Sequence | None:
+        """Takes KV for the next text that is worth it and for which there is room."""
+        for sequence in list(self._wanted.values()):
+            if not self._may_go_on(sequence, is_idle):
+                continue
             if self._try_begin(sequence):
                 self._active = sequence
-                return True
-            del self._wanted[id(sequence.request)]
-        return False
+                return sequence
+            self._drop(sequence)
+        return None
+
+    def _drop(self, sequence: Sequence) -> None:
+        """Wants it no more."""
+        if sequence is self._active:
+            self.pause()
+        del self._wanted[id(sequence.request)]
+        self._brief.discard(id(sequence.request))
 
     def _try_begin(self, sequence: Sequence) -> bool:
         missing = sequence.target - self._tree.match_len(sequence.tokens)
@@ -155,11 +179,6 @@ class Speculation:
         sequence.node, sequence.prompt_extent = node, self._pool.allocate(missing)
         sequence.computed = sequence.tail_start
         return True
-
-    def _end_active(self) -> None:
-        assert self._active is not None
-        del self._wanted[id(self._active.request)]
-        self.pause()
 
 
 # Every mark's order is smaller.

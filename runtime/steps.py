@@ -26,6 +26,7 @@ from .order import Late
 from .pending import AnnouncedText, Pending, PendingObject, PendingText, Settled, gather
 from .prompt import Prompt
 from .reading import Reading
+from .warming import outside, warm
 
 Maker = Callable[[Linker, Op], Step]
 
@@ -368,6 +369,26 @@ def _keep(result: int, value: Any) -> Step:
 
     def step(frame: Frame) -> Waiting:
         frame.values[result] = value
+        return None
+
+    return step
+
+
+def hint_warm(linker: Linker, op: Op) -> Step:
+    """Known as far as the values are texts by now; nothing of it can fail or be seen."""
+    (before, *operands), parts = linker.slots(op.operands), op.attrs["parts"]
+    is_open, is_brief = bool(op.attrs.get("open")), bool(op.attrs.get("brief"))
+
+    def value(frame: Frame, part: Any) -> Any:
+        if type(part) is int:
+            return frame.values[operands[part]]
+        return outside(linker.python, part["global"]) if isinstance(part, dict) and "global" in part else part
+
+    def step(frame: Frame) -> Waiting:
+        if "prefill" in frame.context.backend.features:
+            given = [value(frame, part) for part in parts]
+            end = next((index for index, part in enumerate(given) if type(part) not in (str, dict)), len(given))
+            warm(frame.values[before], given[:end], is_open=is_open or end < len(given), is_brief=is_brief)
         return None
 
     return step
@@ -721,6 +742,7 @@ MAKERS: dict[str, Maker] = {
     "prompt.video": prompt_video,
     "prompt.bind": prompt_bind,
     "prompt.branch": prompt_branch,
+    "hint.warm": hint_warm,
     "prompt.get": prompt_get,
     "prompt.text": prompt_text,
     "prompt.since": prompt_since,

@@ -24,6 +24,9 @@ from .chat import ChatFormat
 from .chat_derivation import derive_chat_format
 from .cuts import METASPACE, CutRule, cut_rule
 
+# As many tokens at the end of a text may well change when it grows: those of its last word.
+_UNSETTLED = 4
+
 
 @dataclass(frozen=True, slots=True)
 class TextRun:
@@ -40,6 +43,11 @@ class TextRun:
     _context: int = field(default=0, repr=False, compare=False)
     _cut: int = field(default=0, repr=False, compare=False)
     _kept: int = field(default=0, repr=False, compare=False)
+
+    @property
+    def settled_ids(self) -> tuple[int, ...]:
+        """The ids that stay, whatever the text grows by; most likely, where no place is known from which they do."""
+        return self.ids[: max(self._kept, len(self.ids) - _UNSETTLED)]
 
 
 CONTINUATION = TextRun(continuation=True)

@@ -199,6 +199,10 @@ class _Grower:
         self.emit("prompt.item", start, roles=["prompt"])
         self.emit("prompt.group", self.pick("prompt"), start, roles=["prompt"])
 
+    def warm(self) -> None:
+        parts = [{"choice": "yes"}, "text", 0, {"role": "user", "mark": "begin"}][self.draw(st.integers(0, 1)) :]
+        self.emit("hint.warm", self.pick("prompt"), self.pick("obj"), parts=parts, open=True)
+
     def copy(self) -> None:
         self.emit("prompt.branch", self.pick("prompt"), roles=["prompt"])
 
@@ -421,6 +425,7 @@ _SIMPLE: list[Callable[[_Grower], None]] = [
     _Grower.image,
     _Grower.role,
     _Grower.group,
+    _Grower.warm,
     _Grower.since,
     _Grower.copy,
     _Grower.bind,

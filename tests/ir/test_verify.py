@@ -34,6 +34,18 @@ _INVALID = {
         f"%y = lm.dream %x : obj {_RETURN}",
         "there is no op lm.dream",
     ),
+    "the operand of a hint": (
+        f"%p = cell.load %s : prompt hint.warm %p, %x {{parts = [0, 1]}} {_RETURN}",
+        "1 is no part of a prompt: a text, an operand's index, a name or a mark",
+    ),
+    "a choice that comes later": (
+        f'%p = cell.load %s : prompt hint.warm %p {{parts = ["text", {{choice = "yes"}}]}} {_RETURN}',
+        '{choice = "yes"} is no part of a prompt: a text, an operand\'s index, a name or a mark',
+    ),
+    "the parts of a hint": (
+        f'%p = cell.load %s : prompt hint.warm %p {{parts = "text"}} {_RETURN}',
+        "the parts of hint.warm are a list",
+    ),
     "too few operands": (
         f"%y = py.unbox : obj {_RETURN}",
         "py.unbox takes 1 operand (obj), not 0",

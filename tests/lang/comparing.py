@@ -21,9 +21,11 @@ from ramify.lang.options import Options
 from ramify.lang.run import Run
 from ramify.lang.state import ForkGroup
 from ramify.runtime.backend import Backend
+from ramify.runtime.features import OWN
 from ramify.runtime.interpreter import Interpreter
 from ramify.runtime.loop import loop
 from ramify.runtime.pending import Pending
+from ramify.runtime.prompt import Prompt
 from ramify.runtime.request import SamplingParams
 
 TIMEOUT = 20.0
@@ -151,3 +153,23 @@ class Waves(ScriptedBackend):
             self._size = next(self._sizes, 0)
             for each in waiting:
                 super()._run(*each)
+
+
+class Hearing(ScriptedBackend):
+    """A scripted backend that is told what may come next. told: the texts, and whether they are open."""
+
+    def __init__(self, reply: Reply = hash_reply) -> None:
+        super().__init__(reply, features=OWN | {"prefill"})
+        self.told: list[tuple[str, bool]] = []
+        self.num_taken_back = 0
+        self.num_brief = 0
+
+    def prefill(self, prompt: Prompt, *, is_open: bool, is_brief: bool) -> Hearing:
+        """See Prefiller."""
+        self.num_brief += is_brief
+        self.told.append(("".join(prompt.segments()), is_open))
+        return self
+
+    def cancel(self) -> None:
+        """See Handle."""
+        self.num_taken_back += 1

@@ -32,7 +32,7 @@ from ramify.runtime.backend import Backend
 from ramify.runtime.interpreter import Interpreter
 from ramify.runtime.request import SamplingParams
 
-from .comparing import Linked, comparable, outcome, run_once
+from .comparing import Hearing, Linked, comparable, outcome, run_once
 from .generated import GLOBALS, source_of
 from .minimize import minimize
 
@@ -69,15 +69,15 @@ def failing(text: str, params: SamplingParams) -> str:
 
 
 def scripted(seed: int) -> ScriptedBackend:
-    """The backend for a seed: every third one fails now and then."""
-    return ScriptedBackend(failing if seed % 3 == 2 else answering)
+    """The backend for a seed: every third one fails now and then. It is told what may come next."""
+    return Hearing(failing if seed % 3 == 2 else answering)
 
 
 def run(function: FunctionType, compiled: Linked | None, seed: int, backend: Backend) -> dict[str, Any]:
     arguments = copy.deepcopy(ARGUMENTS) | {"flag": seed % 2 == 0, "n": seed % 3}
     sampling = SamplingParams(temperature=0.8, seed=seed) if seed % 2 else SamplingParams()
     found = outcome(run_once(function, compiled, arguments, backend, sampling), is_own)
-    if found["line"] is not None and type(backend) is not ScriptedBackend:
+    if found["line"] is not None and not isinstance(backend, ScriptedBackend):
         found |= {"text": None, "vars": None}  # what had arrived when the program failed is a matter of time
     requests = sorted(map(comparable, backend.requests)) if isinstance(backend, ScriptedBackend) else None
     return found | {"log": comparable(arguments["log"]), "requests": requests}

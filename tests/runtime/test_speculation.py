@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from ramify.runtime.engine import Engine
 from ramify.runtime.output import Output
@@ -30,10 +31,10 @@ def ahead(tokens: list[int]) -> EngineRequest:
     return EngineRequest(tokens, SamplingParams(max_tokens=0), lambda event: None)
 
 
-def prefill(engine: Engine, *texts: list[int]) -> list[EngineRequest]:
+def prefill(engine: Engine, *texts: list[int], is_brief: bool = False) -> list[EngineRequest]:
     requests = [ahead(tokens) for tokens in texts]
     for request in requests:
-        engine.prefill(request)
+        engine.prefill(request, is_brief=is_brief)
     return requests
 
 
@@ -64,13 +65,28 @@ def test_both_branches_are_computed_while_a_choice_is_made() -> None:
     deciding = call(QUESTION, max_tokens=40)
     engine.submit(deciding.request)
     engine.step()
-    prefill(engine, yes, no)
+    prefill(engine, yes, no, is_brief=True)
     while engine.stats().speculated_tokens < 110:
         assert engine.step() and not deciding.ended
     (done,) = finish(engine, call(no, max_tokens=3))
     assert done.cached_tokens == len(no) - 1 and done.token_ids == expected_tokens(no, 3)
     assert deciding.done.token_ids == expected_tokens(QUESTION, 40)
     assert engine.stats().speculation_hits == 59
+
+
+def test_when_the_choice_is_made_the_branch_is_about_to_come() -> None:
+    engine = new_engine(speculation_share=AT_ONCE)
+    prefill(engine, text(50, 1), is_brief=True)
+    prefill(engine, text(60, 2))
+    work_off(engine)
+    assert engine.stats().speculated_tokens == 60
+    deciding = call(QUESTION, max_tokens=2)
+    engine.submit(deciding.request)
+    engine.step()
+    assert engine.stats().speculated_tokens == 60 + LEAST_CHUNK
+    work_off(engine)
+    assert engine.stats().speculated_tokens == 60 + LEAST_CHUNK, "the request is done"
+    engine.check_idle()
 
 
 def test_nothing_is_computed_while_a_request_waits_or_is_prefilled() -> None:
@@ -158,12 +174,13 @@ def test_what_nobody_has_used_yet_is_evicted_first() -> None:
 
 
 def test_a_request_gets_the_memory_of_a_text_that_is_being_computed() -> None:
-    engine = new_engine(kv_tokens=200)
-    prefill(engine, text(25, 1))
+    engine = new_engine(kv_tokens=320)
+    finish(engine, call(text(150, 9), max_tokens=1))
+    prefill(engine, text(40, 1))
     engine.step()
-    assert engine.stats().used == 25
+    assert engine.stats().used == 190
     (done,) = finish(engine, call(text(150, 2), max_tokens=50))
-    assert done.generated_tokens == 50 and engine.stats().speculated_tokens == LEAST_CHUNK
+    assert done.generated_tokens == 50 and engine.stats().evicted_tokens >= 150 + LEAST_CHUNK
     engine.check_idle()
 
 
@@ -246,21 +263,23 @@ def test_delays_of_requests_are_paid_for_by_real_work() -> None:
     speculation = new_speculation()
     speculation.add(wanted(text(2000)))
     assert computes(speculation, is_idle=True, now=10.0)
-    speculation.has_arrived(9.998)
+    speculation.has_arrived(np.arange(9), 9.998)
     assert not computes(speculation, is_idle=True), "2 ms are owed"
     for _ in range(9):
         speculation.has_worked(0.01)
         assert not computes(speculation, is_idle=True)
     speculation.has_worked(0.011)
     assert computes(speculation, is_idle=True, now=20.0)
-    speculation.has_arrived(20.1)
-    assert computes(speculation, is_idle=True), "that one had not to wait"
+    speculation.has_arrived(np.arange(9), 20.1)
+    assert computes(speculation, is_idle=True, now=30.0), "that one had not to wait"
+    speculation.has_arrived(np.array(text(2000)), 29.9)
+    assert computes(speculation, is_idle=True), "that one would have computed the same"
 
 
 def test_a_chunk_is_small_beside_a_request() -> None:
     speculation = new_speculation()
     speculation.add(wanted(text(5000)))
-    assert computes(speculation, is_idle=True, seconds=0.0016) == LEAST_CHUNK
+    assert computes(speculation, is_idle=True, seconds=0.0032) == LEAST_CHUNK
     for _ in range(50):
         speculation.has_served(0.5)
     assert computes(speculation, is_idle=True, seconds=0.01) == 100
