@@ -182,7 +182,8 @@ def _plain(source: Source) -> Source:
     return source
 
 
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+# Nodes that are not looked into: those that open a scope, and those that have nothing below them.
+_CLOSED = {ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.Name, ast.Constant}
 
 
 def own_nodes(root: ast.AST) -> list[ast.AST]:
@@ -195,7 +196,7 @@ def own_nodes(root: ast.AST) -> list[ast.AST]:
     while pending:
         node = pending.pop()
         found.append(node)
-        if not isinstance(node, _SCOPES):
+        if type(node) not in _CLOSED:
             pending += _children(node)
     return found
 
