@@ -16,6 +16,7 @@ from .dce import dce
 from .inline import inline
 from .lifetimes import lifetimes
 from .parallelize import parallelize
+from .plan_prefixes import plan_prefixes
 from .promote import promote
 from .reorder import reorder
 from .speculate import speculate
@@ -38,6 +39,7 @@ PIPELINE = (
     Pass("dce", dce, "what nobody can notice is dropped"),
     Pass("cse", cse, "equal requests are answered once"),
     Pass("lifetimes", lifetimes, "KV that the program goes on from is kept"),
+    Pass("plan_prefixes", plan_prefixes, "what requests share is computed once, depth first, as far as memory goes"),
     Pass("reorder", reorder, "rows of a batch put first what they share, where any order will do"),
     Pass("parallelize", parallelize, "what waits for a generation does not hold up what follows"),
     Pass("speculate", speculate, "what may be asked for next is prefilled where nothing else is to do"),

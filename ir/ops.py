@@ -37,7 +37,7 @@ _DECLARED = (
         "prompt, obj",
         "prompt",
         "Append a text or any value that renders as one (an expression).",
-        {"share": "bool?", "keep": "bool?"},
+        {"share": "bool?", "keep": "bool?", "plan": "strs?"},
     ),
     OpDef("prompt.part", "obj", "", "Check that a value is a text or an expression, so that it can be appended."),
     OpDef(
@@ -83,14 +83,15 @@ _DECLARED = (
     OpDef("prompt.branch", "prompt", "prompt", "A copy's prompt: the same, on a branch of its own."),
     # The model. `name` binds the result in the new prompt; `params` are constant arguments; `dynamic` names those that
     # come as operands after the fixed ones, in order; with `share` the answer of an equal request will do;
-    # `keep` says whether a later op of the model may begin with the result. Both also go for what `prompt.append`
-    # may ask for.
+    # `keep` says whether a later op of the model may begin with the result; with `plan` the request is planned with
+    # those that come at the same time, and it names the parameters that the prompts are made of by then. All three
+    # also go for what `prompt.append` may ask for.
     OpDef(
         "lm.gen",
         "prompt, obj...",
         "prompt",
         "Generate text after the prompt.",
-        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?", "keep": "bool?"},
+        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?", "keep": "bool?", "plan": "strs?"},
         rule="dynamic",
     ),
     OpDef(
@@ -98,7 +99,7 @@ _DECLARED = (
         "prompt, obj, obj...",
         "prompt",
         "Append the most likely of a list of choices.",
-        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?", "keep": "bool?"},
+        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?", "keep": "bool?", "plan": "strs?"},
         rule="dynamic",
     ),
     OpDef(
@@ -106,7 +107,7 @@ _DECLARED = (
         "prompt, obj, obj...",
         "prompt",
         "Bind the log-probability of a text after the prompt, or those of a list of texts; append nothing.",
-        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?"},
+        {"name": "str?", "params": "dict?", "dynamic": "strs?", "share": "bool?", "plan": "strs?"},
         rule="dynamic",
     ),
     OpDef(

@@ -75,6 +75,7 @@ class Execution:
         self._timeout = options.timeout
         self.context = Context(options.open_backend(), options.sampling, emit, sharing)
         self.context.is_compiled = compiled is not None
+        self.context.owner.kind = function
         self.state = self.context.strand.state = State(self.context.root())
         self.is_async = is_async(function) if compiled is None else compiled.is_async
         self.task = HostTask(home, self.context, self._interrupt) if self.is_async and home is not None else None

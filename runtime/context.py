@@ -85,7 +85,7 @@ class Context:
     ) -> None:
         self.backend = backend
         self.sharing = sharing or Sharing()
-        self.owner = Owner()
+        self.owner = Owner(batch=self.sharing)
         self.defaults = defaults or _DEFAULTS
         self.stream = stream
         self.streams = stream is not None

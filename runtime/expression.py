@@ -59,11 +59,13 @@ class Hints:
     """What the compiler knows of a request; nothing of it changes the result.
 
     share: the answer of an equal request will do (runtime/sharing.py). keep: whether a generation or choice goes on
-    from where this one ends (runtime/uses.py); None when nobody knows.
+    from where this one ends (runtime/uses.py); None when nobody knows. plan: whether it is planned with the requests
+    that come at the same time (runtime/scheduler.py); None when the compiler has no say.
     """
 
     share: bool = False
     keep: bool | None = None
+    plan: bool | None = None
 
 
 class Expression:

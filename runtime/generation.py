@@ -122,9 +122,10 @@ class Generation:
     def use(self) -> Use:
         """What it means to the run: a score adds nothing that a next request could follow."""
         expression, branch = self.expression, self.prompt.branch
+        hints = expression.hints
         if isinstance(expression, Score):
-            return Use(self.context.owner, None, None)
-        return Use(self.context.owner, (branch, self.sample), expression.hints.keep and not self.sample)
+            return Use(self.context.owner, None, None, hints.plan)
+        return Use(self.context.owner, (branch, self.sample), hints.keep and not self.sample, hints.plan)
 
     @property
     def error(self) -> BaseException | None:

@@ -49,6 +49,11 @@ class _Storage:
     room: int
     extents: set[Extent] = field(default_factory=set)
 
+    @property
+    def wasted(self) -> int:
+        """Tokens that no extent covers."""
+        return self.room - sum(extent.room for extent in self.extents)
+
 
 @dataclass(eq=False, slots=True)
 class Extent:
@@ -88,12 +93,18 @@ class KVPool:
         self.layout = layout
         self.capacity = capacity
         self._used = 0
-        self._storages: set[_Storage] = set()
+        self._covered = 0
+        self._storages: dict[_Storage, None] = {}  # in the order in which they were made
 
     @property
     def used(self) -> int:
         """Tokens whose memory is held, including those of a shared storage that no extent covers any more."""
         return self._used
+
+    @property
+    def wasted(self) -> int:
+        """Tokens of shared storages that no extent covers any more."""
+        return self._used - self._covered
 
     @property
     def free(self) -> int:
@@ -110,8 +121,9 @@ class KVPool:
         if not self.can_allocate(room):
             raise PoolExhausted(f"{room} tokens of KV were asked for and {self.free} of {self.capacity} are free")
         storage = _Storage(self.layout.empty(room), room)
-        self._storages.add(storage)
+        self._storages[storage] = None
         self._used += room
+        self._covered += room
         return _view(storage, 0, room)
 
     def split(self, extent: Extent, at: int) -> tuple[Extent, Extent]:
@@ -134,27 +146,59 @@ class KVPool:
         if len(storage.extents) > 1 or length == storage.room:
             if length == extent.room:
                 return extent
+            self._covered -= extent.room - length
             return _view(_detach(extent), extent._start, length)
         memory = extent.span(0, length).clone(memory_format=torch.contiguous_format)
         self.release(extent)
         trimmed = _Storage(memory, length)
-        self._storages.add(trimmed)
+        self._storages[trimmed] = None
         self._used += length
+        self._covered += length
         return _view(trimmed, 0, length)
 
     def release(self, extent: Extent) -> int:
         """Gives the extent back and returns how many tokens became free: none while others share its storage."""
         storage = _detach(extent)
+        self._covered -= extent.room
         if storage.extents:
             return 0
-        self._storages.remove(storage)
+        del self._storages[storage]
         self._used -= storage.room
         return storage.room
+
+    def compact(self, num_tokens: int) -> int:
+        """Copies extents out of storages that hold more than these, the most wasteful first, until `num_tokens` are
+        gained or nothing is wasted; returns how many were. The extents stay what they are, at other places.
+
+        Until a copy is done both storages exist, so real memory may exceed `capacity` by the tokens that are copied.
+        """
+        gained = 0
+        for storage in sorted(self._storages, key=lambda storage: storage.wasted, reverse=True):
+            if gained >= num_tokens or not storage.wasted:
+                break
+            gained += storage.wasted
+            del self._storages[storage]
+            self._used -= storage.wasted
+            self._storages[self._moved(storage)] = None
+        return gained
+
+    def _moved(self, storage: _Storage) -> _Storage:
+        """A storage of the right size, with all extents of another one."""
+        extents = sorted(storage.extents, key=lambda extent: extent._start)
+        room = sum(extent.room for extent in extents)
+        moved = _Storage(torch.cat([extent.data for extent in extents], dim=_TOKEN_DIM), room, storage.extents)
+        start = 0
+        for extent in extents:
+            extent._storage, extent._start = moved, start
+            start += extent.room
+        return moved
 
     def check(self) -> None:
         """Raises AssertionError when the accounting does not match the memory that is held."""
         held = sum(storage.room for storage in self._storages)
         assert held == self._used, f"{self._used} tokens are counted as used and storages hold {held}"
+        covered = sum(extent.room for storage in self._storages for extent in storage.extents)
+        assert covered == self._covered, f"{self._covered} tokens are counted as covered and extents cover {covered}"
         assert 0 <= self._used <= self.capacity, f"{self._used} tokens are used of {self.capacity}"
         for storage in self._storages:
             _check_storage(storage, self.layout)

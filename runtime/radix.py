@@ -111,6 +111,11 @@ class RadixTree:
         node, inside = self._descend(None, tokens)
         return prefix_len(node) + inside
 
+    def last_used_by(self, tokens: TokenArray) -> Node | None:
+        """The last node that a request for `tokens` would use, if only its beginning. Changes nothing."""
+        node, inside = self._descend(None, tokens)
+        return self._children(node)[int(tokens[prefix_len(node)])] if inside else node
+
     def match(self, tokens: TokenArray) -> Node | None:
         """The node at which the longest cached prefix of `tokens` ends; splits a node when that is inside it."""
         return self._touch(self._match_below(None, tokens))
@@ -181,22 +186,56 @@ class RadixTree:
             self.num_marks -= 1
             self._queue(node)
 
-    def evict(self, num_tokens: int, *, spare: Order | None = None) -> int:
+    def evict(self, num_tokens: int, *, spare: Order | None = None, whole: bool = False) -> int:
         """Drops unlocked leaves until the pool has `num_tokens` more free, or none is left; returns how many it gained.
 
-        spare: leaves that are marked with a smaller order stay. A leaf that shares its storage with a node that stays
-        frees nothing by itself, so more may go than was asked.
+        spare: leaves that are marked with a smaller order stay. whole: drops nothing where that would not be enough. A
+        leaf that shares its storage with a node that stays frees nothing by itself, so more may go than was asked; what
+        is left of such storages is moved together where nothing else helps.
         """
         before = self.pool.free
-        while self.pool.free < before + num_tokens and (node := self._least()) is not None:
-            if spare is not None and node.marks and _order(node) < spare:
+        while (missing := before + num_tokens - self.pool.free) > 0:
+            victims = self._victims(missing, spare)
+            if whole and sum(len(node.tokens) for node in victims) + self.pool.wasted < missing:
                 break
-            heapq.heappop(self._leaves)
-            parent = node.parent
-            self._remove(node)
-            if parent is not None:
-                self._queue(parent)
+            for node in victims:
+                if self.pool.free < before + num_tokens:
+                    self._drop(node)
+            if not victims:
+                self.pool.compact(missing)
+                break
         return self.pool.free - before
+
+    def _drop(self, node: Node) -> None:
+        parent = node.parent
+        self._remove(node)
+        if parent is not None:
+            self._queue(parent)
+
+    def _victims(self, num_tokens: int, spare: Order | None) -> list[Node]:
+        """What is to be dropped for so many tokens, in that order; as much as there is. Changes nothing."""
+        victims: list[Node] = []
+        bared = _Bared()
+        while num_tokens > 0 and (node := self._next_victim(bared)) is not None:
+            if spare is not None and (order := bared.order(node)) is not None and order < spare:
+                self._queue(node)
+                break
+            victims.append(node)
+            num_tokens -= len(node.tokens)
+            bared.remove(node)
+        for node in victims:
+            self._queue(node)
+        return victims
+
+    def _next_victim(self, bared: _Bared) -> Node | None:
+        """Take the least leaf out of the queue, or out of those that would be leaves by now."""
+        node = self._least()
+        if bared.leaves and (node is None or bared.leaves[0][0] < self._eviction_key(node)):
+            return heapq.heappop(bared.leaves)[2]
+        if node is not None:
+            heapq.heappop(self._leaves)
+            node.queued = None
+        return node
 
     def clear(self) -> int:
         """Drops everything that is not locked; returns how many tokens the pool gained."""
@@ -253,9 +292,7 @@ class RadixTree:
 
         Leaves that were last used in the same step are told apart by depth, so that the order is total.
         """
-        if node.marks:
-            return 1, tuple(-part for part in _order(node)), -node.end
-        return 0, (node.last_used,), -node.end
+        return _key(node, _order(node))
 
     def _queue(self, node: Node) -> None:
         """Puts a node that can be evicted into the queue, unless it is there with a key that is small enough."""
@@ -362,9 +399,44 @@ def _path(node: Node | None) -> Iterator[Node]:
     return iter(()) if node is None else node.path()
 
 
-def _order(node: Node) -> Order:
-    """When a marked node is used next."""
-    return min(mark.order for mark in node.marks)
+class _Bared:
+    """What the tree would be without some of its leaves. leaves: a heap of those that would be leaves then."""
+
+    def __init__(self) -> None:
+        self.leaves: list[tuple[_Key, int, Node]] = []
+        self._num_children: dict[int, int] = {}
+        self._orders: dict[int, Order] = {}
+
+    def order(self, node: Node) -> Order | None:
+        """When a node is used next; what was expected below it goes on to it."""
+        return _sooner(_order(node), self._orders.get(id(node)))
+
+    def remove(self, node: Node) -> None:
+        """Take a leaf away."""
+        parent = node.parent
+        if parent is None:
+            return
+        order = _sooner(self.order(node), self._orders.get(id(parent)))
+        if order is not None:
+            self._orders[id(parent)] = order
+        self._num_children[id(parent)] = self._num_children.get(id(parent), len(parent.children)) - 1
+        if not self._num_children[id(parent)] and not parent.locks:
+            heapq.heappush(self.leaves, (_key(parent, self.order(parent)), id(parent), parent))
+
+
+def _key(node: Node, order: Order | None) -> _Key:
+    if order is None:
+        return 0, (node.last_used,), -node.end
+    return 1, tuple(-part for part in order), -node.end
+
+
+def _order(node: Node) -> Order | None:
+    """When a node is used next, if somebody is expected to use it."""
+    return min((mark.order for mark in node.marks), default=None)
+
+
+def _sooner(first: Order | None, second: Order | None) -> Order | None:
+    return min((order for order in (first, second) if order is not None), default=None)
 
 
 def _is_evictable(node: Node) -> bool:

@@ -1,9 +1,13 @@
 """Decides who runs: admission by worst case, prefix-aware order, and what each step computes.
 
 A request is admitted when the pool has room for all that it may ever need, so nothing that runs is ever stopped for
-memory. Requests with the longest cached prefix go first; one that was overtaken MAX_OVERTAKEN times goes before all
-others, and nobody passes it. A request that shares enough of its prompt with one that is being prefilled waits until
-the shared part is in the tree, so that N equal prompts cost one prefill.
+memory. What waits is planned as one prefix tree: runs that have begun go on before others begin, in their order, and of
+new ones those with the longest cached prefix come first. A request that shares more of its prompt with one that is
+being prefilled than is cached waits until that part is there, so that N equal prompts cost one prefill. What waiting
+requests begin with is evicted late, and a run does not begin when it would grow into the KV of those under way.
+
+One that was overtaken MAX_OVERTAKEN times, by others than those of its own batch, goes before all others, and nobody
+passes it. Requests that are not to be planned (`Use.plan`) come in the order of their arrival, and wait for nobody.
 
 A step computes the last token of each decoding sequence (more where its constraint forced several) and spends the rest
 of its token budget on prompts (chunked prefill mixed with decode, after Sarathi-Serve, arXiv 2403.02310).
@@ -19,7 +23,7 @@ from itertools import islice
 from ..ir.errors import RequestError
 from .plan import Chunk
 from .pool import KVPool, PoolExhausted
-from .radix import RadixTree, common_len
+from .radix import Mark, RadixTree, common_len
 from .sequence import Sequence
 from .uses import Expectations
 
@@ -28,8 +32,6 @@ MAX_OVERTAKEN = 64
 ORDER_WINDOW = 256
 # While nothing runs, a request that would evict what others are about to use is held back for so long at most.
 MOST_PATIENCE_SECONDS = 1.0
-# A shared prefix that is being computed is waited for when it saves this many tokens, or half of the request's own.
-WORTH_WAITING_TOKENS = 16
 
 
 class Scheduler:
@@ -64,6 +66,7 @@ class Scheduler:
         self.seconds_per_token = 0.0
         self.holds_off_seconds = 0.0
         self._prefilling: dict[Sequence, None] = {}
+        self._wanted: list[Mark] | None = None
         self._max_running = max_running
         self._chunk_tokens = chunk_tokens
         self._max_logit_rows = max_logit_rows
@@ -101,6 +104,12 @@ class Scheduler:
         self._changed = False
         window = self._in_order()
         self._refused_tokens = 0
+        try:
+            return self._admit_in_order(window)
+        finally:
+            self._forget_wanted()
+
+    def _admit_in_order(self, window: list[tuple[Sequence, int]]) -> list[Sequence]:
         admitted = self._admit_from(window)
         if window and not self.running and self._holds_off():
             return []
@@ -115,7 +124,7 @@ class Scheduler:
             admitted.append(first)
         for sequence, _ in window:
             if sequence in self.waiting:
-                sequence.overtaken += sum(other.arrival > sequence.arrival for other in admitted)
+                sequence.overtaken += sum(_overtakes(other, sequence) for other in admitted)
         return admitted
 
     def _holds_off(self) -> bool:
@@ -157,8 +166,8 @@ class Scheduler:
         self._changed = True
         if not sequence.is_prefilling:
             del self._prefilling[sequence]
-            if self._prefix_cache:
-                self._publish(sequence)
+        if self._prefix_cache and (not sequence.is_prefilling or sequence.tail_start < sequence.awaited):
+            self._publish(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """Ends a sequence, putting its generated tokens into the tree."""
@@ -199,12 +208,17 @@ class Scheduler:
         window = [(sequence, self._cached_len(sequence)) for sequence in islice(self.waiting, ORDER_WINDOW)]
         return sorted(window, key=self._admission_key)
 
-    def _admission_key(self, entry: tuple[Sequence, int]) -> tuple[bool, int, int, int]:
+    def _admission_key(self, entry: tuple[Sequence, int]) -> tuple[bool, bool, int, int, int]:
         """What is aged goes first, then runs that have begun, so that few are under way when memory is short."""
         sequence, cached = entry
         if _is_aged(sequence):
-            return False, 0, 0, sequence.arrival
-        return True, self.uses.distance(sequence.request.use), -cached, sequence.arrival
+            return False, False, 0, 0, sequence.arrival
+        if not _is_planned(sequence):
+            return True, True, 0, 0, sequence.arrival
+        use = sequence.request.use
+        if use is not None and self.uses.has_begun(use.owner):
+            return True, False, use.owner.order, -cached, sequence.arrival
+        return True, True, 0, -cached, sequence.arrival
 
     def _cached_len(self, sequence: Sequence) -> int:
         return self.tree.match_len(sequence.tokens[: sequence.first_logits])
@@ -212,25 +226,53 @@ class Scheduler:
     def _admit_from(self, window: list[tuple[Sequence, int]]) -> list[Sequence]:
         admitted: list[Sequence] = []
         backlog = sum(sequence.target - sequence.computed for sequence in self._prefilling)
+        holds_back = False
         for sequence, cached in window:
             # What cannot be computed soon should not take memory yet, and may find more of its prompt cached later.
             if len(self.running) >= self._max_running or backlog >= self._chunk_tokens:
                 break
-            if not self._waits_for_prefill(sequence, cached) and self._try_admit(
-                sequence, spares=not _is_aged(sequence)
-            ):
+            if self._waits_for_prefill(sequence, cached):
+                continue
+            is_aged = _is_aged(sequence)
+            if not is_aged and self._begins_run(sequence):
+                # Those behind it would take what it waits for.
+                holds_back = holds_back or not self._has_room_for_run(sequence, cached)
+                if holds_back:
+                    continue
+            if self._try_admit(sequence, spares=not is_aged):
                 backlog += sequence.target - sequence.computed
                 admitted.append(sequence)
-            elif _is_aged(sequence):
+            elif is_aged:
                 break
         return admitted
 
+    def _begins_run(self, sequence: Sequence) -> bool:
+        """Whether it is the first request of a run that may be held back."""
+        use = sequence.request.use
+        return use is not None and use.plan is True and not self.uses.has_begun(use.owner)
+
+    def _has_room_for_run(self, sequence: Sequence, cached: int) -> bool:
+        """Whether there is memory for all that its run and those under way will need."""
+        use = sequence.request.use
+        assert use is not None
+        expected = self.uses.expected(use, sequence.target - cached + sequence.generated_room)
+        has_room = self.uses.reserved + cached + expected <= self.pool.capacity
+        self._refused_tokens = max(self._refused_tokens, 0 if has_room else expected)
+        return has_room
+
     def _waits_for_prefill(self, sequence: Sequence, cached: int) -> bool:
-        """Whether another sequence is about to compute enough of this one's prompt."""
+        """Whether another sequence is about to compute more of this one's prompt than is cached."""
+        if not self._prefix_cache or not _is_planned(sequence):
+            return False
         wanted = sequence.tokens[: sequence.first_logits]
-        most_saved = max((common_len(wanted, other.tokens[: other.target]) for other in self._prefilling), default=0)
-        saved = most_saved - cached
-        return self._prefix_cache and (saved >= WORTH_WAITING_TOKENS or 2 * saved >= sequence.target - cached)
+        for other in self._prefilling:
+            shared = common_len(wanted, other.tokens[: other.target])
+            if shared > max(cached, other.computed):
+                other.awaited = max(other.awaited, shared)
+                return True
+            if shared > max(cached, other.tail_start):
+                self._publish(other)
+        return False
 
     def _try_admit(self, sequence: Sequence, *, spares: bool = True) -> bool:
         """Takes the KV for all that the sequence may need, evicting if that helps, and starts it."""
@@ -248,19 +290,20 @@ class Scheduler:
         del self.waiting[sequence]
         self._prefilling[sequence] = None
         if sequence.request.use is not None:
-            self.uses.begin(sequence.request.use)
+            self.uses.begin(sequence.request.use, node, prompt_room + sequence.generated_room)
         insort(self.running, sequence, key=lambda other: other.order_key)
         return True
 
     def _take_room(self, sequence: Sequence, prompt_room: int, spares: bool) -> bool:
         missing = prompt_room + sequence.generated_room - self.pool.free
-        if missing > self.tree.evictable_tokens:
+        if missing > self.tree.evictable_tokens + self.pool.wasted:
             return False
         if missing > 0:
             use = sequence.request.use
             spare = use.order if use is not None and spares else None
-            if self.tree.evict(missing, spare=spare) < missing:
-                self._refused_tokens = missing
+            self._mark_wanted()
+            if self.tree.evict(missing, spare=spare, whole=True) < missing:
+                self._refused_tokens = max(self._refused_tokens, missing)
                 return False
         try:
             sequence.prompt_extent = self.pool.allocate(prompt_room)
@@ -273,14 +316,46 @@ class Scheduler:
             return False
         return True
 
+    def _mark_wanted(self) -> None:
+        """Have what waiting requests begin with evicted late, until all were looked at."""
+        if self._wanted is not None:
+            return
+        self._wanted = []
+        for sequence in islice(self.waiting, ORDER_WINDOW):
+            use = sequence.request.use
+            node = self.tree.last_used_by(sequence.tokens[: sequence.first_logits])
+            if node is not None and use is not None and _is_planned(sequence):
+                self._wanted.append(self.tree.mark(node, use.order))
+
+    def _forget_wanted(self) -> None:
+        for mark in self._wanted or ():
+            self.tree.unmark(mark)
+        self._wanted = None
+
     def _publish(self, sequence: Sequence) -> None:
-        """Moves the sequence's own part of the prompt into the tree."""
+        """Moves what is computed of the sequence's own part of the prompt into the tree."""
         assert sequence.prompt_extent is not None
-        tokens = sequence.tokens[sequence.tail_start : sequence.target]
-        node = self.tree.insert(sequence.node, tokens, sequence.prompt_extent)
+        start, stop = sequence.tail_start, sequence.computed
+        extent, rest = sequence.prompt_extent, None
+        if stop < sequence.target:
+            extent, rest = self.pool.split(extent, stop - start)
+        node = self.tree.insert(sequence.node, sequence.tokens[start:stop], extent)
         self.tree.lock(node)
         self.tree.unlock(sequence.node)
-        sequence.node, sequence.prompt_extent = node, None
+        sequence.node, sequence.prompt_extent = node, rest
+
+
+def _is_planned(sequence: Sequence) -> bool:
+    use = sequence.request.use
+    return use is None or use.plan is not False
+
+
+def _overtakes(other: Sequence, sequence: Sequence) -> bool:
+    """Whether a request that was admitted has come later; in one batch that is nobody's loss."""
+    own, others = sequence.request.use, other.request.use
+    if own is not None and others is not None and own.owner.batch is not None and own.owner.batch is others.owner.batch:
+        return False
+    return other.arrival > sequence.arrival
 
 
 def _is_aged(sequence: Sequence) -> bool:

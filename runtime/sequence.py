@@ -25,7 +25,8 @@ class Sequence:
     is_score: nothing is generated. target: how many tokens of the prompt are computed. first_logits: the first position
     whose logits are wanted; only tokens before it may come from the cache. generated_room: tokens of KV that the
     generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
-    cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one.
+    cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one. awaited:
+    how many of its tokens others wait for while it is prefilled.
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
     num_generated while forced tokens wait for their log-probabilities.
     """
@@ -40,6 +41,7 @@ class Sequence:
     computed: int = 0
     cached: int = 0
     overtaken: int = 0
+    awaited: int = 0
     matcher: Matcher | None = None
     num_told: int = 0
     admitted_ms: float | None = None

@@ -287,7 +287,7 @@ def _lm(linker: Linker, op: Op, build: Callable[[Mapping[str, Any]], Expression]
 
 
 def _hints(op: Op) -> Hints:
-    return Hints(bool(op.attrs.get("share")), op.attrs.get("keep"))
+    return Hints(bool(op.attrs.get("share")), op.attrs.get("keep"), "plan" in op.attrs)
 
 
 def _try(build: Callable[[Mapping[str, Any]], Expression], given: Mapping[str, Any]) -> Expression | None:

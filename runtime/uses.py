@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
+from .footprints import Footprints
+from .radix import prefix_len
+
 if TYPE_CHECKING:
     from .radix import Mark, Node, Order, RadixTree
 
@@ -23,11 +26,16 @@ _telling = threading.Lock()
 
 
 class Owner:
-    """A run as engines know it. order: runs that began earlier have smaller ones, and go on first."""
+    """A run as engines know it. order: runs that began earlier have smaller ones, and go on first.
 
-    __slots__ = ("_tell", "is_over", "order")
+    kind: what runs of one program have in common. batch: what those of one batch have.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_tell", "batch", "is_over", "kind", "order")
+
+    def __init__(self, kind: Hashable = None, batch: object = None) -> None:
+        self.kind = kind
+        self.batch = batch
         self.order = next(_numbers)
         self.is_over = False
         self._tell: list[Callable[[], object]] = []
@@ -55,12 +63,14 @@ class Use:
 
     line: the path of forks it is on, and which of several samples it is. The requests of a line follow each other, each
     beginning where the last one ended. None is of no line. keep: whether the run goes on from where this one ends; None
-    when nobody knows.
+    when nobody knows. plan: whether the request is planned with those that come at the same time; None leaves that to
+    the engine, which then plans as far as no run is held back.
     """
 
     owner: Owner
     line: tuple[tuple[int, ...], int] | None
     keep: bool | None
+    plan: bool | None = None
 
     @property
     def order(self) -> Order:
@@ -79,24 +89,46 @@ class Expectations:
         self._tree = tree
         self._later = later
         self._lines: dict[Owner, dict[Hashable, tuple[Use, list[Mark]]]] = {}
+        self._footprints = Footprints()
+        self._shared: dict[Owner, int] = {}
 
-    def distance(self, use: Use | None) -> int:
-        """How new a request is: 0 if it follows one of its line, 1 if its run has begun, else 2."""
-        if use is None or use.owner not in self._lines:
-            return 2
-        return 0 if use.line in self._lines[use.owner] else 1
+    @property
+    def reserved(self) -> int:
+        """Tokens of KV that the runs which have begun will take."""
+        return self._footprints.reserved
 
-    def begin(self, use: Use) -> None:
-        """A request is admitted: what its line was expected to use is in use now."""
+    def expected(self, use: Use, first: int) -> int:
+        """What the run of a use will take whose first request takes so many tokens of its own."""
+        return self._footprints.expected(use.owner, first, goes_on=use.keep is not False)
+
+    def has_begun(self, owner: Owner) -> bool:
+        """Whether a request of a run that has not ended was admitted."""
+        return owner in self._lines
+
+    def begin(self, use: Use, node: Node | None = None, room: int = 0) -> None:
+        """A request is admitted: what its line was expected to use is in use now.
+
+        node: where its cached prefix ends. room: tokens of KV that it takes besides.
+        """
         owner = use.owner
         if owner.is_over:
             return
         if owner not in self._lines:
             self._lines[owner] = {}
+            self._shared[owner] = prefix_len(node)
+            self._footprints.begin(owner, room, goes_on=use.keep is not False)
             owner.when_over(lambda: self._later(lambda: self.forget(owner)))
         known = self._lines[owner].get(use.line)
         if known is not None and known[0] is not use:
             self._drop(owner, use.line)
+        self._footprints.note(owner, self._kept(owner, node) + room)
+
+    def _kept(self, owner: Owner, node: Node | None) -> int:
+        """Tokens of what a run is expected to use, and of the prefix that ends at a node, less what it shares."""
+        marks = (mark.node for _, marks in self._lines[owner].values() for mark in marks)
+        nodes = {step for end in (node, *marks) if end is not None for step in end.path()}
+        shared = self._shared[owner]
+        return sum(max(0, step.end - max(step.start, shared)) for step in nodes)
 
     def end(self, use: Use, node: Node | None) -> None:
         """A request has ended at a node, from which its run goes on if the use says so."""
@@ -113,6 +145,8 @@ class Expectations:
         for line in list(self._lines.get(owner, ())):
             self._drop(owner, line)
         self._lines.pop(owner, None)
+        self._shared.pop(owner, None)
+        self._footprints.end(owner)
 
     def check(self) -> None:
         """Raises AssertionError when a run that has ended is still known."""

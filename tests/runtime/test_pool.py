@@ -82,6 +82,14 @@ class PoolMachine(RuleBasedStateMachine):
         with pytest.raises(AssertionError, match="already released"):
             self.pool.release(extent)
 
+    @rule(num_tokens=st.integers(1, 12))
+    def compact(self, num_tokens: int) -> None:
+        wasted = self.pool.wasted
+        assert min(num_tokens, wasted) <= self.pool.compact(num_tokens) <= wasted
+        for extent, _, slab in self.live:
+            assert extent._storage is not None
+            slab.room = extent._storage.room
+
     @invariant()
     def accounting(self) -> None:
         self.pool.check()
@@ -172,3 +180,17 @@ def test_batch_check() -> None:
     for message, changes in wrong:
         with pytest.raises(AssertionError, match=message):
             _batch(**changes).check()
+
+
+def test_what_shared_storages_waste_is_gained_by_moving_the_rest() -> None:
+    pool = KVPool(LAYOUT, CAPACITY)
+    first, rest = pool.split(pool.allocate(10), 3)
+    middle, last = pool.split(rest, 4)
+    for number, extent in enumerate((first, last)):
+        extent.data.fill_(number)
+    assert pool.release(middle) == 0 and pool.wasted == 4
+    assert pool.compact(1) == 4 and pool.compact(1) == 0
+    assert (pool.used, pool.wasted) == (6, 0)
+    assert [extent.data.unique().tolist() for extent in (first, last)] == [[0.0], [1.0]]
+    pool.check()
+    assert pool.release(first) + pool.release(last) == 6

@@ -184,6 +184,14 @@ def test_a_mark_moves_up_when_its_node_is_evicted() -> None:
     tree.check()
 
 
+def test_nothing_goes_where_all_that_may_go_is_not_enough() -> None:
+    tree = new_tree()
+    add(tree, 3, 4, below=add(tree, 1, 2))
+    tree.mark(add(tree, 5, 6), (0.0,))
+    assert tree.evict(5, spare=(1.0,), whole=True) == 0 and tree.num_tokens == 6
+    assert tree.evict(4, spare=(1.0,), whole=True) == 4 and prefixes_of(tree) == {(5,), (5, 6)}
+
+
 def test_the_queue_of_eviction_stays_small() -> None:
     tree = new_tree()
     node = add(tree, 1, 2)
@@ -280,6 +288,13 @@ class RadixMachine(RuleBasedStateMachine):
         self.tree.evict(num_tokens, spare=(float(order),))
         self.cached = prefixes_of(self.tree)
         assert spared <= self.cached
+
+    @precondition(lambda self: self.cached)
+    @rule(num_tokens=st.integers(1, 12), order=st.integers(0, 3))
+    def evict_wholly(self, num_tokens: int, order: int) -> None:
+        gained = self.tree.evict(num_tokens, spare=(float(order),), whole=True)
+        assert gained >= num_tokens or prefixes_of(self.tree) == self.cached
+        self.cached = prefixes_of(self.tree)
 
     @precondition(lambda self: self.cached)
     @rule(num_tokens=st.integers(1, 12))

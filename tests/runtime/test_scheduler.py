@@ -146,23 +146,45 @@ def test_equal_prompts_cost_one_prefill(arrive: Arrivals) -> None:
     assert [sequence.cached for sequence in herd] == [0, 39, 39, 39, 39, 39]
 
 
-def test_a_shared_part_is_waited_for_by_those_who_save_by_it(arrive: Arrivals) -> None:
-    scheduler = new_scheduler(chunk_tokens=100)
-    first, sharing = arrive(range(80), 2), arrive([*range(30), *range(200, 300)], 2)
+def test_a_shared_part_is_waited_for_as_long_as_it_takes(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=50)
+    first, sharing = arrive(range(120), 2), arrive([*range(30), *range(200, 220)], 2)
     other = arrive([0, 201, 202, 203], 2)
     for sequence in (first, sharing, other):
         scheduler.add(sequence)
-    assert step(scheduler) == {first: 80, other: 4}
-    assert step(scheduler) == {first: 1, other: 1, sharing: 98}
-    assert sharing.cached == 30
+    assert step(scheduler) == {first: 50}
+    assert step(scheduler) == {first: 50}, "others are admitted when there is budget for them"
+    assert step(scheduler) == {first: 20, sharing: 20, other: 3}
+    assert (sharing.cached, other.cached) == (30, 1)
+    run(scheduler)
+    assert scheduler.computed_tokens == 120 + 20 + 3 + 3 * 1
 
 
-def test_a_short_shared_part_is_not_worth_waiting(arrive: Arrivals) -> None:
-    scheduler = new_scheduler(chunk_tokens=64)
-    first, second = arrive([0, *range(10, 30)]), arrive([0, *range(40, 60)])
+def test_a_shared_part_is_there_before_the_rest_of_its_prompt(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=60)
+    first, sharing = arrive(range(70), 2), arrive([0, 1, 2, 200, 201], 2)
     scheduler.add(first)
-    scheduler.add(second)
-    assert step(scheduler) == {first: 21, second: 21}
+    scheduler.add(sharing)
+    assert step(scheduler) == {first: 60}
+    assert step(scheduler) == {first: 10, sharing: 2} and sharing.cached == 3
+    run(scheduler)
+    scheduler.tree.clear()
+    assert scheduler.pool.used == 0
+
+
+def test_what_is_not_to_be_planned_comes_in_order_and_waits_for_nobody(arrive: Arrivals) -> None:
+    scheduler, owners = new_scheduler(chunk_tokens=64), (Owner(), Owner())
+    herd = [arrive(range(20), 2, use=Use(owner, ((), 0), None, plan=False)) for owner in owners]
+    for sequence in herd:
+        scheduler.add(sequence)
+    assert step(scheduler) == dict.fromkeys(herd, 20)
+    run(scheduler)
+    scheduler = new_scheduler(max_running=1)
+    scheduler.add(arrive(range(10), 1))
+    run(scheduler)
+    for tokens in ([90, 91, 92], [0, 1, 2, 93]):
+        scheduler.add(arrive(tokens, 1, use=Use(owners[0], ((), 0), None, plan=False)))
+    assert [next(iter(chunks)).tokens[0] for chunks in run(scheduler)] == [90, 0]
 
 
 def test_room_is_taken_for_the_worst_case_and_the_rest_waits(arrive: Arrivals) -> None:
@@ -272,11 +294,11 @@ def test_release_at_any_stage_gives_everything_back(arrive: Arrivals) -> None:
 
 
 def test_a_sequence_that_computes_its_prefix_itself_does_not_read_the_cached_one(arrive: Arrivals) -> None:
-    scheduler = new_scheduler(chunk_tokens=40)
+    scheduler, alone = new_scheduler(chunk_tokens=40), Use(Owner(), ((), 0), None, plan=False)
     scheduler.add(arrive([1, 1], 9))
-    scheduler.add(arrive([1, 1, 5, *range(100, 170)], 4))
+    scheduler.add(arrive([1, 1, 5, *range(100, 170)], 4, use=alone))
     step(scheduler)
-    scheduler.add(arrive([1, 1, 9, 9], 9))
+    scheduler.add(arrive([1, 1, 9, 9], 9, use=alone))
     scheduler.admit()
     batch = build_batch(scheduler.plan())
     batch.check()
@@ -349,3 +371,74 @@ def test_nobody_waits_for_a_run_that_does_not_come_back(arrive: Arrivals) -> Non
     scheduler.add(late)
     assert scheduler.admit() == [late]
     run(scheduler)
+
+
+def test_a_request_that_is_refused_evicts_nothing(arrive: Arrivals) -> None:
+    scheduler, first, second = new_scheduler(capacity=60), Owner(), Owner()
+    scheduler.add(arrive(range(20), 2, use=used(first)))
+    scheduler.add(arrive(range(100, 110), 1))
+    run(scheduler)
+    scheduler.add(arrive(range(200, 210), 9))
+    step(scheduler)
+    late = arrive(range(300, 330), 2, use=used(second, keep=False))
+    scheduler.add(late)
+    step(scheduler)
+    assert late in scheduler.waiting and scheduler.tree.evicted_tokens == 0
+    run(scheduler)
+
+
+def test_what_waiting_requests_begin_with_is_evicted_late(arrive: Arrivals) -> None:
+    scheduler, owners = new_scheduler(capacity=60, max_running=1), [Owner() for _ in range(3)]
+    for start in (0, 100):
+        scheduler.add(arrive(range(start, start + 20), 1))
+        run(scheduler)
+    scheduler.add(arrive(range(200, 210), 6, use=used(owners[0], keep=False)))
+    step(scheduler)
+    scheduler.add(arrive(range(300, 320), 1, use=used(owners[1], keep=False)))
+    wants_the_older = arrive([*range(20), 50], 1, use=used(owners[2], keep=False))
+    scheduler.add(wants_the_older)
+    run(scheduler)
+    assert wants_the_older.cached == 20
+
+
+def planned(owner: Owner, *, keep: bool = True) -> Use:
+    return Use(owner, ((), 0), keep, plan=True)
+
+
+def test_runs_do_not_begin_that_would_grow_into_one_another(arrive: Arrivals) -> None:
+    scheduler, owners = new_scheduler(capacity=100), [Owner(kind="talk") for _ in range(4)]
+
+    def asks(number: int, length: int, **options: bool) -> Sequence:
+        tokens = range(100 * number, 100 * number + length)
+        sequence = arrive(tokens, 1, use=planned(owners[number], **options))
+        scheduler.add(sequence)
+        return sequence
+
+    # Nothing is known about the first, so it begins alone; the second may when nothing runs.
+    first, second = asks(0, 10), asks(1, 10)
+    assert list(step(scheduler)) == [first]
+    assert list(step(scheduler)) == [second]
+    asks(0, 40, keep=False)
+    run(scheduler)
+    owners[0].end()
+    owners[1].end()
+    # Now it is known that such runs grow from 10 to 40 tokens, so two of them fit.
+    third, fourth = asks(2, 10), asks(3, 10)
+    assert set(step(scheduler)) == {third, fourth}
+    run(scheduler)
+    owners[2].end()
+    owners[3].end()
+    scheduler.uses.check()
+
+
+def test_those_of_a_batch_do_not_age_by_one_another(arrive: Arrivals) -> None:
+    batch = object()
+    uses = [Use(Owner(batch=batch), ((), 0), False, plan=True) for _ in range(MAX_OVERTAKEN + 8)]
+    scheduler = new_scheduler(max_running=1)
+    scheduler.add(arrive(range(10), 1))
+    run(scheduler)
+    last = arrive([500], 1, use=uses[0])
+    scheduler.add(last)
+    for number, use in enumerate(uses[1:]):
+        scheduler.add(arrive([*range(9), 600 + number], 1, use=use))
+    assert next(iter(run(scheduler)[-1])) is last
