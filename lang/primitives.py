@@ -74,6 +74,8 @@ def gen(
     logprobs: int | None = None,
     schema: Any = None,
     grammar: str | PathLike[str] | None = None,
+    whitespace: bool | None = None,
+    close: bool | None = None,
     processors: Iterable[Processor] | None = None,
     max_new_tokens: int | None = None,
 ) -> Gen | Select:
@@ -83,8 +85,9 @@ def gen(
     many samples; the variable is a list of them, and the prompt goes on with the first. dtype: int, float or bool turn
     the text into a value, which may fail with an OutputError. choices: the same as `select`. regex, json_schema,
     grammar (Lark): what the text must match. schema: a type; the text is JSON of one, the value the decoded object.
-    processors: see SamplingParams. max_new_tokens, return_logprob and top_logprobs_num are SGLang's words for
-    max_tokens and logprobs; the order of the arguments is SGLang's too.
+    whitespace: JSON may hold white space. close: a text that max_tokens cuts off is ended in the shortest way that
+    matches, instead of an OutputError. processors: see SamplingParams. max_new_tokens, return_logprob and
+    top_logprobs_num are SGLang's words for max_tokens and logprobs; the order of the arguments is SGLang's too.
     """
     given = dict(locals())
     del given["name"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,6 +100,17 @@ def matches(constraint: Constraint, text: str) -> bool:
         raise RequestError(f"{constraint.label}: {brief(matcher.get_error())}")
     token_ids = list(text.encode())
     return matcher.try_consume_tokens(token_ids) == len(token_ids) and matcher.is_accepting()
+
+
+def follower(constraint: Constraint, text: str) -> LLMatcher:
+    """A matcher, for which every byte is a token, that has followed a text. Raises RequestError if none can."""
+    spaced = [replace(constraint, has_space=True)] if constraint.kind == "json_schema" else []
+    for each in (constraint, *spaced):
+        matcher = _byte_matcher(each).deep_copy()
+        token_ids = list(text.encode())
+        if not matcher.is_error() and matcher.try_consume_tokens(token_ids) == len(token_ids):
+            return matcher
+    raise RequestError(f"{constraint.label}: no text that matches begins with {text!r:.60}")
 
 
 @lru_cache(maxsize=256)

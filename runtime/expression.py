@@ -225,8 +225,13 @@ def build_gen(name: object = None, params: Mapping[str, Any] | None = None, wher
     given = sampling_terms({key: value for key, value in (params or {}).items() if value is not None})
     _check_exclusive(given)
     dtype, choices, method = (given.pop(key, None) for key in ("dtype", "choices", "choices_method"))
+    has_space = _whitespace(given)
     schema = schema_of(given.pop("schema")) if "schema" in given else None
     constraint = _constraint(given, where) if schema is None else schema.constraint
+    if constraint is not None and has_space:
+        constraint = replace(constraint, has_space=True)
+    if given.get("close") and constraint is None and dtype in (None, str, "str"):
+        raise TypeError("gen() takes close together with what the text must match: regex, json_schema, schema, grammar")
     if unknown := [key for key in given if key not in SAMPLING_NAMES]:
         raise TypeError(f"gen() got an unexpected keyword argument {unknown[0]!r}")
     if choices is not None:
@@ -279,6 +284,16 @@ def _constraint(given: dict[str, Any], where: Where) -> Constraint | None:
     except RamifyError as error:
         error.span = span_of(where)
         raise
+
+
+def _whitespace(given: dict[str, Any]) -> bool:
+    """Takes `whitespace` out of a gen's arguments. Raises TypeError."""
+    wanted = given.pop("whitespace", False)
+    if not isinstance(wanted, bool):
+        raise TypeError(f"whitespace must be True or False, got {wanted!r}")
+    if wanted and "json_schema" not in given and "schema" not in given:
+        raise TypeError("gen() takes whitespace together with json_schema or schema")
+    return wanted
 
 
 def _check_exclusive(given: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from ..ir.errors import RamifyError
 from ..ir.span import Span
 from .backend import Handle, Scorer, Selector
 from .choices import NamedMethod, choose, needs_unconditional
+from .closing import end_cut
 from .expression import Call, Gen, Score, Select, Where, span_of
 from .hostpool import host_pool
 from .meta import meta_info
@@ -213,6 +214,9 @@ class Generation:
         expression = self.expression
         if isinstance(expression, Select) and done.scores:
             self._choose(done, expression)
+        elif done.finish_reason == "length" and self.params is not None and self.params.constraint is not None:
+            ended = host_pool().submit(partial(end_cut, done, self.params.constraint, close=self.params.close))
+            ended.add_callback(self._take_ended)
         else:
             self._arrive(done)
 
@@ -231,6 +235,18 @@ class Generation:
         else:
             self._arrive(_chosen(done, index.result()))
 
+    def _take_ended(self, ended: Pending[Done]) -> None:
+        if self.pending.done:
+            return
+        if ended.error is not None:
+            self._fail(ended.error)
+            return
+        done = ended.result()
+        if self.context.streams and done.closing:
+            self.heard.append(Delta(done.closing))
+            self._tell(done.closing)
+        self._arrive(done)
+
     def _arrive(self, done: Done) -> None:
         expression = self.expression
         self.done = done
@@ -247,7 +263,7 @@ class Generation:
 
     def _read(self, done: Done, expression: Gen) -> None:
         try:
-            self._value = read_value(expression, done)
+            self._value = read_value(expression, done, self.params)
         except Exception as error:  # a class of the user's may raise what it likes while it is decoded
             self._value_error = error
             self._locate(error)

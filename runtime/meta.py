@@ -21,6 +21,7 @@ def meta_info(expression: Call, done: Done) -> dict[str, Any]:
         "completion_tokens": done.generated_tokens,
         "finish_reason": done.finish_reason,
         "matched": done.matched,
+        "closing": done.closing,
         "token_ids": list(done.token_ids),
         "queue_ms": done.queue_ms,
         "wall_ms": done.wall_ms,

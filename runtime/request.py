@@ -33,7 +33,8 @@ class SamplingParams:
     what else is in the batch. stop_regex: patterns (Python's `re`) that end the text before their match, see output.py.
     logprobs: None is off, n >= 0 asks for the chosen token's and the top n. logprob_start_len: also asks for those of
     the prompt's tokens from this position on. return_text_in_logprobs: tell the tokens' texts with them. n: how many
-    samples; what a backend is asked for is always one. constraint: what the text must match. processors: called one
+    samples; what a backend is asked for is always one. constraint: what the text must match. close: a text that
+    max_tokens cuts off before it does gets the shortest end with which it does. processors: called one
     after another before each token with the token ids so far (a LongTensor of prompt and generation) and the raw logits
     (vocab,) in float32, which they edit in place or replace; one with an attribute `batched` that is true is called
     once for all rows of a step, with a list of their token ids and with logits (rows, vocab).
@@ -58,6 +59,7 @@ class SamplingParams:
     return_text_in_logprobs: bool = False
     n: int = 1
     constraint: Constraint | None = None
+    close: bool = False
     processors: tuple[Processor, ...] = ()
 
     def check(self) -> None:
@@ -95,6 +97,8 @@ class SamplingParams:
         for name in ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"):
             if not isinstance(getattr(self, name), Real):
                 raise TypeError(f"{name} must be a number, got {getattr(self, name)!r}")
+        if not isinstance(self.close, bool):
+            raise TypeError(f"close must be True or False, got {self.close!r}")
         _check_tuple("stop", self.stop, str)
         _check_tuple("stop_regex", self.stop_regex, str)
         _check_tuple("stop_token_ids", self.stop_token_ids, Integral)
@@ -191,7 +195,8 @@ class Done:
     wholly before the stop, `tail` is the text after them: what was before a stop string that began inside a token, or
     all of it, where a server tells no token ids. matched: the stop string, stop pattern or stop token id that ended it.
     prompt_logprobs: of the prompt's tokens that were asked for; a prompt's first token has none. scores: where they
-    were asked for, one for each text. shared: the answer of an equal request. Times in milliseconds.
+    were asked for, one for each text. shared: the answer of an equal request. is_cut: max_tokens ended it before the
+    text matched its constraint; closing: the text, at the end, that was added so that it does. Times in milliseconds.
     """
 
     text: str
@@ -208,6 +213,8 @@ class Done:
     queue_ms: float = 0.0
     wall_ms: float = 0.0
     shared: bool = False
+    is_cut: bool = False
+    closing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,12 @@ def typed(params: SamplingParams, dtype: type | None) -> SamplingParams:
     return replace(params, constraint=_FORMS[dtype], stop=stop)
 
 
-def read_value(expression: Gen, done: Done) -> Any:
+def read_value(expression: Gen, done: Done, params: SamplingParams | None = None) -> Any:
     """The value of a finished generation. Raises OutputError, which carries the text."""
     schema, dtype = expression.schema, expression.dtype or str
     if schema is None and dtype is str:
+        if done.is_cut:
+            raise _cut_off(expression, done, params)
         return done.text
     try:
         return _convert(done.text, dtype) if schema is None else schema.decode(done.text)
@@ -47,8 +49,24 @@ def read_value(expression: Gen, done: Done) -> Any:
         raise OutputError(
             f"{message}: max_tokens cut it off" if is_cut else message,
             text=done.text,
-            help="raise max_tokens" if is_cut else None,
+            help=_help(expression, params) if is_cut else None,
         ) from None
+
+
+def _cut_off(expression: Gen, done: Done, params: SamplingParams | None) -> OutputError:
+    constraint = params.constraint if params is not None else None
+    asked = f", {constraint.label}=..." if constraint is not None else ""
+    message = f"gen({expression.name!r}{asked}) generated {_short(done.text)}, which does not match"
+    return OutputError(f"{message}: max_tokens cut it off", text=done.text, help=_help(expression, params))
+
+
+def _help(expression: Gen, params: SamplingParams | None) -> str:
+    """What to do about a text that was cut off."""
+    if params is not None and params.close:
+        return "raise max_tokens: no short way to end the text was found"
+    return (
+        "raise max_tokens" if expression.dtype else "raise max_tokens, or end the text in the shortest way: close=True"
+    )
 
 
 def _convert(text: str, dtype: type) -> Any:

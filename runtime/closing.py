@@ -1,0 +1,156 @@
+"""How a text that was cut off may end: the shortest way to fulfil its constraint."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ..ir.errors import RequestError
+from .constraint import Constraint, follower, matches
+from .request import Done
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+_MAX_STEPS = 4000
+# A text is free where so many bytes may follow. There all letters count as alike, and all digits: one of each is tried.
+_FREE = 48
+_CLOSING, _SIGNS, _SPACES, _ESCAPE = b'"}],', b'"{}[],:', b" \t\r\n", ord("\\")
+_NUMBER = frozenset(b"0123456789.eE+-")
+
+
+def end_cut(done: Done, constraint: Constraint, *, close: bool) -> Done:
+    """What a generation that max_tokens ended comes to, if its text does not match: cut off, or with an end added.
+
+    A constraint that names a model's special tokens cannot be looked at without them; its text counts as it is.
+    """
+    try:
+        if matches(constraint, done.text):
+            return done
+    except RequestError:
+        return done
+    if not close:
+        return replace(done, is_cut=True)
+    try:
+        end = closing(constraint, done.text)
+    except RequestError:
+        return replace(done, is_cut=True)
+    return replace(done, text=done.text + end, tail=done.tail + end, closing=end)
+
+
+def closing(constraint: Constraint, text: str) -> str:
+    """The shortest text, in bytes, that makes another match a constraint.
+
+    Where free text has to be added, as little of it as possible. Raises RequestError if a text cannot be followed or
+    nothing short is found.
+    """
+    matcher = follower(constraint, text)
+    for choose in (_few, _some, _all):
+        found = _search(matcher, choose)
+        if found is not None:
+            return found.decode()
+    raise RequestError(f"{constraint.label}: no short way to end {text[-40:]!r} was found")
+
+
+@dataclass(order=True)
+class _Way:
+    """A way to go on. spare: how many bytes went on with what could have been closed instead."""
+
+    spare: int
+    cost: int
+    added: bytes
+    matcher: LLMatcher = field(compare=False)
+
+
+def _search(start: LLMatcher, choose: Callable[[bytes], bytes]) -> bytes | None:
+    """Ways to go on in the order of their length, but those that close what they can first."""
+    ways, seen = [_Way(0, 0, b"", start)], set()
+    for _ in range(_MAX_STEPS):
+        if not ways:
+            return None
+        way = heapq.heappop(ways)
+        if way.matcher.is_accepting() and _is_text(way.added):
+            return way.added
+        mark = (_prospect(way.matcher), _place(way.added))
+        if mark not in seen:
+            seen.add(mark)
+            for more in _continued(way, choose):
+                heapq.heappush(ways, more)
+    return None
+
+
+def _continued(way: _Way, choose: Callable[[bytes], bytes]) -> Iterator[_Way]:
+    """The ways with one byte more, and whatever has to follow that."""
+    allowed = _allowed(way.matcher)
+    closing = _closing(allowed)
+    for byte in choose(allowed):
+        matcher = way.matcher.deep_copy()
+        if matcher.consume_token(byte):
+            forced = matcher.compute_ff_bytes()
+            matcher.consume_tokens(list(forced))
+            added = way.added + bytes((byte,)) + forced
+            yield _Way(way.spare + bool(closing and byte not in closing), len(added), added, matcher)
+
+
+def _allowed(matcher: LLMatcher) -> bytes:
+    mask = matcher.compute_bitmask()
+    return bytes(byte for byte in range(256) if mask[byte >> 3] >> (byte & 7) & 1)
+
+
+def _closing(allowed: bytes) -> bytes:
+    """The bytes that close something, if there are any: in free text a quotation mark, else brackets, behind numbers
+    also a comma."""
+    if len(allowed) > _FREE:
+        return b'"' if b'"'[0] in allowed else b""
+    brackets = bytes(byte for byte in allowed if byte in b"]}")
+    return brackets or (b"," if b","[0] in allowed and not set(allowed) - _NUMBER - {b","[0]} else b"")
+
+
+def _few(allowed: bytes) -> bytes:
+    """The bytes to try first: no white space where something else may stand, and in free text an end or one letter."""
+    allowed = allowed.translate(None, _SPACES) or allowed
+    if len(allowed) <= _FREE:
+        return allowed
+    letters = [byte for byte in allowed if chr(byte).isalpha()]
+    return bytes(byte for byte in (b'"'[0], *letters[:1]) if byte in allowed)
+
+
+def _some(allowed: bytes) -> bytes:
+    """In free text also digits and signs, of which a pattern may want one."""
+    allowed = allowed.translate(None, _SPACES) or allowed
+    if len(allowed) <= _FREE:
+        return allowed
+    letters = [byte for byte in allowed if chr(byte).isalpha()]
+    return bytes([*letters[:1], *(byte for byte in allowed if byte < 128 and byte not in letters and byte != _ESCAPE)])
+
+
+def _all(allowed: bytes) -> bytes:
+    return allowed
+
+
+def _prospect(matcher: LLMatcher) -> tuple[object, ...]:
+    """What may follow, and what may follow the end of a text or list: ways with the same are taken to be alike."""
+    allowed = _allowed(matcher)
+    after = []
+    for byte in _CLOSING:
+        if byte in allowed:
+            ahead = matcher.deep_copy()
+            ahead.consume_token(byte)
+            after.append((byte, ahead.is_accepting(), ahead.compute_ff_bytes(), _allowed(ahead)))
+    return (matcher.is_accepting(), allowed, *after)
+
+
+def _place(added: bytes) -> tuple[int, int]:
+    """How many signs of JSON there are, and how much stands behind the last."""
+    places = [index for index, byte in enumerate(added) if byte in _SIGNS]
+    return len(places), len(added) - places[-1] if places else len(added)
+
+
+def _is_text(added: bytes) -> bool:
+    try:
+        added.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
