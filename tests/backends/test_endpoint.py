@@ -15,7 +15,7 @@ from ramify.backends import open_backend
 from ramify.backends.endpoint import RuntimeEndpoint
 from ramify.backends.local import LocalBackend
 from ramify.backends.remote import Retry
-from ramify.ir.errors import BackendError, Cancelled, ServerError, Unsupported, UsageError
+from ramify.ir.errors import BackendError, Cancelled, OutputError, ServerError, Unsupported, UsageError
 from ramify.runtime.generation import StreamEvent
 
 from .stub import RESET, STALL, Asked, Reply, StubServer, error_reply, json_reply
@@ -312,7 +312,8 @@ def test_text_goes_out_where_the_tokenizer_is_elsewhere_or_not_wanted(local: Loc
 def test_constraints_and_seeds(connect: Connect) -> None:
     server, backend = connect(app={"enable_deterministic_inference": True})
     plain.run(backend=backend, regex="[a-z]+", temperature=1.0, seed=7)
-    plain.run(backend=backend, json_schema={"type": "object"}, max_tokens=3)
+    with pytest.raises(OutputError, match="max_tokens cut it off"):
+        plain.run(backend=backend, json_schema={"type": "object"}, max_tokens=3)
     first, second = (body["sampling_params"] for body in sent(server))
     assert (first["regex"], first["sampling_seed"], first["temperature"]) == ("[a-z]+", 7, 1.0)
     assert second["json_schema"] == '{"type":"object"}'

@@ -128,7 +128,7 @@ def test_max_tokens_that_cut_a_value_off_are_an_error_at_the_read(eager: bool) -
     assert isinstance(error, rf.OutputError)
     assert error.text.startswith('{"') and error.text in error.message
     assert "gen('thing', schema=Thing) generated" in error.message and "max_tokens cut it off" in error.message
-    assert error.help == "raise max_tokens"
+    assert error.help is not None and error.help.startswith("raise max_tokens")
     assert error.span is not None and "rf.gen" in error.span.source_line()
     run = describe.options(max_tokens=3).run_batch([{"word": "x"}], eager=eager)[0]
     assert isinstance(run.error, rf.OutputError), "also when nobody reads it"
