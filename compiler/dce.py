@@ -40,8 +40,8 @@ def _drop_one(op: Op, index: int, counts: dict[Value, int]) -> bool:
     """Drop the index-th carried value of a loop, or result of an if, when nobody reads it."""
     if counts[op.results[index]]:
         return False
-    ends = _terminators(op)
-    slots = [(end, index + _fixed(end)) for end in ends]
+    ends = terminators(op)
+    slots = [(end, index + fixed(end)) for end in ends]
     arguments = [] if op.name == "flow.if" else [region.args[index - len(op.results)] for region in op.regions]
     for argument in arguments:
         passed = sum(end.operands[slot] is argument for end, slot in slots)
@@ -60,11 +60,12 @@ def _drop_one(op: Op, index: int, counts: dict[Value, int]) -> bool:
     return True
 
 
-def _fixed(end: Op) -> int:
+def fixed(end: Op) -> int:
+    """How many operands a terminator has before the values that it passes on."""
     return 1 if end.name == "flow.condition" else 0
 
 
-def _terminators(op: Op) -> list[Op]:
+def terminators(op: Op) -> list[Op]:
     """The terminators that pass on an op's values: its regions' ends, and for loops every break and continue."""
     found = [region.ops[-1] for region in op.regions if region.ops[-1].name in ("flow.yield", "flow.condition")]
     if op.name != "flow.if":

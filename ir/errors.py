@@ -30,6 +30,15 @@ from collections.abc import Iterable
 from .span import Span
 
 
+def order_matters(kind: str, span: Span | None) -> UsageError:
+    """The refusal of a request ("gen", "select", "score") in an unordered group."""
+    return UsageError(
+        f"a {kind} inside `unordered()` depends on the order of what stands before it",
+        span=span,
+        help="move it behind the block, or generate on a copy (`s.copy()`) and append what that gives",
+    )
+
+
 def nearest(name: str, known: Iterable[str], listing: str = "") -> str:
     """A help line for a name that is none: the one that is probably meant, else (after `listing`, if given) all."""
     import difflib  # only for errors

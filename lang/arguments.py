@@ -11,6 +11,7 @@ from typing import Any
 from ..ir.errors import UsageError
 from ..ir.span import Span
 from ..runtime.expression import SAMPLING_NAMES
+from .row_types import problem, row_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,9 @@ class Signature:
         kept = parameters[len(receiver) :]
         self.parameters = {parameter.name: parameter for parameter in kept}
         self._signature = whole.replace(parameters=kept, return_annotation=whole.empty)
+        collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        known = row_types(inspect.unwrap(function))
+        self._row_types = {p.name: known[p.name] for p in kept if p.name in known and p.kind not in collecting}
         self._plain = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in kept)
 
     def __str__(self) -> str:
@@ -66,7 +70,22 @@ class Signature:
         return args[self._num_before] if len(args) > self._num_before else kwargs.get(self.state_name)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], row: int | None = None) -> Arguments:
-        """Match arguments to parameters. Raises UsageError that names the wrong ones, and the row if there is one."""
+        """Match arguments to parameters. Raises UsageError that names the wrong ones, and the row if there is one.
+
+        A row's values must be of the annotated types (row_types.py); for those of a single call Python's rules hold.
+        """
+        bound = self._bound(args, kwargs, row)
+        if row is not None and self._row_types:
+            self._check_types(bound, row)
+        return bound
+
+    def _check_types(self, bound: Arguments, row: int) -> None:
+        values = zip(self.parameters, (*bound.before[len(self._receiver) :], *bound.values), strict=True)
+        given = {name: value for name, value in values if value is not self.parameters[name].default}
+        if (what := problem(given, self._row_types)) is not None:
+            raise UsageError(f"{self.name}: {what} (row {row})", help=self._help({}))
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], row: int | None) -> Arguments:
         if self._plain and not kwargs and len(args) == len(self.parameters):
             return self._all_given(args)
         if self._plain and not args and kwargs.keys() == self.parameters.keys():

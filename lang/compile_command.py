@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ..compiler.frontend import EagerNote
+from ..compiler.groups import check_groups
 from ..compiler.pipeline import PIPELINE, run_pipeline
 from ..compiler.portable import pack
 from ..ir.codec import encode
@@ -89,7 +90,9 @@ def check_command(given: argparse.Namespace) -> int:
 def _check(path: Path, name: str, program: Program) -> int:
     try:
         lowered = program.lower()
-        check_constraints(run_pipeline(lowered.module), lowered.python, with_files=True)
+        module = run_pipeline(lowered.module)
+        check_groups(module)
+        check_constraints(module, lowered.python, with_files=True)
     except RamifyError as error:
         print(f"{path}:{name}: error\n{_indented(str(error))}")
         return 2

@@ -8,6 +8,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Unpack
 
 from ..compiler.frontend import EagerNote, Lowered, compile_function
+from ..compiler.groups import check_groups
 from ..compiler.pipeline import run_pipeline
 from ..compiler.portable import pack, unpack
 from ..ir import files
@@ -45,11 +46,12 @@ class Compiled:
     ) -> Compiled:
         """Compile a function, without the passes in `disable`.
 
-        position and receiver: see compile_function. Raises CompileError, and RequestError for a constraint that cannot
-        be kept, with the user's line.
+        position and receiver: see compile_function. Raises CompileError, RequestError for a constraint that cannot be
+        kept and UsageError for a generation in an unordered group, all with the user's line.
         """
         lowered = compile_function(function, position=position, receiver=receiver)
         module = run_pipeline(lowered.module, disable=disable)
+        check_groups(module)
         check_constraints(module, lowered.python)
         return cls(lowered, module, tuple(disable))
 

@@ -143,19 +143,19 @@ def video(path: Any, num_frames: int) -> Media:
 
 
 @primitive("system")
-def system(body: object = None) -> Sequence:
+def system(body: object = "") -> Sequence:
     """A system message."""
     return role_message("system", body)
 
 
 @primitive("user")
-def user(body: object = None) -> Sequence:
+def user(body: object = "") -> Sequence:
     """A user message."""
     return role_message("user", body)
 
 
 @primitive("assistant")
-def assistant(body: object = None) -> Sequence:
+def assistant(body: object = "") -> Sequence:
     """An assistant message."""
     return role_message("assistant", body)
 

@@ -150,10 +150,9 @@ class Sequence(Expression):
     parts: tuple[str | Expression, ...]
 
 
-def role_message(role: str, body: object = None) -> Sequence:
-    """A whole chat message of a role."""
-    parts = () if body is None else (as_part(body),)
-    return Sequence((RoleMark(role, "begin"), *parts, RoleMark(role, "end")))
+def role_message(role: str, body: object) -> Sequence:
+    """A whole chat message of a role. Raises TypeError for a body that cannot be appended."""
+    return Sequence((RoleMark(role, "begin"), as_part(body), RoleMark(role, "end")))
 
 
 def hinted(expression: Expression, hints: Hints) -> Expression:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..ir.errors import RamifyError, UsageError, nearest
+from ..ir.errors import RamifyError, UsageError, nearest, order_matters
 from .chat import Opening
-from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content
+from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content, span_of
 from .features import require_feature
 from .media import Media, add_media, add_text
 from .pending import Pending, PendingObject, PendingText, gather
@@ -184,10 +184,7 @@ class Prompt(Reading):
         items: list[list[Prompt]] = [[]]
         for node in self.since(start):
             if node.kind in CALLS:
-                raise UsageError(
-                    f"a {node.kind} inside `unordered()` depends on the order of what stands before it",
-                    help="move it behind the block",
-                )
+                raise order_matters(node.kind, span_of(node.value.where))
             items[-1].append(node)
             if node.kind == "item":
                 items.append([])

@@ -13,6 +13,7 @@ from ramify.backends.local import LocalBackend
 from ramify.backends.scripted import ScriptedBackend
 from ramify.backends.tiny import model_dir
 from ramify.ir.errors import UsageError
+from ramify.lang.cli import main
 from ramify.runtime.arranging import Decisions
 
 
@@ -74,8 +75,72 @@ def test_a_generation_inside_is_refused(eager):
             s += rf.gen("x", max_tokens=1)
         return s["x"]
 
-    with pytest.raises(UsageError, match=r"a gen inside `unordered\(\)` depends on the order"):
+    with pytest.raises(UsageError, match=r"a gen inside `unordered\(\)` depends on the order") as caught:
         wrong.run(backend=ScriptedBackend(), eager=eager)
+    assert caught.value.span.source_line().strip() == 's += rf.gen("x", max_tokens=1)'
+
+
+def note(s, text):
+    s += text
+    s += rf.gen("note", max_tokens=3)
+    s += f"Noted: {s['note']}"
+
+
+@rf.program
+def notes(s, texts):
+    with s.unordered():
+        for text in texts:
+            if text:
+                note(s, text)
+    s += rf.gen("end", max_tokens=2)
+
+
+@rf.program
+def notes_of_copies(s, texts):
+    for _turn in range(2):
+        s += rf.gen("turn", max_tokens=2)
+        with s.unordered():
+            for text in texts:
+                reader = s.copy()
+                note(reader, text)
+                s += reader["note"]
+    return s.text()
+
+
+@rf.program
+def guarded(s, texts):
+    try:
+        with s.unordered():
+            s += rf.gen("x", max_tokens=2)
+    except UsageError as error:
+        return error.message
+
+
+def test_it_is_refused_before_anything_runs_if_it_can_be_seen(tmp_path, capsys):
+    """Also in a helper, in a loop; what is generated on copies may stand there."""
+    backend = ScriptedBackend()
+    for attempt in (
+        notes.compile,
+        lambda: notes.run(texts=[], backend=backend),
+        lambda: notes.run_batch([{"texts": ["a"]}], backend=backend),
+        lambda: notes.explain([{"texts": ["a"]}], backend="tiny"),
+    ):
+        with pytest.raises(UsageError, match=r"a gen inside `unordered\(\)`") as caught:
+            attempt()
+        assert caught.value.span.source_line().strip() == 's += rf.gen("note", max_tokens=3)'
+    assert backend.requests == []
+    file = tmp_path / "programs.py"
+    body = "import ramify as rf\n\n\n@rf.program\ndef p(s):\n    with s.unordered():\n        s += rf.gen('x')\n"
+    file.write_text(body)
+    assert main(["check", str(file)]) == 2
+    assert "s += rf.gen('x')\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_where_it_is_no_mistake_nothing_is_refused(eager):
+    copies = notes_of_copies.run(texts=["a", "b"], backend=ScriptedBackend(), eager=eager)
+    assert copies.text == notes_of_copies.run(texts=["a", "b"], backend=ScriptedBackend(), eager=True).text
+    assert guarded.run(texts=["a"], backend=ScriptedBackend(), eager=eager).value.startswith("a gen inside")
 
 
 @pytest.mark.parametrize("eager", [True, False])
