@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -475,3 +475,33 @@ def workloads(folder: Path, scale: int) -> list[Workload]:
         "table": lambda: Workload("table", table, table_rows(12 * scale)),
     }
     return [make() for make in makers.values()]
+
+
+# For each workload how many rows, and how much in a row: how many of a list, or another number.
+_BRIEF: Mapping[str, tuple[int, dict[str, int]]] = {
+    "mmlu": (3, {}),
+    "hellaswag": (2, {}),
+    "react": (1, {"steps": 2}),
+    "generative_agents": (4, {}),
+    "tree_of_thought": (1, {"width": 2}),
+    "self_consistency": (1, {"samples": 3}),
+    "map_reduce": (1, {"chunks": 3}),
+    "skeleton_of_thought": (1, {"points": 3}),
+    "llm_judge": (1, {"dimensions": 3}),
+    "json_decoding": (2, {}),
+    "chat_short": (2, {}),
+    "chat_long": (1, {"turns": 3, "length": 24}),
+    "rag": (6, {}),
+    "table": (6, {}),
+}
+
+
+def brief(workload: Workload) -> Workload:
+    """The same with the fewest rows that still share something, and less in each: for large models on few cores."""
+    number, smaller = _BRIEF[workload.name]
+    alike = sorted(workload.rows, key=lambda row: str(row.get("subject", "")))
+    return replace(workload, rows=[_cut(row, smaller) for row in alike[:number]])
+
+
+def _cut(row: dict[str, Any], smaller: dict[str, int]) -> dict[str, Any]:
+    return row | {name: row[name][:size] if isinstance(row[name], list) else size for name, size in smaller.items()}

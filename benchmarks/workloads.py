@@ -1,9 +1,13 @@
 """What the compiler's passes save: the SGLang paper's workloads with all passes, without each of them, and without any.
 
-`python -m benchmarks.workloads [--quick] [--json FILE] [--size tiny|small|0.6b] [--only NAME]`. All configurations of a
-workload run on one engine in one process, in turn, each from an empty cache. For each: prompt tokens computed, the
-bound given by the prefix tree of all requests, calls that the engine served, and wall time. Tokens do not depend on the
-weights, so the small random checkpoint shows them as well as a large one.
+`python -m benchmarks.workloads [--quick | --brief] [--json FILE [--resume]] [--size tiny|small|0.6b] [--only NAMES]
+[--report FILE.md]`. All configurations of a workload run on one engine in one process, in turn, each from an empty
+cache. For each: prompt tokens computed, the bound given by the prefix tree of all requests, calls that the engine
+served, and wall time. Tokens do not depend on the weights, so the small random checkpoint shows them as well as a large
+one. --report puts a table and a plot between two marks of a page (workload_report.py).
+
+--brief is for large models on small machines: few rows, and a pass is left out only where `explain` says that this
+changes calls, tokens or what waits for what. The JSON is written after each configuration; --resume goes on from there.
 """
 
 from __future__ import annotations
@@ -22,12 +26,15 @@ import torch
 from ramify.backends.local import LocalBackend
 from ramify.backends.tiny import model_dir
 from ramify.compiler.pipeline import PIPELINE
+from ramify.lang.explain import Explanation
 from ramify.runtime.request import Done, EngineRequest, Event
 
 from .checkpoint import random_checkpoint
 from .prefix_bound import Served, prefill_bound, prefill_tokens, prompt_tokens
 from .report import Bar, machine, median, say, write
-from .workload_programs import Workload, workloads
+from .workload_programs import Workload, brief, workloads
+from .workload_report import Results, entry_of, put_report
+from .workload_store import Store
 
 PASSES = tuple(each.name for each in PIPELINE)
 DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -52,6 +59,27 @@ def configurations(workload: Workload) -> dict[str, rf.Program]:
     known = {"all": program, "none": program.options(disable=PASSES)}
     known |= {f"without {name}": program.options(disable=[name]) for name in PASSES}
     return known | ({"by hand": workload.by_hand} if workload.by_hand is not None else {})
+
+
+def known_to_be_alike(backend: LocalBackend, workload: Workload) -> dict[str, str]:
+    """Which configurations ask for the same, in the same rounds, as "all" or "none" do: predicted, without a model."""
+    explained = {
+        name: _asked(program.explain(workload.rows, backend=backend, passes=False))
+        for name, program in configurations(workload).items()
+        if name != "by hand"
+    }
+    return {
+        name: next(other for other in ("all", "none") if explained[other] == asked)
+        for name, asked in explained.items()
+        if name not in ("all", "none") and asked in (explained["all"], explained["none"])
+    }
+
+
+def _asked(found: Explanation) -> tuple[int, ...]:
+    if found.stops:
+        raise found.stops[0].error
+    total = found.total
+    return total.calls, total.shared_calls, total.prompt, total.cached, total.decode, found.critical_path
 
 
 @contextmanager
@@ -104,57 +132,80 @@ def measure(backend: LocalBackend, name: str, program: rf.Program, rows: list[di
 def main() -> None:
     """Measure and report."""
     arguments = _arguments()
-    about = machine() | {"size": arguments.size}
+    small = arguments.quick or arguments.brief
+    settings = {"size": arguments.size, "rows": "brief" if arguments.brief else "quick" if small else "all"}
+    store = Store(arguments.json, settings, machine(), resume=arguments.resume)
     checkpoint = model_dir() if arguments.size == "tiny" else random_checkpoint(arguments.size, Path("build"))
     backend = LocalBackend(checkpoint, dtype=torch.float32 if arguments.size == "tiny" else None)
-    runs: dict[str, list[list[dict[str, Any]]]] = {}
-    chosen = workloads(DATA, scale=1 if arguments.quick else 4)
-    for workload in chosen:
-        if arguments.only in (None, workload.name):
-            runs[workload.name] = [_round(backend, workload) for _ in range(1 if arguments.quick else 3)]
-            _print(workload.name, runs[workload.name])
+    chosen = [each for each in workloads(DATA, scale=1 if small else 4) if _is_chosen(each.name, arguments.only)]
+    if not chosen:
+        raise SystemExit(f"no workload is called {arguments.only!r}")
+    measure(backend, "warm-up", chosen[0].program, chosen[0].rows[:1])
+    begun = time.perf_counter()
+    for number, workload in enumerate(map(brief, chosen) if arguments.brief else chosen, 1):
+        say(f"[{number}/{len(chosen)}] {workload.name}: {len(workload.rows)} rows, {time.perf_counter() - begun:.0f} s")
+        alike = known_to_be_alike(backend, workload) if arguments.brief else {}
+        for turn in range(1 if small else 3):
+            _run_round(backend, workload, store, turn, alike)
+        _print(workload.name, store.runs[workload.name])
     backend.close()
-    write(arguments.json, runs, _bars(runs), about)
+    write(arguments.json, store.runs, _bars(store.runs), store.about)
+    if arguments.report is not None:
+        put_report(Path(arguments.report), Results(store.runs, store.about))
 
 
-def _round(backend: LocalBackend, workload: Workload) -> list[dict[str, Any]]:
-    say(f"{workload.name}: {len(workload.rows)} rows")
-    return [asdict(measure(backend, *each, workload.rows)) for each in configurations(workload).items()]
+def _run_round(backend: LocalBackend, workload: Workload, store: Store, turn: int, alike: dict[str, str]) -> None:
+    for name, program in configurations(workload).items():
+        if store.has(workload.name, turn, name):
+            continue
+        if name in alike:
+            found: dict[str, Any] = {"config": name, "same_as": alike[name]}
+        else:
+            found = asdict(measure(backend, name, program, workload.rows))
+            say(f"  {name}: {found['computed']} of {found['prompt']} tokens computed, {found['seconds']:.1f} s")
+        store.add(workload.name, turn, found | {"rows": len(workload.rows)})
+
+
+def _is_chosen(name: str, only: str | None) -> bool:
+    return only is None or name in only.split(",")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="what the compiler's passes save on the SGLang paper's workloads")
-    parser.add_argument("--quick", action="store_true", help="few rows, one round")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    rows = parser.add_mutually_exclusive_group()
+    rows.add_argument("--quick", action="store_true", help="few rows, one round")
+    rows.add_argument("--brief", action="store_true", help="the fewest rows, and only what makes a difference")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here, as they come")
+    parser.add_argument("--resume", action="store_true", help="go on with what --json has")
     parser.add_argument("--size", choices=("tiny", "small", "0.6b"), default="tiny", help="the model (tiny: embedded)")
-    parser.add_argument("--only", metavar="NAME", help="one workload")
+    parser.add_argument("--only", metavar="NAMES", help="some of the workloads, with commas between them")
+    parser.add_argument("--report", metavar="FILE.md", help="put a table and a plot into this page")
     return parser.parse_args()
 
 
 def _print(name: str, rounds: list[list[dict[str, Any]]]) -> None:
     print(f"\n{name}: {rounds[0][0]['prompt']} prompt tokens")
-    print(f"  {'':22} {'calls':>6} {'computed':>9} {'bound':>7} {'ratio':>6} {'hits':>6} {'seconds':>8}")
+    print(f"  {'':22} {'calls':>6} {'computed':>9} {'bound':>7} {'ratio':>6} {'hits':>6} {'best':>6} {'seconds':>8}")
     for each in rounds[0]:
-        seconds = median(_of(entries, each["config"])["seconds"] for entries in rounds)
-        hits = 1 - each["computed"] / each["prompt"]
+        if "same_as" in each:
+            print(f"  {each['config']:22} as {each['same_as']!r}, by the prediction")
+            continue
+        seconds = median(entry_of(entries, each["config"])["seconds"] for entries in rounds)
+        hits, best = 1 - each["computed"] / each["prompt"], 1 - each["bound"] / each["prompt"]
         ratio = each["computed"] / each["bound"]
         print(
             f"  {each['config']:22} {each['calls']:6} {each['computed']:9} {each['bound']:7} {ratio:6.3f} {hits:6.1%} "
-            f"{seconds:8.3f}"
+            f"{best:6.1%} {seconds:8.3f}"
         )
-
-
-def _of(entries: list[dict[str, Any]], config: str) -> dict[str, Any]:
-    return next(entry for entry in entries if entry["config"] == config)
 
 
 def _bars(runs: dict[str, list[list[dict[str, Any]]]]) -> dict[str, Bar]:
     bars: dict[str, Bar] = {}
     for name, rounds in runs.items():
-        everything = _of(rounds[0], "all")
+        everything = entry_of(rounds[0], "all")
         bars[f"{name}: computed / bound"] = Bar(everything["computed"] / everything["bound"], 1.01, "x")
         if any(entry["config"] == "by hand" for entry in rounds[0]):
-            ratios = [_of(entries, "all")["seconds"] / _of(entries, "by hand")["seconds"] for entries in rounds]
+            ratios = [entry_of(each, "all")["seconds"] / entry_of(each, "by hand")["seconds"] for each in rounds]
             bars[f"{name}: time / forks by hand"] = Bar(median(ratios), 1.05, "x")
     return bars
 

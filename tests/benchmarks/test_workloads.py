@@ -9,8 +9,8 @@ import torch
 from ramify.backends.local import LocalBackend
 from ramify.backends.tiny import model_dir
 
-from benchmarks.workload_programs import workloads
-from benchmarks.workloads import measure
+from benchmarks.workload_programs import brief, workloads
+from benchmarks.workloads import configurations, known_to_be_alike, measure
 
 NAMES = (
     "mmlu hellaswag react generative_agents tree_of_thought self_consistency map_reduce skeleton_of_thought llm_judge "
@@ -39,3 +39,12 @@ def test_a_measurement_is_consistent(data: Path, backend: LocalBackend):
     measured = measure(backend, "all", workload.program, workload.rows[:6])
     assert 0 < measured.bound <= measured.computed < measured.prompt
     assert measured.calls == measured.generated == 6
+
+
+def test_what_is_predicted_to_be_alike_is(data: Path, backend: LocalBackend):
+    (workload,) = [brief(each) for each in workloads(data, scale=1) if each.name == "table"]
+    alike = known_to_be_alike(backend, workload)
+    assert alike["without dce"] == "all" and alike["without reorder"] == "none"
+    found = {name: measure(backend, name, program, workload.rows) for name, program in configurations(workload).items()}
+    for name, other in alike.items():
+        assert (found[name].calls, found[name].computed) == (found[other].calls, found[other].computed)
