@@ -86,3 +86,11 @@ def misspelled(keyword: str) -> str | None:
     lower = {known.lower(): known for known in _KNOWN}
     near = difflib.get_close_matches(keyword.lower(), lower, 1, 0.88)
     return lower[near[0]] if near else None
+
+
+def keyword_table() -> str:
+    """The keywords as the table of docs/structured.md."""
+    rows = [f"| `{name}` | enforced{': ' if note else ''}{note} |" for name, note in ENFORCED.items()]
+    rows += [f"| `{name}` | refused |" for name in REFUSED]
+    rows.append(f"| {', '.join(f'`{name}`' for name in sorted(ANNOTATIONS))} | say nothing of a text |")
+    return "\n".join(("| keyword | |", "|---|---|", *rows))

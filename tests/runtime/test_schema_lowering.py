@@ -15,7 +15,7 @@ from ramify.ir.errors import BackendError, RequestError
 from ramify.runtime.constraint import json_schema_constraint, matches
 from ramify.runtime.grammar import problem_of
 from ramify.runtime.matcher import Grammars
-from ramify.runtime.schema_keywords import ENFORCED, REFUSED
+from ramify.runtime.schema_keywords import ENFORCED, FORMATS, REFUSED, keyword_table
 from ramify.runtime.schema_lowering import MAX_ITEMS, MAX_TEXT, bounded, lowered
 
 from .json_validator import find, valid
@@ -271,3 +271,60 @@ def test_bounds_stop_what_has_none() -> None:
     assert consumes(json_schema_constraint(referred), compact("e" * 2 * MAX_TEXT))
     of_names = json_schema_constraint({"type": "object", "additionalProperties": {"type": "integer"}})
     assert not consumes(of_names, compact({f"k{i}": 1 for i in range(MAX_ITEMS + 1)}))
+
+
+def test_the_page_lists_the_keywords() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "structured.md").read_text(encoding="utf-8")
+    assert keyword_table() in page, "python -c 'from ramify.runtime.schema_keywords import *; print(keyword_table())'"
+    assert ", ".join(f"`{name}`" for name in FORMATS) in page
+    assert f"{MAX_TEXT:,} characters" in page and f"{MAX_ITEMS} members" in page
+
+
+KEPT: dict[str, tuple[Any, Any]] = {
+    "type": ("string", 1),
+    "const": (1, 2),
+    "enum": ([1], 2),
+    "anyOf": ([{"type": "null"}, {"const": 1}], 2),
+    "allOf": ([{"type": "number"}, {"minimum": 1}], 0),
+    "oneOf": ([{"type": "null"}, {"const": 1}], 2),
+    "not": ({"type": "null"}, None),
+    "items": ({"type": "null"}, [1]),
+    "prefixItems": ([{"type": "null"}], [1]),
+    "minItems": (1, []),
+    "maxItems": (1, [1, 1]),
+    "properties": ({"a": {"type": "null"}}, {"a": 1}),
+    "patternProperties": ({"^a": {"type": "null"}}, {"ab": 1}),
+    "additionalProperties": ({"type": "null"}, {"a": 1}),
+    "required": (["a"], {}),
+    "propertyNames": ({"pattern": "^b$"}, {"a": 1}),
+    "minProperties": (1, {}),
+    "maxProperties": (1, {"a": 1, "b": 1}),
+    "dependencies": ({"a": ["b"]}, {"a": 1}),
+    "dependentRequired": ({"a": ["b"]}, {"a": 1}),
+    "dependentSchemas": ({"a": {"required": ["b"]}}, {"a": 1}),
+    "minLength": (1, ""),
+    "maxLength": (1, "ab"),
+    "pattern": ("^a", "b"),
+    "format": ("date", "2021-02-30x"),
+    "minimum": (1, 0),
+    "maximum": (1, 2),
+    "exclusiveMinimum": (1, 1),
+    "exclusiveMaximum": (1, 1),
+    "multipleOf": (2, 3),
+}
+WITH: dict[str, tuple[Any, Any]] = {
+    "if": ({"if": {"type": "null"}, "then": False}, None),
+    "then": ({"if": {"type": "null"}, "then": False}, None),
+    "else": ({"if": {"type": "null"}, "else": {"type": "string"}}, 1),
+    "$ref": ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "null"}}}, 1),
+    "additionalItems": ({"items": [{}], "additionalItems": {"type": "null"}}, [1, 1]),
+    "uniqueItems": ({"items": {"enum": [1, 2]}, "uniqueItems": True}, [1, 1]),
+}
+
+
+@pytest.mark.parametrize("keyword", ENFORCED)
+def test_each_keyword_of_the_table_refuses_something(keyword: str) -> None:
+    schema, bad = WITH.get(keyword) or ({keyword: KEPT[keyword][0]}, KEPT[keyword][1])
+    assert not matches(json_schema_constraint(schema), compact(bad))
+    without = {key: value for key, value in schema.items() if key != keyword}
+    assert matches(json_schema_constraint(without), compact(bad)) or keyword == "items"
