@@ -104,6 +104,12 @@ class _Known:
         return self if self.is_open else replace(self, parts=(*self.parts, *parts))
 
     @property
+    def is_supposed(self) -> bool:
+        """Whether it begins with a choice that may be made."""
+        first = self.parts[0] if self.parts else None
+        return isinstance(first, dict) and "choice" in first
+
+    @property
     def num_characters(self) -> int:
         return sum(map(_num_characters, self.parts))
 
@@ -165,7 +171,7 @@ class _Search:
         choices = self._choices()
         for choice in choices:
             path = self._path(1 / len(choices))
-            path.prompts[start.result] = _Known(start.operands[0], ({"choice": choice},))
+            path.prompts[start.result] = _Known(start.result, ({"choice": choice},))
             self._follow(self._place.region, self._place.index + 1, path)
         if not choices:
             path = self._path(1.0)
@@ -253,8 +259,9 @@ class _Search:
     def _read(self, op: Op, path: _Path) -> None:
         """The value of the choice is known on this way."""
         known = path.known(op.operands[0])
-        first = known.parts[0] if known is not None and known.parts else None
-        if isinstance(first, dict) and "choice" in first and op.attrs["name"] == self._start.attrs.get("name"):
+        if known is not None and known.is_supposed and op.attrs["name"] == self._start.attrs.get("name"):
+            first = known.parts[0]
+            assert isinstance(first, dict)
             path.constants[op.result] = first["choice"]
 
     def _if(self, place: _Place, path: _Path) -> None:
@@ -327,7 +334,7 @@ class _Search:
 
     def _report(self, prompt: Value, path: _Path) -> None:
         known = path.known(prompt)
-        if known is None or (known.root is self._start.result and not path.slow):
+        if known is None or (known.root is self._start.result and not path.slow and not known.is_supposed):
             return
         if known.num_characters + self._behind(known.root) < WORTH_CHARACTERS:
             return

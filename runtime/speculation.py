@@ -33,12 +33,15 @@ _NEWEST = 0.2
 class Speculation:
     """The texts to prefill ahead, as sequences of the engine. Not thread-safe: the engine's thread owns it.
 
-    share: how much real work may be delayed, in parts of the time that it takes. computed_tokens: so far. All times in
-    seconds, told by the engine.
+    share: how much real work may be delayed, in parts of the time that it takes. computed_tokens: so far.
+    worked_seconds, delayed_seconds: how long real steps took so far, and how much later they were done for this. All
+    times in seconds, told by the engine.
     """
 
     def __init__(self, tree: RadixTree, pool: KVPool, *, share: float, chunk_tokens: int) -> None:
         self.computed_tokens = 0
+        self.worked_seconds = 0.0
+        self.delayed_seconds = 0.0
         self._tree = tree
         self._pool = pool
         self._share = share
@@ -79,6 +82,7 @@ class Speculation:
         Until one was measured, a chunk is thought to take as long as a step.
         """
         self._chunk_seconds = self._chunk_seconds or seconds
+        self.worked_seconds += seconds
         self._earned = min(self._earned + self._share * seconds, max(2 * self._chunk_seconds, self._earned))
 
     def has_arrived(self, tokens: TokenArray, submitted_at: float) -> None:
@@ -91,7 +95,7 @@ class Speculation:
         self._ended_at = None
         is_own = active is not None and common_len(tokens, active.tokens) >= active.computed
         if ended_at is not None and not is_own:
-            self._earned -= max(0.0, ended_at - submitted_at)
+            self._delays(max(0.0, ended_at - submitted_at))
 
     def has_served(self, seconds: float) -> None:
         """A request took so long from its submission to its end."""
@@ -117,7 +121,7 @@ class Speculation:
         self._token_seconds = _mean(self._token_seconds, seconds / chunk.count)
         self._ended_at = ended_at if is_idle else None
         if not is_idle:
-            self._earned -= seconds
+            self._delays(seconds)
 
     def pause(self) -> None:
         """Puts what was computed of the current text into the tree and holds no KV any more."""
@@ -133,6 +137,11 @@ class Speculation:
             self._tree.insert(sequence.node, tokens, self._pool.trim(extent, count), speculative=True)
         self._tree.unlock(sequence.node)
         sequence.node = None
+
+    def _delays(self, seconds: float) -> None:
+        """Real work is done so much later."""
+        self._earned -= seconds
+        self.delayed_seconds += seconds
 
     def _can_afford(self, is_idle: bool) -> bool:
         """Idle, a chunk most likely costs nobody anything; else it costs others all of its time."""

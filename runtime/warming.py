@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..ir.errors import RamifyError
 from .backend import Prefiller
 from .loop import post
+from .pending import Pending
 from .prompt import Prompt
 from .request import Done
 
@@ -26,10 +27,15 @@ Part = str | Mapping[str, str]
 def warm(prompt: Prompt, parts: Sequence[Part], *, is_open: bool, is_brief: bool) -> None:
     """Tell the backend that a request may come that begins so, once all of the prompt has arrived. Thread-safe.
 
-    is_open, is_brief: see Prefiller.
+    If the first part is a choice, the prompt is one behind a choice that may turn out to be that; then it need not have
+    arrived. is_open, is_brief: see Prefiller.
     """
-    blocker = prompt.arrived()
-    begin = partial(_begin, prompt, parts, is_open, is_brief)
+    base = prompt
+    if parts and isinstance(parts[0], dict) and "choice" in parts[0]:
+        assert prompt.kind == "select" and prompt.parent is not None
+        base = prompt.parent
+    blocker = base.arrived()
+    begin = partial(_begin, prompt, base, parts, is_open, is_brief)
     if blocker is None:
         post(begin)
     else:
@@ -47,11 +53,12 @@ def outside(python: FunctionType, name: str) -> Any:
         return None
 
 
-def _begin(prompt: Prompt, parts: Sequence[Part], is_open: bool, is_brief: bool) -> None:
+def _begin(prompt: Prompt, base: Prompt, parts: Sequence[Part], is_open: bool, is_brief: bool) -> None:
     context = prompt.context
-    if context.cancelled is not None or context.owner.is_over:
+    choosing: Pending[Done] | None = None if base is prompt else prompt.value.pending
+    if context.cancelled is not None or context.owner.is_over or (choosing is not None and _is_other(choosing, parts)):
         return
-    grown = prompt
+    grown = base
     try:
         for part in parts:
             grown = _with_part(grown, part)
@@ -60,6 +67,14 @@ def _begin(prompt: Prompt, parts: Sequence[Part], is_open: bool, is_brief: bool)
     backend = cast(Prefiller, context.backend)
     handle = backend.prefill(grown, is_open=is_open, is_brief=is_brief)
     context.told_ahead.setdefault(prompt.branch, []).append(handle)
+    if choosing is not None:
+        choosing.add_callback(lambda done: handle.cancel() if _is_other(done, parts) else None)
+
+
+def _is_other(choosing: Pending[Done], parts: Sequence[Part]) -> bool:
+    """Whether another choice was made than the one that is supposed, or none."""
+    supposed = cast(Mapping[str, str], parts[0])["choice"]
+    return choosing.done and (choosing.error is not None or choosing.result().text != supposed)
 
 
 def take_back(context: Context, branch: tuple[int, ...]) -> None:

@@ -158,8 +158,8 @@ class Waves(ScriptedBackend):
 class Hearing(ScriptedBackend):
     """A scripted backend that is told what may come next. told: the texts, and whether they are open."""
 
-    def __init__(self, reply: Reply = hash_reply) -> None:
-        super().__init__(reply, features=OWN | {"prefill"})
+    def __init__(self, reply: Reply = hash_reply, delay: float = 0.0) -> None:
+        super().__init__(reply, delay=delay, features=OWN | {"prefill"})
         self.told: list[tuple[str, bool]] = []
         self.num_taken_back = 0
         self.num_brief = 0

@@ -72,7 +72,7 @@ def judged(s, question):
 
 
 # Each with how many tokens its tool waits for in each call.
-PROGRAMS = [(agent, 16), (route, 40), (judged, 32)]
+PROGRAMS = [(agent, 16), (route, 16), (judged, 32)]
 QUESTION = "How many are twelve and thirty?"
 
 
@@ -144,7 +144,7 @@ def test_many_runs_at_once_and_little_memory(backend: LocalBackend) -> None:
 
 
 def hear(program: rf.Program, **options: Any) -> Hearing:
-    backend = Hearing()
+    backend = Hearing(delay=0.02)
     tool.has_happened = lambda calls: True
     program.run(QUESTION, backend=backend, **options)
     return backend
@@ -168,6 +168,24 @@ def test_what_is_told_is_how_a_request_begins() -> None:
     assert backend.num_taken_back == len(backend.told)
 
 
+def test_what_would_follow_another_choice_is_taken_back_or_not_told() -> None:
+    at_once = Hearing()
+    tool.has_happened = lambda calls: True
+    run = route.run(QUESTION, backend=at_once)
+    assert [text for text, _ in at_once.told] == [text for text in at_once.requests if text.endswith(": ")]
+    assert f"That is about {run['kind']}. " in at_once.told[0][0]
+    later = Hearing(delay=0.02)
+    seen: list[int] = []
+
+    def look(calls: int) -> bool:
+        seen.append(later.num_taken_back)
+        return True
+
+    tool.has_happened = look
+    assert route.run(QUESTION, backend=later).value == run.value
+    assert seen == [1] and len(later.told) == 2
+
+
 def test_nothing_is_told_without_need() -> None:
     assert hear(agent, eager=True).told == []
     assert hear(agent.options(disable=["speculate"])).told == []
@@ -187,16 +205,16 @@ def test_what_is_not_a_text_or_not_there_is_left_out() -> None:
         else:
             s += f" {text} {more} and then something else " + rf.gen("b")
 
-    backend = Hearing()
+    backend = Hearing(delay=0.02)
     program.run("red", backend=backend)
     assert [told for told, _ in backend.told] == [
         f"Now. {choice} {RULES} red and then something else " for choice in ("yes", "no")
     ]
-    backend = Hearing()
+    backend = Hearing(delay=0.02)
     program.run(5, backend=backend)
     assert backend.told == [(f"Now. {choice} {RULES} ", True) for choice in ("yes", "no")]
     text = 7
-    backend = Hearing()
+    backend = Hearing(delay=0.02)
     program.run("red", backend=backend)
     assert backend.told == [(f"Now. {choice} ", True) for choice in ("yes", "no")]
     assert backend.num_brief == 2, "the program goes on at once"

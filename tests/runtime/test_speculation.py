@@ -252,10 +252,11 @@ def test_while_others_decode_it_takes_its_share_of_the_time() -> None:
     speculation = new_speculation()
     speculation.add(wanted(text(2000)))
     taken = 0.0
-    for step in range(1, 2001):
+    for _ in range(2000):
         speculation.has_worked(0.002)
         taken += 0.003 * bool(computes(speculation, is_idle=False))
-        assert taken <= 0.02 * 0.002 * step + 0.003
+        assert taken <= 0.02 * speculation.worked_seconds + 0.003
+    assert speculation.delayed_seconds == pytest.approx(taken)
     assert taken == pytest.approx(0.02 * 4, rel=0.1)
 
 
