@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .lang.batch import Batch as Batch
     from .lang.blocks import best_of_k as best_of_k
     from .lang.confidence import confidence as confidence
+    from .lang.mcp import connect_mcp as connect_mcp
     from .lang.options import set_default_backend as set_default_backend
     from .lang.primitives import assistant as assistant
     from .lang.primitives import assistant_begin as assistant_begin
@@ -83,6 +84,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ir.errors": ("OutputError", "RamifyError"),
+    "lang.mcp": ("connect_mcp",),
     "lang.options": ("set_default_backend",),
     "lang.primitives": (
         "gen", "gen_int", "gen_string", "image", "score", "select", "system", "user", "assistant",

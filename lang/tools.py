@@ -52,7 +52,7 @@ class Tool:
         """Raises UsageError for what cannot be a tool, and for options that are none."""
         if not isinstance(function, FunctionType | MethodType) or inspect.isasyncgenfunction(function):
             raise UsageError(f"a tool is a function or a method, not {type(function).__name__}: {function!r}")
-        _check_options(function, name, timeout, errors)
+        check_options(function, name, timeout, errors)
         self.fn = function
         self.name = name or function.__name__
         self.timeout = timeout
@@ -183,8 +183,9 @@ def _named(home: str, name: str) -> Any:
     return found
 
 
-def _check_options(function: Callable[..., Any], name: object, timeout: object, errors: object) -> None:
-    span = function_span(function)
+def check_options(function: Callable[..., Any] | None, name: object, timeout: object, errors: object) -> None:
+    """Raises UsageError for options that no tool has, at the function that was to be one."""
+    span = None if function is None else function_span(function)
     if name is not None and not (isinstance(name, str) and name):
         raise UsageError(f"a tool's name is a text, not {name!r}", span=span)
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
