@@ -46,9 +46,10 @@ KINDS = ("forced", "one by one", "free")
 
 @dataclass(frozen=True)
 class Timed:
-    """One batch. token_ms: time per output token of a sequence. Shares are of the steps' time, on the engine's thread.
+    """One batch. token_ms: time per output token of a sequence; cpu_ms: the same of the process's CPU time.
 
-    mask_wait: waiting for masks after the forward pass. constraint: that, applying them and following the grammar.
+    Shares are of the steps' time, on the engine's thread. mask_wait: waiting for masks after the forward pass.
+    constraint: that, applying them and following the grammar.
     """
 
     task: str
@@ -57,6 +58,7 @@ class Timed:
     tokens: int
     steps: int
     token_ms: float
+    cpu_ms: float
     mask_wait: float
     constraint: float
 
@@ -96,9 +98,9 @@ class Bench:
             self.grammars.compile(constraint)
             params = [SamplingParams(max_tokens=MOST, constraint=constraint)] * len(prompts)
         self.grammars.clock = clock = Clock()
-        steps, begun = engine.stats().steps, time.perf_counter()
+        steps, begun, busy = engine.stats().steps, time.perf_counter(), time.process_time()
         done = _serve(engine, prompts, params)
-        seconds = time.perf_counter() - begun
+        seconds, busy = time.perf_counter() - begun, time.process_time() - busy
         tokens = sum(each.generated_tokens for each in done)
         return Timed(
             task=task.name,
@@ -107,6 +109,7 @@ class Bench:
             tokens=tokens,
             steps=engine.stats().steps - steps,
             token_ms=seconds * 1e3 * len(prompts) / tokens,
+            cpu_ms=busy * 1e3 * len(prompts) / tokens,
             mask_wait=clock.waited / seconds,
             constraint=(clock.waited + clock.followed) / seconds,
         ), done
@@ -232,8 +235,10 @@ def _peers(bench: Bench, python: str, batches: Sequence[int]) -> list[dict[str, 
                 command = [python, script, library, str(model_dir()), str(path), str(torch.get_num_threads())]
                 told = worker(command, timeout=900)
                 kind = "free" if library == "transformers" else "forced"
-                ours = median(bench.run(task, kind, [PEER_TOKENS] * batch)[0].token_ms for _ in range(3))
-                figures.append({"library": library, "task": task.name, "batch": batch, "ramify_ms": ours} | told)
+                ours = [bench.run(task, kind, [PEER_TOKENS] * batch)[0] for _ in range(3)]
+                about = {"library": library, "task": task.name, "batch": batch}
+                about |= {"ramify_ms": _median(ours, "token_ms"), "ramify_cpu_ms": _median(ours, "cpu_ms")}
+                figures.append(about | told)
     return figures
 
 
@@ -245,34 +250,36 @@ def _places(runs: list[Timed]) -> list[tuple[str, int]]:
     return list(dict.fromkeys((run.task, run.batch) for run in runs))
 
 
-def _token_ms(runs: list[Timed], task: str, batch: int, kind: str) -> float:
-    return median(run.token_ms for run in _of(runs, task, batch, kind))
+def _median(runs: list[Timed], what: str) -> float:
+    return median(getattr(run, what) for run in runs)
 
 
 def _print(runs: list[Timed], peers: list[dict[str, Any]]) -> None:
-    print("task         batch   ms per output token of a sequence       one/   free/  steps/     mask  constraint")
-    print("                       forced  one by one       free    forced  forced   token     wait")
-    for task, batch in _places(runs):
-        forced, single, free = (_token_ms(runs, task, batch, kind) for kind in KINDS)
-        every = _of(runs, task, batch, "forced")
-        steps = every[0].steps * batch / every[0].tokens
-        waited, followed = (median(share) for share in zip(*((r.mask_wait, r.constraint) for r in every), strict=True))
-        print(
-            f"{task:12} {batch:5} {forced:10.3f} {single:11.3f} {free:10.3f} {single / forced:8.2f}x "
-            f"{free / forced:6.2f}x {steps:7.2f} {waited:8.1%} {followed:11.1%}"
-        )
+    for what, unit in (("token_ms", "ms"), ("cpu_ms", "ms of CPU time")):
+        print(f"{unit} per output token of a sequence")
+        print("task         batch     forced  one by one       free     one/   free/  steps/     mask  constraint")
+        print("                                                      forced  forced   token     wait")
+        for task, batch in _places(runs):
+            every = _of(runs, task, batch, "forced")
+            forced, single, free = (_median(_of(runs, task, batch, kind), what) for kind in KINDS)
+            print(
+                f"{task:12} {batch:5} {forced:10.3f} {single:11.3f} {free:10.3f} {single / forced:8.2f} "
+                f"{free / forced:7.2f} {every[0].steps * batch / every[0].tokens:7.2f} "
+                f"{_median(every, 'mask_wait'):8.1%} {_median(every, 'constraint'):11.1%}"
+            )
     for figure in peers:
         ratio = figure["token_ms"] / figure["ramify_ms"]
         print(
             f"{figure['task']:12} {figure['batch']:5} {figure['token_ms']:10.3f}  {figure['library']}, "
-            f"ramify {figure['ramify_ms']:.3f}: {ratio:.1f}x; {figure['valid']} of {figure['batch']} are JSON"
+            f"ramify {figure['ramify_ms']:.3f}: {ratio:.1f}x; CPU time {figure['cpu_ms']:.3f} to "
+            f"{figure['ramify_cpu_ms']:.3f}; {figure['valid']} of {figure['batch']} are JSON"
         )
 
 
 def _bars(runs: list[Timed]) -> dict[str, Bar]:
     bars: dict[str, Bar] = {}
     for task, batch in _places(runs):
-        forced, single, free = (_token_ms(runs, task, batch, kind) for kind in KINDS)
+        forced, single, free = (_median(_of(runs, task, batch, kind), "token_ms") for kind in KINDS)
         bars[f"{task} x{batch}: free / constrained"] = Bar(free / forced, 1.0, "x", at_most=False)
         bars[f"{task} x{batch}: fast-forward pays"] = Bar(single / forced, 1.25, "x", at_most=False)
     return bars

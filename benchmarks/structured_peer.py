@@ -1,9 +1,9 @@
 """The peers' half of benchmarks.structured; runs in their environment, without ramify.
 
-`python structured_peer.py LIBRARY CHECKPOINT TASK.json THREADS` prints a line of JSON: the time per output token of a
-sequence, its tokens, and whether all was JSON. `transformers` generates free text, greedily and with a cache, of the
-prompt too; outlines and guidance generate JSON of the task's schema. guidance has no batches, so it takes one prompt
-after another. Compiling the schema is not timed: one generation goes before.
+`python structured_peer.py LIBRARY CHECKPOINT TASK.json THREADS` prints a line of JSON: the time and the CPU time per
+output token of a sequence, the tokens, and how many answers are JSON. `transformers` generates free text, greedily and
+with a cache, of the prompt too; outlines and guidance generate JSON of the schema. guidance has no batches, so it
+takes one prompt after another. Compiling the schema is not timed: one generation goes before.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     generate = {"transformers": _free, "outlines": _outlines, "guidance": _guidance}[library](model, tokenizer, task)
     generate(task["prompts"][:1])
-    begun = time.perf_counter()
+    begun, busy = time.perf_counter(), time.process_time()
     texts = generate(task["prompts"])
-    seconds = time.perf_counter() - begun
+    seconds, busy = time.perf_counter() - begun, time.process_time() - busy
     tokens = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
     rows = 1 if library == "guidance" else len(texts)
-    print(json.dumps({"token_ms": seconds * 1e3 * rows / tokens, "tokens": tokens, "valid": sum(map(_is_json, texts))}))
+    per_token = 1e3 * rows / tokens
+    told = {"token_ms": seconds * per_token, "cpu_ms": busy * per_token, "tokens": tokens}
+    print(json.dumps(told | {"valid": sum(map(_is_json, texts))}))
 
 
 def _free(model: Any, tokenizer: Any, task: dict[str, Any]) -> Callable[[list[str]], list[str]]:
