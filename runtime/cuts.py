@@ -131,7 +131,7 @@ def _regex_splits(stage: Mapping[str, Any]) -> bool | None:
     if pattern is None or not keeps_matches or matches_over_space(pattern):
         return None
     # An alternative that takes any white space makes sure that the space itself lies in a match.
-    takes_spaces: bool = pattern.rsplit("|", 1)[-1] == r"\s+"
+    takes_spaces = pattern.rsplit("|", 1)[-1] in (r"\s", r"\s+")
     if stage["behavior"] == "Removed" and not takes_spaces:
         return None
     return takes_spaces

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from ramify.backends.tiny import model_dir
 from ramify.ir.errors import ModelError, RequestError, Unsupported
 from ramify.runtime.cuts import CutRule, cut_rule, matches_over_space
 from ramify.runtime.tokens import CONTINUATION, TextRun, Tokenizer
@@ -260,6 +261,7 @@ MAKERS = {
     "unigram-joined": lambda: _unigram(split=False),
     "nfkc": lambda: _byte_level(LLAMA3, normalizer=normalizers.NFKC()),
     "gpt2-real": lambda: from_ranks(gpt2_ranks(), GPT2),
+    "embedded": lambda: Inner.from_file(str(model_dir() / "tokenizer.json")),
 }
 UNCUT = {"spanning", "unigram-joined", "nfkc"}
 """Tokenizers for which no cut can be proved, so that runs are tokenized anew."""
