@@ -70,7 +70,8 @@ class Source:
         lines = self._lines([node])
         for name in sorted(stand_ins, key=lambda n: (n.lineno, n.col_offset), reverse=True):
             _replace(lines, name, node.lineno)  # type: ignore[attr-defined]
-        text = textwrap.dedent(b"".join(lines).decode())
+        text = b"".join(lines).decode()
+        text = text if _has_long_string(node) else textwrap.dedent(text)
         return text if _says(text, node) else ast.unparse(node)
 
     def _lines(self, nodes: Sequence[ast.AST]) -> list[bytes]:
