@@ -32,12 +32,11 @@ TIMEOUT = 20.0
 
 
 class Linked:
-    """A module ready to run: what an execution needs of a compiled program that is no coroutine."""
+    """A module ready to run: what an execution needs of a compiled program."""
 
-    is_async = False
-
-    def __init__(self, interpreter: Interpreter) -> None:
+    def __init__(self, interpreter: Interpreter, is_async: bool = False) -> None:
         self.interpreter = interpreter
+        self.is_async = is_async
 
 
 def run_once(
@@ -51,7 +50,7 @@ def run_once(
     bound = Signature(function).bind((), arguments)
     options = Options(backend=backend, sampling=sampling or SamplingParams())
     execution = Execution(function, compiled, bound, options)  # type: ignore[arg-type]
-    if compiled is None:
+    if not execution.is_async and compiled is None:
         return execution.run_here()
     outcome: Pending[Run] = Pending()
     loop().soon(lambda: execution.start().then(lambda run: run, outcome))

@@ -7,13 +7,16 @@ and change kind now and then, on purpose: a program that fails must fail the sam
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import msgspec
 import ramify as rf
 
 TAB = "\x01"  # one level of indentation, until the program's own is put in
@@ -94,12 +97,120 @@ def sub(s, word: str = "sub", times: int = 1):
     return s["y"]
 
 
+@rf.program
+def ping(s, depth):
+    """A program that calls another, which calls it."""
+    s += f"ping{depth}" + rf.gen("x", max_tokens=1)
+    return s["x"] if depth <= 0 else pong(s.copy(), depth - 1)
+
+
+@rf.program
+def pong(s, depth):
+    """The other."""
+    with s.user():
+        s += f"pong{depth}" + rf.gen("y", max_tokens=1)
+    return ping(s, depth - 1) + s["y"]
+
+
+class Speaker:
+    """An object with a program and a method that take states."""
+
+    def __init__(self, log: list[Any], tone: str = "calm") -> None:
+        self.log = log
+        self.tone = tone
+
+    @rf.program
+    def speak(self, s, word="hm"):
+        """A method that is a program."""
+        s += f"{self.tone} {word}" + rf.gen("x", max_tokens=1)
+        return self.repeat(s)
+
+    def repeat(self, s: Any) -> str:
+        """A method that is none."""
+        s += s["x"]
+        self.log.append(s["x"])
+        return s["x"] + self.tone
+
+
+def made(number: int, name: str = "x") -> Any:
+    """An expression, for somebody else to append."""
+    return rf.user(f"made {number}") + rf.assistant(rf.gen(name, max_tokens=number))
+
+
+def last_choice(choices: Any) -> int:
+    """A choice method."""
+    return len(choices) - 1
+
+
+class Item(msgspec.Struct):
+    """What JSON is generated of."""
+
+    name: str
+    count: int
+
+
+@rf.tool
+def look_up(word: str, times: int = 1) -> str:
+    """A tool.
+
+    Args:
+        word: what is looked up
+        times: how often it is said
+    """
+    return "/".join([word] * times)
+
+
+@rf.tool(pure=True)
+def shorten(word: str) -> str:
+    """A pure tool.
+
+    Args:
+        word: what is shortened
+    """
+    if "a" not in word:
+        raise LookupError(f"no a in {word}")
+    return word[:4]
+
+
+async def fetch(what: Any) -> str:
+    """What a coroutine waits for."""
+    await asyncio.sleep(0)
+    return f"[{what}]"
+
+
+async def ask_later(s: Any, question: str) -> str:
+    """A helper that is a coroutine."""
+    s += await fetch(question) + rf.gen("x", max_tokens=1)
+    return s["x"]
+
+
+async def numbers(count: int) -> AsyncIterator[int]:
+    """What `async for` goes over."""
+    for number in range(count):
+        await asyncio.sleep(0)
+        yield number
+
+
+@asynccontextmanager
+async def noting(log: list[Any]) -> AsyncIterator[int]:
+    """An asynchronous context manager."""
+    log.append("in")
+    try:
+        yield len(log)
+    finally:
+        await asyncio.sleep(0)
+        log.append("out")
+
+
 GLOBALS: dict[str, Any] = {
     "__name__": __name__,
-    "rf": rf,
+    "asyncio": asyncio,
     "itertools": itertools,
-    **{each.__name__: each for each in (note, told, Guard, keep, ask, pick, both, countdown)},
-    "sub": sub,
+    "rf": rf,
+    **{each.__name__: each for each in (note, told, Guard, keep, ask, pick, both, countdown, made, last_choice)},
+    **{each.__name__: each for each in (Speaker, Item, fetch, ask_later, numbers, noting)},
+    **{each.name: each for each in (sub, ping, pong, look_up, shorten)},
+    "TABLE": {"sub": sub, "ask": ask},
     "LIMIT": LIMIT,
 }
 
@@ -142,6 +253,7 @@ class Generator:
         self.loops = 0
         self.function_depth = 0
         self.in_main = True
+        self.is_async = False
         self.helpers: list[tuple[str, str]] = []
         self.prefix = ""
         self.root = "s"
@@ -172,7 +284,7 @@ class Generator:
     def name(self, kind: str) -> str | None:
         """A name of a kind, sometimes one that may be unbound; None when there is none."""
         sure, maybe = self.names.sure[kind], self.names.maybe[kind]
-        if maybe and (self.chance(0.06) or (not sure and self.chance(0.5))):
+        if maybe and (self.chance(0.02) or (not sure and self.chance(0.15))):
             return str(self.random.choice(maybe))
         return str(self.random.choice(sure)) if sure else None
 
@@ -216,9 +328,24 @@ class Generator:
         options: list[Callable[[int], str]] = [self._constant_text, self._name_text]
         if depth > 0:
             options += [
-                self._read, self._read, self._format, self._format, self._whole_text, self._joined, self._method,
-                self._sum_text, self._conditional_text, self._ask, self._logged_text, self._walrus_text, self._or_text,
-            ]  # fmt: skip
+                self._read,
+                self._read,
+                self._format,
+                self._format,
+                self._whole_text,
+                self._joined,
+                self._method,
+                self._sum_text,
+                self._conditional_text,
+                self._ask,
+                self._logged_text,
+                self._walrus_text,
+                self._or_text,
+                self._program_text,
+                self._tool_text,
+            ]
+            if self.can_await:
+                options += [self._awaited_text] * 3  # fmt: skip
         return str(self.random.choice(options)(depth - 1))
 
     def _constant_text(self, _: int) -> str:
@@ -288,6 +415,50 @@ class Generator:
             )
         )
 
+    def _program_text(self, _: int) -> str:
+        """A call of a program, or of what only the run knows."""
+        state, text = self.state(1), self.text(0)
+        return str(
+            self.one_of(
+                f"ping({state}, {self.random.randint(0, 2)})",
+                f"pong({state}, 1)",
+                f'Speaker(log, "loud").speak({state}, {text})',
+                f"Speaker(log).repeat({state})",
+                f'TABLE["{self.one_of("sub", "ask")}"]({state}, {text})',
+                f"(sub if flag else ask)({state}, {text})",
+                f"sub({state}, word={text})",
+            )
+        )
+
+    def _tool_text(self, depth: int) -> str:
+        """A call of a tool."""
+        return str(
+            self.one_of(
+                f"look_up({self.text(depth)}, times={self.whole(0)})",
+                f"look_up({self.text(0)})",
+                f"shorten({self.text(depth)} + 'a')",
+                f"shorten({self._read(0)})" if self.chance(0.3) else f"shorten('a' + {self._read(0)})",
+            )
+        )
+
+    @property
+    def can_await(self) -> bool:
+        """Whether code here belongs to a coroutine."""
+        return self.is_async and self.function_depth == 0
+
+    def _awaited_text(self, depth: int) -> str:
+        state = self.state_name()
+        return str(
+            self.one_of(
+                f"(await fetch({self.text(depth)}))",
+                f"(await fetch({self._read(0)}))[1:]",
+                f"(await ask_later({state}, {self.text(depth)}))",
+                f"''.join(await asyncio.gather(*(ask_later({state}.copy(), w) for w in words)))",
+                f"''.join([await fetch(w) for w in words if {self.condition(0)}])",
+                f"''.join([str(i) async for i in numbers({self.whole(0)})])",
+            )
+        )
+
     def _logged_text(self, depth: int) -> str:
         return f"note(log, {self.text(depth)})"
 
@@ -307,6 +478,8 @@ class Generator:
                 lambda: f"sum(len(str(v)) for v in {self.texts(depth - 1)})",
                 lambda: f"({self.whole(depth - 1)} if {self.condition(depth - 1)} else {self.whole(depth - 1)})",
                 lambda: f"countdown({self.state_name()}, {self.one_of(0, 1)})",
+                lambda: f"len({self.state_name()}.messages())",
+                lambda: f'{self.state_name()}.get_meta_info("x")["completion_tokens"]',
                 lambda: self._call_maker(),
                 self._walrus_int,
                 lambda: f"{self.whole(0)} // {self.whole(0)}" if self.chance(0.15) else "7 // 2",
@@ -410,7 +583,30 @@ class Generator:
                 'rf.gen("x", max_tokens=1, stop="a")',
                 'rf.gen(**{"name": "x", "max_tokens": 1})',
                 f'rf.gen_string("x", max_tokens={tokens})',
+                f"made({self.whole(0)} + 1)" if self.chance(0.5) else f"made({self.whole(0)}, {name})",
+                *(self._rarer_generation(name) for _ in range(3)),
                 'rf.gen("x", dtype=int, max_tokens=1)' if self.chance(0.2) else f'rf.gen("x", max_tokens={tokens})',
+            )
+        )
+
+    def _rarer_generation(self, name: str) -> str:
+        tokens = self.random.randint(1, 3)
+        return str(
+            self.one_of(
+                f'"#" + rf.gen_int({name}, max_tokens={tokens})',
+                f'"#" + rf.gen("y", dtype={self.one_of("int", "float", "str")}, max_tokens=2)',
+                'rf.gen("x", n=2, max_tokens=1)' if self.chance(0.3) else 'rf.gen("many", n=2, max_tokens=1)',
+                'rf.gen("x", regex="[ab]{2}", max_tokens=4)',
+                'rf.gen("item", schema=Item, max_tokens=60)',
+                f'rf.score("score", {self.text(0)} or "a")',
+                f'rf.score("scores", ["a", {self.text(0)} + "b"])',
+                f'rf.select({name}, ["tea", "milk"], choices_method={self.one_of(*_METHODS)})',
+                f'rf.gen({name}, choices=["a", "b" + str(n)])',
+                'rf.gen("x", max_tokens=3, stop_regex="[aeiou]r")',
+                f'rf.gen("x", max_tokens={tokens}, logprobs=1, temperature=0.5)',
+                f"rf.separate_reasoning(rf.gen({name}, max_tokens={tokens}))",
+                f"rf.tool_message({self.text(0)})" if self.chance(0.3) else f"rf.system({self.text(0)})",
+                f'rf.user_begin() + {self.text(0)} + rf.gen("x", max_tokens=1) + rf.user_end()',
             )
         )
 
@@ -559,6 +755,10 @@ class Generator:
 
     def for_loop(self) -> Lines:
         inside = self.names.branch()
+        if self.can_await and self.chance(0.3):
+            number = self.fresh("int")
+            inside.bind(number, "int")
+            return self._loop([f"async for {number} in numbers({self.random.randint(0, 2)}):"], inside)
         header = self._for_header(inside)
         return self._loop([header], inside)
 
@@ -645,6 +845,8 @@ class Generator:
 
     def with_block(self) -> Lines:
         inside = self.names.branch()
+        if self.can_await and self.chance(0.3):
+            return ["async with noting(log) as entered:", *self.block(2, inside)]
         items = [self._scope(inside) for _ in range(self.random.choice((1, 1, 1, 2)))]
         return [f"with {', '.join(items)}:", *self.block(2, inside)]
 
@@ -712,6 +914,9 @@ class Generator:
         if form == 4:
             lines += [f'{name} += lambda i: f"b{{i}}" + rf.gen("x", max_tokens=1)']
             lines += [f"{name}.join({self.one_of('', repr('concate_and_append'))})"]
+        if form == 3 and self.chance(0.5):
+            lines += [f"for b, w in zip({name}, words): b += {self.content(1)}".replace("\n", " ")]
+            lines += [f"{name}.join({self.one_of('', repr('concate_and_append'), repr('gather_variable'))})"]
         return lines
 
     def box(self) -> Lines:
@@ -842,6 +1047,14 @@ class Generator:
             [f"log.append((lambda z=1: {self.state_name()}['x'])())"],
             [f"log.append(list(v + {self.text(0)} for v in words))"],
             [f"log.append(list(map(lambda b: b.text()[-3:], {group or '[]'})))"],
+            [f'if "item" in {self.state_name()}: log.append({self.state_name()}["item"].count)'],
+            [f'log.append({self.state_name()}.get("{self.one_of("score", "scores", "many", "item")}"))'],
+            [f"log.append({{w: ask({self.state_name()}.copy(), w) for w in words[:2]}})"],
+            [f"log.append(tuple(ask({self.state_name()}, w) for w in words[:2]))"],
+            [f"{self.state_name()} += (made(1) if {self.condition(1)} else {self.text(0)})".replace("\n", " ")],
+            [f"parts = made(1) + {self.text(0)}", f"{self.state_name()} += parts", f"{self.state_name()} += parts"],
+            ["speaker = Speaker(log)", f"log.append(speaker.speak({self.state_name()}))", "speaker.tone = 'odd'"],
+            [f"method = Speaker(log).{self.one_of('speak', 'repeat')}", f"method({self.state_name()})"],
             [f"log.append(max({group or '[1]'}, key=lambda b: {'len(b.text())' if group else 'b'}) is None)"],
         ]
         return "\n".join(self.random.choice(options)).split("\n")
@@ -872,9 +1085,11 @@ class Generator:
         self.names, self.budget = Names(), 26
         state = self.root = str(self.one_of("s", "s", "state", "prompt", "größe"))
         self._parameters([(state, "state")])
-        header = f"def main({state}, log, words, n{self.one_of('', ': int = 2')}, flag=True):"
+        self.is_async = self.chance(0.15)
+        define = "async def" if self.is_async else "def"
+        header = f"{define} main({state}, log, words, n{self.one_of('', ': int = 2')}, flag=True):"
         body = [f'{state} += {self.text(0)} + rf.gen("x", max_tokens=2)'] if self.chance(0.9) else []
-        if self.chance(0.5):
+        if self.chance(0.8):
             body.append(f'{state}["y"] = {self.text(1)}')
         body += self.statements(self.random.randint(3, 9))
         if self.chance(0.8):
@@ -891,6 +1106,10 @@ def indented(lines: Lines) -> Lines:
 _HANDLED = (
     "ValueError", "(KeyError, TypeError)", "ZeroDivisionError", "LookupError", "Exception", "rf.RamifyError",
     "(rf.RamifyError, ValueError)", "BaseException", "NameError", "note(log, KeyError)", "",
+)  # fmt: skip
+
+_METHODS = (
+    "rf.greedy_token_selection", '"unconditional_likelihood_normalized"', "last_choice", "rf.token_length_normalized",
 )  # fmt: skip
 
 STATEMENTS: list[tuple[Callable[[Generator], Lines], int]] = [
