@@ -163,12 +163,20 @@ def _continue(low: Lowering, node: ast.stmt) -> None:
 
 
 def _if(low: Lowering, node: ast.If) -> None:
+    """What only decides about host code is host code itself, so that it can be put off. (An `elif` is no statement.)"""
+    inside = [*node.body, *node.orelse]
+    if any(low.scope.mentions(each) or _leaves(each) or low.resolver.calls_pure_tool(each) for each in inside):
+        return _branch(low, node)
+    return _simple(low, node)
+
+
+def _branch(low: Lowering, node: ast.If) -> None:
     condition = lower_expression(low, node.test)
 
     def otherwise() -> None:
         if _is_elif(node):
             with low.at(node.orelse[0]):
-                _if(low, node.orelse[0])  # type: ignore[arg-type]
+                _branch(low, node.orelse[0])  # type: ignore[arg-type]
         else:
             lower_block(low, node.orelse)
 
@@ -311,9 +319,14 @@ def _match(low: Lowering, node: ast.Match) -> None:
 
 
 def _other(low: Lowering, node: ast.stmt) -> None:
-    """A simple statement as host code, with the reads of states lifted out; a compound one runs eagerly."""
+    """A simple statement as host code; a compound one runs eagerly."""
     if hasattr(node, "body"):
         return _eagerly(low, node, f"`{_keyword(node)}` around a state")
+    return _simple(low, node)
+
+
+def _simple(low: Lowering, node: ast.stmt) -> None:
+    """A statement as host code, with the reads of states lifted out of what it evaluates first."""
     temporaries: dict[str, Value] = {}
     lifted = copy.copy(node)
     for field in ("value", "test", "exc"):
