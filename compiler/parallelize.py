@@ -8,15 +8,20 @@ order. Code that shares variables with nested functions, stands in a try or leav
 from __future__ import annotations
 
 from ..ir.core import Module, Op
+from ..ir.turns import keeps_states, split_turn
 
 _HOST_CODE = ("py.expr", "py.block")
 
 
 def parallelize(module: Module) -> None:
-    """Mark the host code that may be put off, in place."""
+    """Mark the host code that may be put off, and where a loop's turn may be left behind, in place."""
     for op in module.walk():
         if op.name in _HOST_CODE and _may_be_put_off(op):
             op.attrs = op.attrs | {"ahead": True}
+    if keeps_states(module):
+        for op in module.walk():
+            if op.name == "flow.for" and split_turn(op.regions[0]) is not None:
+                op.attrs = op.attrs | {"apart": True}
 
 
 def _may_be_put_off(op: Op) -> bool:

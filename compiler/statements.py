@@ -167,6 +167,8 @@ def _if(low: Lowering, node: ast.If) -> None:
     inside = [*node.body, *node.orelse]
     if any(low.scope.mentions(each) or _leaves(each) or low.resolver.calls_pure_tool(each) for each in inside):
         return _branch(low, node)
+    if not low.source.segment([node.test]).isascii():
+        return _branch(low, node)  # where what is lifted out is not as wide in bytes, lines behind it would be lost
     return _simple(low, node)
 
 

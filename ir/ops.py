@@ -225,7 +225,9 @@ _DECLARED = (
         "flow.for",
         "obj, obj...",
         "*",
-        "Run the region for each item; its first argument is the item.",
+        "Run the region for each item; its first argument is the item. With `apart`, a turn need not end before "
+        "the next begins, as far as nobody can tell.",
+        {"apart": "bool?"},
         regions=1,
         rule="for",
     ),

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from .loop import loop, post
 from .pending import Pending, Settled
 from .prompt import Prompt
 from .request import Done, SamplingParams
+from .routine import Routine
 from .seeds import gen_seed, sample_seed
 from .sharing import Sharing
 from .strand import Strand
@@ -64,16 +65,16 @@ class Context:
     stream: called with each StreamEvent, on the loop thread or a host thread; must not block. cancelled: why it was
     cancelled, if it was. strand: its own line of execution. is_compiled: whether it is not run eagerly.
     unread: whether the error that it ended with is of a generation that the program had not looked at.
-    tool_calls: each with how many generations and choices were asked for before it. sharing: the answers to this run's
-    requests, or to those of all rows of a batch. told_ahead: what the backend was told may come next, by branch
-    (runtime/warming.py). owner: the run as engines know it. run_guarded: in a prediction, what
-    runs host code or refuses to.
+    here: the place in the trace, a list in the trace's list, for what is asked for now. apart: routines that go on
+    beside the run's own, and end with it. sharing: the answers to this run's requests, or to those of all rows of a
+    batch. told_ahead: what the backend was told may come next, by branch (runtime/warming.py). owner: the run as
+    engines know it. run_guarded: in a prediction, what runs host code or refuses to.
     """
 
     __slots__ = (
-        "_branches", "_is_entered", "_released", "_started", "_told", "backend", "calls", "cancelled", "defaults",
-        "host_context", "in_flight", "is_compiled", "on_cancel", "owner", "run_guarded", "sharing", "strand",
-        "stream", "streams", "told_ahead", "tool_calls", "unread", "usage",
+        "_branches", "_is_entered", "_released", "_started", "_told", "_trace", "apart", "backend", "cancelled",
+        "defaults", "here", "host_context", "in_flight", "is_compiled", "on_cancel", "owner", "run_guarded", "sharing",
+        "strand", "stream", "streams", "told_ahead", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -91,8 +92,9 @@ class Context:
         self.streams = stream is not None
         self.cancelled: BaseException | None = None
         self.usage = Usage()
-        self.calls: list[Generation] = []
-        self.tool_calls: list[tuple[int, list[ToolCall]]] = []
+        self._trace: list[Any] = []
+        self.here: list[Any] = self._trace
+        self.apart: set[Routine[Any]] = set()
         self.strand = Strand(self)
         self.is_compiled = False
         self.in_flight = 0
@@ -121,7 +123,7 @@ class Context:
         if params is not None:
             params = self._seeded(params, prompt, expression)
         samples = self._samples(prompt, expression, params, where)
-        self.calls.extend(samples)
+        self.here.extend(samples)
         first = samples[0]
         before = prompt.arrived()
         added = None if expression.kind == "score" else first.pending  # a score adds nothing to wait for
@@ -198,11 +200,16 @@ class Context:
         else:
             place.append(call)
 
-    def place_in_trace(self) -> list[ToolCall]:
-        """A place in the trace for tool calls that start here or later."""
-        calls: list[ToolCall] = []
-        self.tool_calls.append((len(self.calls), calls))
-        return calls
+    def place_in_trace(self) -> list[Any]:
+        """A place in the trace for what is asked for here or later."""
+        place: list[Any] = []
+        self.here.append(place)
+        return place
+
+    @property
+    def calls(self) -> list[Generation]:
+        """The generations, choices and scores that were asked for so far, in program order."""
+        return [each for each in _leaves(self._trace) if isinstance(each, Generation)]
 
     def run_apart(self, place: list[ToolCall], function: Callable[..., Any], *args: Any) -> Any:
         """Call host code that changes nothing while other host code may run; its tool calls belong to `place`."""
@@ -266,12 +273,13 @@ class Context:
             self.on_cancel(self.cancelled)
 
     def _abandon(self, error: BaseException) -> None:
-        for generation in list(self.calls):
-            if not generation.pending.done:
-                generation.cancel(error)
-        for _, calls in list(self.tool_calls):
-            for call in list(calls):
-                call.give_up(error)
+        for each in list(_leaves(self._trace)):
+            if isinstance(each, ToolCall):
+                each.give_up(error)
+            elif not each.pending.done:
+                each.cancel(error)
+        for part in list(self.apart):
+            part.cancel(error)
 
     async def conclude(self, error: BaseException | None) -> BaseException | None:
         """End the run after its body, which raised `error` or returned; gives the error that the run ends with.
@@ -316,13 +324,19 @@ class Context:
 
     def trace(self) -> list[GenRecord | ToolRecord]:
         """A record of each generation, choice, score and tool call, in program order."""
-        records: list[GenRecord | ToolRecord] = [generation.record() for generation in self.calls]
-        for position, calls in reversed(self.tool_calls):
-            records[position:position] = [call.record() for call in calls]
-        return records
+        return [each.record() for each in _leaves(self._trace)]
 
 
 _DEFAULTS = SamplingParams()
+
+
+def _leaves(place: list[Any]) -> Iterator[Generation | ToolCall]:
+    """What stands at a place in the trace, and in the places in it."""
+    for each in place:
+        if isinstance(each, list):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 def _of_sample(params: SamplingParams, number: int) -> SamplingParams:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..ir.core import Op
+from .apart import turn_of
 from .calling import in_pool, in_pool_in_turn
 from .host import Escaped, Unbound
 from .hostpool import host_pool
@@ -50,6 +51,8 @@ async def _breathe(frame: Frame) -> None:
         frame.turns = 0
         frame.strand.order.check()
         await breath
+        if frame.context.cancelled is not None:
+            raise frame.context.cancelled
 
 
 def _assign(frame: Frame, slots: list[int], values: list[Any]) -> None:
@@ -76,6 +79,7 @@ def flow_for(linker: Linker, op: Op) -> Step:
     (source, *starts), results = linker.slots(op.operands), linker.slots(op.results)
     body = linker.region(op.regions[0])
     item_slot, *carried_slots = body.args
+    turn = turn_of(linker, op, body)
 
     async def step(frame: Frame) -> Outcome | None:
         values = frame.values
@@ -92,7 +96,7 @@ def flow_for(linker: Linker, op: Op) -> Step:
                 break
             values[item_slot] = item
             _assign(frame, carried_slots, carried)
-            kind, outcome = await execute(body, frame)
+            kind, outcome = await turn(frame)
             if kind in (RETURN, LEAVE):
                 return kind, outcome
             carried = outcome

@@ -105,7 +105,7 @@ class HostOp:
         self._looked = [n for n, name in enumerate(self._inputs) if name in uses.looked]
         self._moved = [n for n, name in enumerate(self._inputs) if name not in uses.looked]
         self._opened = [n for n, name in enumerate(self._inputs) if name in uses.opened]
-        self.is_text = self._code.is_expression and _is_text(self._code.expression)
+        self.is_text = self._code.is_expression and _is_text(self._code.expression, bool(self._callees.found))
         self._variant(_NONE)
 
     def is_quick(self, values: Sequence[Any]) -> bool:
@@ -126,10 +126,18 @@ class HostOp:
         return self._callees.take(called, self._owner.__globals__, own)
 
     @property
+    def is_known(self) -> bool:
+        """Whether the code does nothing but what can be seen of it."""
+        return self.is_pure or self._outside is not None
+
+    def outside_values(self) -> list[Any]:
+        """What the names from outside hold now that the code reads, as far as that is known."""
+        return [self._look_up(name) for name in self._outside or ()]
+
+    @property
     def can_wait(self) -> bool:
         """Whether the op may be put off, going by its code: all its outputs are assigned, nothing else is."""
-        is_known = self.is_pure or self._outside is not None
-        return is_known and self._is_sure and not (self._captures or self._writes or self.awaits)
+        return self.is_known and self._is_sure and not (self._captures or self._writes or self.awaits)
 
     def may_await(self, values: Sequence[Any], awaited: tuple[type, ...]) -> bool:
         """Whether the op may wait for those of its operands that have not arrived.
@@ -309,11 +317,23 @@ def _raise_as_if_first(error: Exception) -> NoReturn:
         error.__context__ = context
 
 
-def _is_text(node: ast.expr) -> bool:
-    """Whether the expression, if it has a value at all, is a str."""
+# Methods of a str that give one.
+_TEXT_METHODS = {
+    "join", "strip", "lstrip", "rstrip", "lower", "upper", "title", "capitalize", "removeprefix", "removesuffix",
+    "replace", "format",
+}  # fmt: skip
+
+
+def _is_text(node: ast.expr, calls: bool) -> bool:
+    """Whether the expression, if it has a value at all, is a str. calls: whether it calls what may give an Expression,
+    which can be added to a str; what else it uses, once it has arrived, is no Expression.
+    """
     match node:
         case ast.JoinedStr() | ast.Constant(value=str()):
             return True
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _is_text(left) or _is_text(right)
+            found = [_is_text(left, calls), _is_text(right, calls)]
+            return all(found) if calls else any(found)
+        case ast.Call(func=ast.Attribute(value=base, attr=method)) if method in _TEXT_METHODS:
+            return _is_text(base, calls)
     return False

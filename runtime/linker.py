@@ -15,7 +15,7 @@ from typing import Any
 from ..ir.core import Function, Op, Region, Value
 from ..ir.errors import Cancelled
 from ..ir.span import Span
-from .host import Escaped, Unbound
+from .host import Escaped, HostOp, Unbound
 from .pending import Pending
 from .strand import Strand
 from .trail import add_frame, mark
@@ -177,6 +177,11 @@ def place(error: Exception, op: Op, frame: Frame) -> None:
     first, *rest = frame.function.places(op)
     mark(error, *first)
     _add_frames(error, rest)
+    place_above(error, frame)
+
+
+def place_above(error: Exception, frame: Frame) -> None:
+    """Leave a trace of the calls that led to a frame in an error that does not pass them."""
     caller = frame.caller
     while caller is not None:
         above, call = caller
@@ -188,7 +193,8 @@ def place(error: Exception, op: Op, frame: Frame) -> None:
 class Linker:
     """Turns the ops of one function into steps. `makers` has, for each op name, what makes its step.
 
-    sources: for each function of the module, also those that were inlined, the Python function it comes from.
+    sources: for each function of the module, also those that were inlined, the Python function it comes from. hosts:
+    the linked host code by the ids of its ops.
     """
 
     function: Function
@@ -196,6 +202,7 @@ class Linker:
     sources: Mapping[str, FunctionType]
     makers: Mapping[str, Callable[[Linker, Op], Step]]
     template: list[Any] = field(default_factory=list)
+    hosts: dict[int, HostOp] = field(default_factory=dict)
     _slots: dict[Value, int] = field(default_factory=dict)
 
     def link(self) -> LinkedFunction:

@@ -9,7 +9,7 @@ After PopPy (arXiv 2605.18697); here objects are told apart when the program run
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from .hostwork import Reached, reach
@@ -30,10 +30,11 @@ class Late(PendingObject):
 class Order:
     """What a strand has put off and is still on its way, in program order. All of it happens on the loop thread."""
 
-    __slots__ = ("_holds_unknown", "_outstanding", "_stores", "held", "placed", "with_states")
+    __slots__ = ("_above", "_holds_unknown", "_outstanding", "_stores", "held", "placed", "with_states")
 
     def __init__(self) -> None:
         self._outstanding: deque[Pending[None]] = deque()
+        self._above: Order | None = None
         self.held: dict[int, Any] = {}
         """The mutable objects that outstanding tasks may reach, by their ids."""
         self.with_states: set[int] = set()
@@ -42,6 +43,12 @@ class Order:
         self._stores: list[tuple[int, Any, Any]] = []
         self.placed: list[BaseException] = []
         """Errors of tasks, which know their place in the program already."""
+
+    def follow(self, above: Order) -> None:
+        """Begin behind all that was put off in another order so far."""
+        if above.last is not None:
+            self._outstanding.append(above.last)
+            self._above = above
 
     def is_clear(self) -> bool:
         """Whether all that was put off has ended well."""
@@ -52,6 +59,7 @@ class Order:
             outstanding.popleft()
         if outstanding:
             return False
+        self._above = None
         self.held.clear()
         self.with_states.clear()
         self._holds_unknown = False
@@ -78,8 +86,8 @@ class Order:
         while not self.is_clear():
             await self._outstanding[-1]
 
-    def add(self, task: Pending[Any], held: Reached) -> None:
-        """A task that was put off now, and what it may reach."""
+    def add(self, task: Pending[Any], held: Reached | None) -> None:
+        """A task that was put off now, and what it may reach: anything for None."""
         before, over = self.last, Pending[None]()
         self._hold(held)
         self._outstanding.append(over)
@@ -112,9 +120,11 @@ class Order:
         if reached.has_states:
             self.with_states.update(reached.mutable)
 
-    def holds(self, reached: Iterable[int]) -> bool:
+    def holds(self, reached: Collection[int]) -> bool:
         """Whether a task may reach one of these objects, which are given by their ids."""
-        return self._holds_unknown or any(key in self.held for key in reached)
+        if self._above is not None and self._above.holds(reached):
+            return True
+        return any(self._holds_unknown or key in self.held for key in reached)
 
     def may_change(self, values: Sequence[Any]) -> bool:
         """Whether a task may change one of these values, or what can be reached from it."""

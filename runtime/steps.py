@@ -483,7 +483,7 @@ def py_unbox(linker: Linker, op: Op) -> Step:
 def py_host(linker: Linker, op: Op) -> Step:
     """py.expr and py.block: on the loop if the code and its operands allow it, else on a host thread."""
     operands, results = linker.slots(op.operands), linker.slots(op.results)
-    host = HostOp(op, linker.home(op))
+    host = linker.hosts[id(op)] = HostOp(op, linker.home(op))
     is_lazy = bool(op.attrs.get("lazy"))
     may_wait = (bool(op.attrs.get("ahead")) or host.is_pure) and host.can_wait
     store = _store_one(results[0]) if op.name == "py.expr" else _store_all(results)

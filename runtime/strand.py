@@ -72,6 +72,11 @@ class Strand:
         """How many values were read so far before they arrived: a place in program order."""
         return len(self._reads)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was read or put off is on its way."""
+        return all(read.pending.done and read.pending.error is None for read in self._reads)
+
     async def read_error(self) -> BaseException | None:
         """The error of the first value read so far that has failed, once those before it have arrived.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 import zlib
 from typing import Any
@@ -410,7 +411,241 @@ def copied_before_a_change(s, log, n):
     return log
 
 
+@rf.program
+def refines(s, log, n):
+    kept = []
+    for number in range(n):
+        t = s.copy()
+        t += f"Question {number}." + text("x", 1)
+        rounds = 0
+        while len(t["x"]) % 3 and rounds < 3:
+            t += f"Again {rounds}." + rf.gen("x", max_tokens=2, temperature=1.0)
+            rounds += 1
+        if rounds == 2:
+            log.append(number)
+            continue
+        elif rounds:
+            t += "Why?" + rf.gen("why", max_tokens=2, temperature=1.0)
+            kept.append(t["why"])
+        kept.append((number, rounds, t["x"]))
+    s += f"{kept}" + text("x")
+    return kept, rounds, number
+
+
+@rf.program
+def branches_in_turns(s, log, n):
+    best, kept = "", {}
+    for number in range(n):
+        t = s.copy()
+        t += f"Draft {number}." + text("x", 2)
+        if len(t["x"]) % 2:
+            u = t.copy()
+            u += "Check." + rf.gen("check", max_tokens=2, temperature=1.0)
+            t += f"Checked: {u['check']}" + rf.gen("x", max_tokens=2, temperature=1.0)
+        v = t.copy()
+        v += "Rate." + rf.gen("rating", max_tokens=1, temperature=1.0)
+        if len(v["rating"]) > len(best):
+            best = v["rating"]
+        kept[t["x"]] = best
+    return kept, best
+
+
+@rf.program
+def branches_of_others_in_turns(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Draft {number}." + text("x", 1)
+        if len(t["x"]) % 2:
+            u = s.copy()
+            u += rf.gen("u", max_tokens=2, temperature=1.0)
+            log.append(u["u"])
+            s += "."
+    return s.text()
+
+
+@rf.program
+def tries_in_turns(s, log, n):
+    found = []
+    for number in range(n):
+        t = s.copy()
+        t += f"Number {number}." + text("x", 1)
+        try:
+            rest = 1 // (len(t["x"]) % 2)
+            log.append(loud(log, rest))
+        except ZeroDivisionError as error:
+            t += f"Not so: {error}" + text("y", 1)
+            found.append(t["y"])
+            continue
+        finally:
+            log.append(("finally", number))
+        found.append(rest)
+    return found
+
+
+@rf.program
+def fails_in_a_turn(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x")
+        s += f"[{number}]"
+        log.append(t["x"])
+        if t["x"]:
+            log.append(number)
+            log.append(1 // (2 - number))
+        for word in t["x"].split():
+            log.append(word)
+    return log
+
+
+@rf.program
+def changes_what_it_goes_through(s, log, n):
+    todo = ["a", "b"]
+    for item in todo:
+        t = s.copy()
+        t += f"Item {item}." + text("x", 1)
+        if len(todo) < n + 2:
+            if len(t["x"]) % 2:
+                todo.append(item + "c")
+            else:
+                todo.insert(1, item + "d")
+            log.append(len(todo))
+    return todo
+
+
+GLOBAL: list[Any] = []
+
+
+def remember(value: Any) -> None:
+    GLOBAL.append(value)
+
+
+@rf.program
+def changes_a_global(s, log, n):
+    GLOBAL.clear()
+    seen = 0
+    for number in range(n):
+        log.append(len(GLOBAL))
+        t = s.copy()
+        t += f"Item {number}." + text("x", 1)
+        if len(t["x"]) % 2:
+            remember(number)
+        else:
+            GLOBAL.append(t["x"])
+        seen += len(GLOBAL)
+    log.append(GLOBAL[:])
+    return seen
+
+
+@rf.program
+def nested_turns(s, log, n):
+    rows = []
+    for row in range(n):
+        cells = []
+        t = s.copy()
+        t += f"Row {row}." + text("x", 1)
+        for column in range(2):
+            u = t.copy()
+            u += f"Column {column}." + text("x", 1)
+            if len(u["x"]) % 2:
+                cells.append(u["x"])
+            else:
+                log.append((row, column))
+        if cells:
+            rows.append(cells)
+        log.append(len(rows))
+    return rows
+
+
+@rf.program
+def breaks_in_turns(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x", 1)
+        for word in "ab":
+            if len(t["x"]) % 2:
+                log.append((number, word))
+                break
+            t += word + text("x", 1)
+        else:
+            log.append(number)
+        if number == 2:
+            break
+        if len(t["x"]) > 7:
+            return t["x"]
+    return t["x"]
+
+
+@rf.program
+def maybe_unassigned(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x", 1)
+        if len(t["x"]) % 2:
+            found = number
+            log.append(found)
+        elif number == 3:
+            log.append(found)
+    return found
+
+
+@rf.program
+def fails_unread_in_a_turn(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x", 1)
+        if len(t["x"]) % 2 == number % 2:
+            t += "More." + rf.gen("y", dtype=int)
+        t += "End." + rf.gen("z", dtype=int)
+        log.append(number)
+    return log
+
+
+@rf.program
+def asks_in_turns(s, log, n):
+    return [asked(s.copy(), number) for number in range(n)], [asked(s, number) for number in range(n)]
+
+
+def asked(s, number, seen=[]):  # noqa: B006
+    s += f"Ask {number}." + text("x", 1)
+    if len(s["x"]) % 2:
+        s += "Why?" + text("x", 1)
+        return s["x"]
+    return number
+
+
+@rf.program
+def variables_in_turns(s, log, n):
+    notes = []
+    s["notes"] = notes
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x", 1)
+        if len(t["x"]) % 2:
+            t["notes"].append(t["x"])
+        else:
+            t += "More." + text("x", 1)
+        log.append(len(notes))
+    return notes
+
+
+@rf.program
+def texts_of_lists(s, log, n):
+    notes = []
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x", 1)
+        notes.append(t["x"])
+    s += "Notes: " + ", ".join(notes).upper() + ";"
+    s += f"{notes}" + text("y", 1) + ("." + f"{len(notes)}")
+    notes.append("late")
+    return s["y"]
+
+
 PROGRAMS = [
+    variables_in_turns, texts_of_lists,
+    refines, branches_in_turns, branches_of_others_in_turns, tries_in_turns, fails_in_a_turn,
+    changes_what_it_goes_through, changes_a_global, nested_turns, breaks_in_turns, maybe_unassigned,
+    fails_unread_in_a_turn, asks_in_turns,
     collect, count, fails_in_the_middle, fails_twice, fails_at_once, loud_between, iterated, aliased, nested,
     counted_by_a_closure, states_in_lists, watched, decides, chooses, forks_in_loops, calls, fails_in_a_helper,
     splits, converts, lazily, lists_of_states, ranked_drafts, looked_at_behind, states_in_a_dict,
@@ -464,6 +699,46 @@ def test_plain_loops_wait_as_often_as_forks_by_hand(name: str) -> None:
     runs = [each.run(question="Why?", backend=comparing.Waves(waves), timeout=20, **arguments) for each in written]
     assert runs[0].ok, runs[0].error
     assert runs[0].value == runs[1].value
+
+
+@rf.program
+def asks_again(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Question {number}." + text("x", 1)
+        rounds = 0
+        while rounds < 2 and "sure" not in t["x"]:
+            t += "Again." + text("x", 1)
+            rounds += 1
+        if rounds:
+            t += "Why?" + text("why", 1)
+            log.append(t["why"])
+        try:
+            t += f"{int(t['x'])}"
+        except ValueError:
+            t += "Bye." + text("bye", 1)
+
+
+def test_turns_wait_for_themselves_only() -> None:
+    log: list[Any] = []
+    backend = comparing.Waves([5, 5, 5, 5, 5], lambda prompt, _: prompt[-3:])
+    run = asks_again.run(backend=backend, log=log, n=5, timeout=20)
+    assert run.ok, run.error
+    assert log == ["hy?"] * 5
+    found = [[record.name for record in each.trace] for each in (run, asks_again.run(log=[], n=5, backend=echo()))]
+    assert found[0] == ["x", "x", "x", "why", "bye"] * 5 == found[1]
+
+
+def echo() -> ScriptedBackend:
+    return ScriptedBackend(lambda prompt, _: prompt[-3:])
+
+
+def test_a_cancelled_run_ends_its_turns() -> None:
+    log: list[Any] = []
+    (run,) = asks_again.run_batch([{"log": log, "n": 4}], backend=ScriptedBackend(delay=0.15), timeout=0.2)
+    assert "timeout" in str(run.error)
+    time.sleep(0.1)
+    assert log == [] and run.usage.calls < 12
 
 
 def peak(program: Any, n: int, log: list[Any] | None = None, **options: Any) -> int:
