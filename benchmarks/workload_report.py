@@ -86,6 +86,7 @@ def _about(results: Results) -> str:
         f"{about['load_before']:.1f} when it began, {str(about['date'])[:10]}, commit {about['commit'] or 'unknown'}. "
         f"Seconds are medians of {rounds} round{'s' if rounds > 1 else ''}. `all` is with all passes, `none` without "
         "any, `least` the size of the prefix tree of all requests."
+        + (" The machine was busy with other work: seconds are rough." if about["load_before"] > about["cores"] else "")
     )
 
 

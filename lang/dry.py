@@ -14,10 +14,12 @@ from typing import Literal
 
 from ..backends import SCRIPTED, TINY, model_directory
 from ..backends.scoring import first_judged
-from ..ir.errors import Unsupported
+from ..ir.errors import RequestError, Unsupported
 from ..ir.span import Span
 from ..runtime.backend import Sink
 from ..runtime.chat import DEFAULT_CHAT, ChatFormat
+from ..runtime.closing import closing
+from ..runtime.constraint import Constraint
 from ..runtime.expression import Gen, Select
 from ..runtime.generation import Generation
 from ..runtime.prompt import Prompt
@@ -138,6 +140,7 @@ class Placeholders:
         self.word = _word(model.tokens.tokenizer)
         self._next = -1
         self._known: dict[Hashable, tuple[int, ...]] = {}
+        self._matching: dict[Constraint, str | None] = {}
 
     def token_ids(self, count: int, key: Hashable) -> tuple[int, ...]:
         """Ids below 0, the same ones for the same key, new ones for None."""
@@ -148,6 +151,15 @@ class Placeholders:
             if key is not None:
                 self._known[key] = known
         return known
+
+    def matching(self, constraint: Constraint) -> str | None:
+        """The shortest text that matches; None if none was found."""
+        if constraint not in self._matching:
+            try:
+                self._matching[constraint] = closing(constraint, "")
+            except RequestError:
+                self._matching[constraint] = None
+        return self._matching[constraint]
 
     def text(self, generated: tuple[int, ...]) -> str:
         """About as many tokens of text; another text for other placeholders, as models would write."""
@@ -201,7 +213,7 @@ class DryBackend:
         generated = self._placeholders.token_ids(params.max_tokens, key)
         sent = Sent(tokens, generated, len(tokens) - 1, len(tokens) + max(0, len(generated) - 1), bool(generated))
         text = self._text(generation, params, generated)
-        done = Done(text, generated, "length", prompt_tokens=len(tokens))
+        done = Done(text, generated, "stop" if params.constraint else "length", prompt_tokens=len(tokens))
         self._asked.append(Asked(generation, (sent,), key if sink.sharing is not None else None, done))
         return self
 
@@ -239,7 +251,10 @@ class DryBackend:
         dtype = expression.dtype if isinstance(expression, Gen) else None
         if dtype in (int, float):
             return "1"
-        return "yes" if dtype is bool else self._placeholders.text(generated)
+        if dtype is bool:
+            return "yes"
+        shortest = None if params.constraint is None else self._placeholders.matching(params.constraint)
+        return self._placeholders.text(generated) if shortest is None else shortest
 
 
 def _generation(sink: Sink) -> Generation:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .compiled import Compiled
     from .program import Program, Row
 
-_WORST: tuple[Certainty, ...] = ("exact", "bound", "estimate")
+CERTAINTIES: tuple[Certainty, ...] = ("exact", "bound", "estimate")
 
 
 class ExplainKeywords(TypedDict, total=False):
@@ -74,17 +74,24 @@ class Doubt:
     """How far predicted costs are to be believed.
 
     prompt: how exact prompt, cached and prefill are. has_exact_length: whether decode is what comes, and not only the
-    most. is_sure: whether the calls are made whatever is generated.
+    most. is_sure: whether the calls are made whatever is generated. has_exact_kv: whether no generated text may begin
+    as another text in its place does, so that they share KV.
     """
 
     prompt: Certainty = "exact"
     has_exact_length: bool = True
     is_sure: bool = True
+    has_exact_kv: bool = True
 
     def __or__(self, other: Doubt) -> Doubt:
         """The doubt of both together."""
-        prompt = max(self.prompt, other.prompt, key=_WORST.index)
-        return Doubt(prompt, self.has_exact_length and other.has_exact_length, self.is_sure and other.is_sure)
+        prompt = max(self.prompt, other.prompt, key=CERTAINTIES.index)
+        return Doubt(
+            prompt,
+            self.has_exact_length and other.has_exact_length,
+            self.is_sure and other.is_sure,
+            self.has_exact_kv and other.has_exact_kv,
+        )
 
 
 @dataclass(slots=True)
@@ -292,8 +299,18 @@ def _account(found: Explanation, rows: Sequence[DryRow]) -> None:
         answered.add(call.key)
         line.costs.add(costs)
         found.total.add(costs)
+    _doubt_kv(found.tree)
     found.lines = sorted(lines.values(), key=_reading_order)
     found.critical_path = max((call.depth for row in rows for call in row.calls), default=0)
+
+
+def _doubt_kv(tree: PrefixTree) -> None:
+    """Where generated text stands beside other text, mark its line: both may begin with the same tokens."""
+    for node in tree.root.walk():
+        if len(node.children) > 1:
+            for token, child in node.children.items():
+                if token < 0 and isinstance(child.owner, Line):
+                    child.owner.doubt |= Doubt(has_exact_kv=False)
 
 
 def _costs(tree: PrefixTree, call: DryCall, line: Line, *, is_answered: bool) -> Costs:

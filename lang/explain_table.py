@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from .dry import Certainty
-from .explain import Costs, Doubt, Explanation, Line, PassSaving, Stop
+from .explain import CERTAINTIES, Costs, Doubt, Explanation, Line, PassSaving, Stop
 from .outline import Outlined
 
 _WIDTH = 100
 MARKS: dict[Certainty, str] = {"exact": "", "bound": "≤", "estimate": "~"}
 MEANINGS = {
-    "≤": "at most: generated text may be shorter than max_tokens",
+    "≤": "at most: generated text may be shorter than max_tokens, or begin as another one does",
     "~": "depends on what is generated; an estimate",
 }
 _NUMBERS = ("calls", "prompt", "cached", "prefill", "decode", "KV")
@@ -82,7 +82,7 @@ def marks_of(found: Explanation) -> list[str]:
     """The marks that the table has."""
     doubts = [line.doubt for line in found.lines]
     marks = {MARKS[doubt.prompt] for doubt in doubts}
-    marks |= {MARKS["bound"] for doubt in doubts if not doubt.has_exact_length}
+    marks |= {MARKS["bound"] for doubt in doubts if not (doubt.has_exact_length and doubt.has_exact_kv)}
     marks |= {MARKS["estimate"] for doubt in doubts if not doubt.is_sure}
     return [mark for mark in MEANINGS if mark in marks]
 
@@ -91,6 +91,7 @@ def cells(costs: Costs, doubt: Doubt, bytes_per_token: int) -> list[str]:
     """The numbers of a line of the table, with their marks."""
     mark, decode_mark = MARKS[doubt.prompt], "" if doubt.has_exact_length else MARKS["bound"]
     call_mark = "" if doubt.is_sure else MARKS["estimate"]
+    kv_mark = "" if doubt.has_exact_kv else MARKS["bound"]
     shared = f" ({costs.shared_calls:,} shared)" if costs.shared_calls else ""
     return [
         f"{call_mark}{costs.calls:,}{shared}",
@@ -98,7 +99,7 @@ def cells(costs: Costs, doubt: Doubt, bytes_per_token: int) -> list[str]:
         f"{mark}{costs.cached:,}",
         f"{mark}{costs.prefill:,}",
         f"{call_mark or decode_mark}{costs.decode:,}",
-        f"{mark or decode_mark}{byte_text(costs.kv * bytes_per_token)}",
+        f"{mark or decode_mark or kv_mark}{byte_text(costs.kv * bytes_per_token)}",
     ]
 
 
@@ -252,10 +253,12 @@ def _line_dict(found: Explanation, line: Line) -> dict[str, Any]:
 
 
 def _doubt_dict(doubt: Doubt) -> dict[str, Any]:
+    kv_at_most: Certainty = "exact" if doubt.has_exact_length and doubt.has_exact_kv else "bound"
     return {
         "calls_are": "exact" if doubt.is_sure else "estimate",
         "prompts_are": doubt.prompt,
         "decode_is": "estimate" if not doubt.is_sure else "exact" if doubt.has_exact_length else "bound",
+        "kv_is": max(doubt.prompt, kv_at_most, key=CERTAINTIES.index),
     }
 
 
