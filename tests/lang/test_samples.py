@@ -58,9 +58,10 @@ def test_samples_of_a_seed_are_its_first_gen_and_others_that_repeat(backend: Loc
 def test_n_samples_cost_one_prefill(backend: LocalBackend) -> None:
     backend.clear_cache()
     computed = backend.stats().computed_tokens
-    several.run("word " * 60, n=6, max_tokens=1, backend=backend)
-    run = several.run("other words " * 60, n=6, max_tokens=1, backend=backend)
+    several.run("word " * 60, n=6, max_tokens=1, temperature=1.0, backend=backend)
+    run = several.run("other words " * 60, n=6, max_tokens=1, temperature=1.0, backend=backend)
     samples = run.trace[:6]
+    assert not any(record.shared for record in samples), "greedy ones would be answered once"
     (length,) = {record.prompt_tokens for record in samples}
     assert sorted(record.cached_tokens for record in samples) == [0, *[length - 1] * 5]
     assert backend.stats().computed_tokens - computed < 2.5 * length
