@@ -86,9 +86,13 @@ def _until(last: str | None) -> list[Pass]:
 
 
 def _blame(module: Module, passes: list[Pass]) -> None:
-    """Raises VerifyError, which names the pass, if one of them breaks the module."""
+    """Raises VerifyError, which names the pass, if one of them breaks the module; what one raises gets a note of it."""
     for each in passes:
-        each.run(module)
+        try:
+            each.run(module)
+        except Exception as error:
+            error.add_note(f"in the pass `{each.name}`")
+            raise error from None
         verify(module, after=each.name)
 
 

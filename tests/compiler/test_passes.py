@@ -44,6 +44,26 @@ def test_a_pass_that_breaks_the_module_is_named(monkeypatch) -> None:
         run_pipeline(parse(text))
 
 
+def test_a_pass_that_breaks_it_for_a_later_one_is_named(monkeypatch) -> None:
+    """A later pass fails on what it finds; the one before is to blame."""
+    from ramify.compiler import pipeline
+
+    def drop(module: Module) -> None:
+        del module.functions["f"].body.ops[0]
+
+    def look(module: Module) -> None:
+        raise LookupError("the constant is gone" if len(module.functions["f"].body.ops) < 2 else "nothing to find")
+
+    text = "module @f\n\nfunc @f(%s: cell) {\n  %v = py.const {value = 1} : obj\n  flow.return %v\n}\n"
+    passes = (pipeline.Pass("vandal", drop, "drops a value"), pipeline.Pass("victim", look, "looks for it"))
+    monkeypatch.setattr(pipeline, "PIPELINE", passes)
+    with pytest.raises(VerifyError, match="after the pass `vandal`"):
+        run_pipeline(parse(text))
+    with pytest.raises(LookupError, match="nothing to find") as caught:
+        run_pipeline(parse(text), disable=["vandal"])
+    assert caught.value.__notes__ == ["in the pass `victim`"]
+
+
 def test_the_input_is_left_alone() -> None:
     text = (GOLDEN / "promote" / "loop.ir").read_text(encoding="utf-8").split("\n", 1)[1].split("// ----\n")[0]
     module = parse(text)
