@@ -442,7 +442,8 @@ def _parts(content: Value, path: _Path, made: dict[Value, Op]) -> tuple[list[_Pa
         if isinstance(piece, str):
             more, is_whole = [piece], True
         elif piece.id not in names:
-            more, is_whole = [{"global": piece.id}], True
+            home = {"of": op.inlined[0].callee} if op.inlined else {}
+            more, is_whole = [{"global": piece.id, **home}], True
         elif piece.id in op.attrs["inputs"]:
             more, is_whole = _parts(names[piece.id], path, made)
         else:  # a variable that other functions may assign

@@ -120,8 +120,8 @@ _DECLARED = (
         rule="dynamic",
     ),
     # Hints change nothing that can be noticed; only passes make them. A part is a text, the index of an operand after
-    # the first, {role, mark}, {global}: a name from outside of the function, or, as the first one, {choice}: what the
-    # choice that the prompt ends in is supposed to be.
+    # the first, {role, mark}, {global}: a name from outside of the function ({global, of}: of an inlined one), or,
+    # as the first one, {choice}: what the choice that the prompt ends in is supposed to be.
     OpDef(
         "hint.warm",
         "prompt, obj...",

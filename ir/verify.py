@@ -337,7 +337,7 @@ def _check_fork(checker: _FunctionChecker, op: Op, place: _Place) -> None:
         checker.fail(op, f"prompt.fork forks a prompt or a cell, not {source}")
 
 
-_MARKS = ({"role", "mark"}, {"global"}, {"choice"})
+_MARKS = ({"role", "mark"}, {"global"}, {"global", "of"}, {"choice"})
 
 
 def _check_warm(checker: _FunctionChecker, op: Op, place: _Place) -> None:
@@ -346,7 +346,7 @@ def _check_warm(checker: _FunctionChecker, op: Op, place: _Place) -> None:
         checker.fail(op, "the parts of hint.warm are a list")
     for index, part in enumerate(parts):
         is_operand = type(part) is int and 0 <= part < len(op.operands) - 1
-        is_mark = isinstance(part, dict) and part.keys() in _MARKS[: 3 if index == 0 else 2]
+        is_mark = isinstance(part, dict) and part.keys() in _MARKS[: 4 if index == 0 else 3]
         if not (isinstance(part, str) or is_operand or is_mark):
             checker.fail(op, f"{_shown(part)} is no part of a prompt: a text, an operand's index, a name or a mark")
 

@@ -382,7 +382,9 @@ def hint_warm(linker: Linker, op: Op) -> Step:
     def value(frame: Frame, part: Any) -> Any:
         if type(part) is int:
             return frame.values[operands[part]]
-        return outside(linker.python, part["global"]) if isinstance(part, dict) and "global" in part else part
+        if isinstance(part, dict) and "global" in part:
+            return outside(linker.sources[part["of"]] if "of" in part else linker.python, part["global"])
+        return part
 
     def step(frame: Frame) -> Waiting:
         if "prefill" in frame.context.backend.features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -241,3 +242,30 @@ def test_messages_that_do_not_nest_are_the_programs_own_error() -> None:
     with pytest.raises(rf.RamifyError, match="begins inside"):
         program.run(backend=backend)
     assert backend.told == []
+
+
+def elsewhere() -> Any:
+    """A helper whose globals are not those of this file."""
+    source = "def judge(s):\n    s += RULES + '!' + rf.gen('verdict', max_tokens=4)\n    return s['verdict']\n"
+    linecache.cache["<elsewhere>"] = (len(source), None, source.splitlines(True), "<elsewhere>")
+    space: dict[str, Any] = {"RULES": f"These are other rules. {RULES}", "rf": rf}
+    exec(compile(source, "<elsewhere>", "exec"), space)
+    return space["judge"]
+
+
+def test_names_are_looked_up_where_the_text_comes_from(monkeypatch) -> None:
+    judge, told = elsewhere(), []
+
+    @rf.program
+    def program(s, question):
+        s += question + rf.gen("answer", max_tokens=4)
+        tool(s["answer"])
+        return judge(s)
+
+    backend = ScriptedBackend()
+    backend.features |= {"prefill"}
+    monkeypatch.setattr("ramify.runtime.steps.warm", lambda prompt, parts, **_: told.append(parts))
+    assert "in @judge" in program.compile().ir
+    run = program.run(QUESTION, backend=backend)
+    assert told and all(parts[0].startswith("These are other rules.") for parts in told)
+    assert run.text == program.run(QUESTION, backend=ScriptedBackend(), eager=True).text
