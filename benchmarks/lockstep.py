@@ -63,6 +63,9 @@ class LockstepEngine(Engine):
         super().submit(request)
         post(self._go_on)
 
+    def prefill(self, request: EngineRequest, *, is_brief: bool = False) -> None:
+        """Nothing is computed ahead: what that does depends on time."""
+
     def cancel(self, request: EngineRequest) -> None:
         """See Engine."""
         super().cancel(request)

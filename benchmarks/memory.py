@@ -2,7 +2,9 @@
 
 `python -m benchmarks.memory [--quick] [--json FILE] [--only NAMES]`. Needed is what a run with ample memory has in use
 at its end. For each share: prompt tokens computed beside the bound of the prefix tree, with the passes that know the
-future and with LRU alone, and how many of the same requests Belady's eviction would have missed (belady.py).
+future, without each of them, and without both (in order of arrival, with LRU alone), and how many of the same requests
+Belady's eviction would have missed (belady.py). Engine and programs go in lockstep (lockstep.py), so that every run
+gives the same figures.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ramify as rf
-from ramify.compiler.pipeline import PIPELINE
 
 from .belady import Admission, belady_misses, recorded
 from .lockstep import LockstepBackend, one_host_thread
@@ -26,7 +28,13 @@ from .workloads import watched
 
 DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SHARES = (1.0, 0.5, 0.25)
-PLANNING = [each.name for each in PIPELINE if each.name in ("lifetimes", "plan_prefixes")]
+# Which passes each configuration leaves out.
+CONFIGS = {
+    "planned": (),
+    "no lifetimes": ("lifetimes",),
+    "no plan": ("plan_prefixes",),
+    "lru": ("lifetimes", "plan_prefixes"),
+}
 
 
 @dataclass(frozen=True)
@@ -77,15 +85,22 @@ def measure(name: str, program: rf.Program, rows: list[dict[str, Any]], capacity
     )
 
 
-def measure_all(workload: Workload) -> list[Measured]:
-    """All shares of the memory, with the planning passes and without."""
+def measure_all(
+    workload: Workload, shares: Sequence[float] = SHARES, configs: Collection[str] = tuple(CONFIGS)
+) -> list[Measured]:
+    """Shares of the memory, each with several configurations."""
     program, rows = workload.program, workload.rows
     ample = measure("ample", program, rows, 1 << 20, 1.0)
-    configs = {"planned": program, "lru": program.options(disable=PLANNING)}
     return [
-        measure(name, each, rows, max(int(share * ample.needed), ample.largest), share)
-        for share in SHARES
-        for name, each in configs.items()
+        measure(
+            name,
+            program.options(disable=CONFIGS[name]),
+            rows,
+            max(int(share * ample.needed), ample.largest),
+            share,
+        )
+        for share in shares
+        for name in configs
     ]
 
 
@@ -108,28 +123,39 @@ def main() -> None:
 
 
 def _print_header() -> None:
-    print(f"{'':18} {'memory':>7} {'tokens':>7} {'bound':>7} {'planned':>8} {'lru':>8} {'to Belady':>10} {'lru':>6}")
+    print(f"{'computed / bound':18} {'memory':>7} {'tokens':>7} {'bound':>7}", *(f"{name:>13}" for name in CONFIGS))
 
 
 def _print(name: str, runs: list[Measured]) -> None:
-    for planned, lru in zip(runs[::2], runs[1::2], strict=True):
-        print(
-            f"{name:18} {planned.share:7.0%} {planned.capacity:7} {planned.bound:7} "
-            f"{planned.computed / planned.bound:8.3f} {lru.computed / lru.bound:8.3f} "
-            f"{planned.computed / planned.belady:10.3f} {lru.computed / lru.belady:6.3f}"
-        )
+    for each in _by_share(runs):
+        first = each["planned"]
+        ratios = [
+            f"{measured.computed / measured.bound:5.3f} ({_to_belady(measured):5.3f})" for measured in each.values()
+        ]
+        print(f"{name:18} {first.share:7.0%} {first.capacity:7} {first.bound:7}", *ratios, flush=True)
+
+
+def _to_belady(measured: Measured) -> float:
+    return measured.computed / measured.belady
+
+
+def _by_share(runs: list[Measured]) -> list[dict[str, Measured]]:
+    """The configurations of each share."""
+    shares = dict.fromkeys(measured.share for measured in runs)
+    return [{measured.config: measured for measured in runs if measured.share == share} for share in shares]
 
 
 def _bars(runs: dict[str, list[Measured]]) -> dict[str, Bar]:
     bars: dict[str, Bar] = {}
     for name, measured in runs.items():
-        for planned, lru in zip(measured[::2], measured[1::2], strict=True):
+        for each in _by_share(measured):
+            planned = each["planned"]
             memory = f"{name} at {planned.share:.0%}"
             limit = {1.0: 1.01, 0.25: 1.05}.get(planned.share)
             if limit is not None:
                 bars[f"{memory}: computed / bound"] = Bar(planned.computed / planned.bound, limit, "x")
-            bars[f"{memory}: computed / Belady"] = Bar(planned.computed / planned.belady, 1.1, "x")
-            bars[f"{memory}: computed / LRU"] = Bar(planned.computed / lru.computed, 1.0, "x")
+            bars[f"{memory}: computed / Belady"] = Bar(_to_belady(planned), 1.1, "x")
+            bars[f"{memory}: computed / LRU"] = Bar(planned.computed / each["lru"].computed, 1.0, "x")
     return bars
 
 

@@ -11,7 +11,7 @@ import math
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
@@ -93,13 +93,15 @@ class Batch:
     """The runs of a batch, as they end: iterate over it; `run.row` is the number of a run's row.
 
     Closing it (also as a context manager, or by dropping it) cancels what is left. tally: counts of the rows so far.
-    journal: where they are written, if they are.
+    journal: where they are written, if they are. order: the numbers of the rows in the order in which they begin; None
+    as they come.
     """
 
     def __init__(
         self,
         rows: Iterable[BoundRow],
         total: int | None,
+        order: Sequence[int] | None,
         begin: Callable[[Arguments], Execution],
         options: BatchOptions,
         mailbox: Mailbox,
@@ -108,7 +110,7 @@ class Batch:
         home: PrivateLoop | None,
     ) -> None:
         self.tally = Tally(total) if journal is None else Tally(total, journal.num_finished, journal.num_failed)
-        self._rows = enumerate(rows)
+        self._rows = iter(_numbered(rows, order))
         self._options = options
         self._mailbox = mailbox
         self.journal = journal
@@ -287,6 +289,13 @@ class Batch:
         self._open.close()
         if self._home is not None and waits:
             self._home.ended.wait()
+
+
+def _numbered(rows: Iterable[BoundRow], order: Sequence[int] | None) -> Iterable[tuple[int, BoundRow]]:
+    if order is None:
+        return enumerate(rows)
+    assert isinstance(rows, list)
+    return ((number, rows[number]) for number in order)
 
 
 @dataclass(frozen=True, slots=True)

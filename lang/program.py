@@ -31,6 +31,7 @@ from .identity import identity, row_key
 from .journal import How, check_output, open_journal
 from .mailbox import Mailbox
 from .options import RUN_OPTIONS, Options
+from .ordering import depth_first
 from .progress import Progress
 from .run import Run
 from .state import State
@@ -192,6 +193,7 @@ class Program:
         batch = Batch(
             bound,
             len(rows) if isinstance(rows, Sized) else None,
+            self._row_order(compiled, bound, max_in_flight),
             lambda arguments: Execution(
                 self.fn, compiled, arguments, opened, emit, home.asyncio if home else None, sharing
             ),
@@ -339,6 +341,14 @@ class Program:
             if isinstance(row.arguments, UsageError):
                 raise row.arguments
         return checked
+
+    def _row_order(
+        self, compiled: Compiled | None, rows: Iterable[BoundRow], max_in_flight: int
+    ) -> Sequence[int] | None:
+        """In which order rows begin: as they come, unless they are known, are more than run at once, and may share."""
+        if compiled is None or not isinstance(rows, list) or len(rows) <= max_in_flight:
+            return None
+        return depth_first(compiled.module, [row.arguments for row in rows])
 
     def _bound_row(self, number: int, row: Row, key: str) -> BoundRow:
         try:

@@ -98,4 +98,4 @@ class Footprints:
 
 
 def _foreseen(begun: _Begun) -> int:
-    return begun.growth + begun.growth * _UNKNOWN_GROWTH // begun.num_requests
+    return begun.growth + begun.peak * _UNKNOWN_GROWTH // begun.num_requests
