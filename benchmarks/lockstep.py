@@ -80,26 +80,22 @@ class LockstepEngine(Engine):
     def _go_on(self) -> None:
         if not self._is_due:
             self._is_due = True
-            loop().when_idle(self._advance)
+            loop().soon(self._advance)
 
     def _advance(self) -> None:
         # In this order: a host thread leaves its result to be called before it comes to rest.
-        if not (host_pool().is_quiet and _nothing_is_called()):
-            loop().later(_POLL_SECONDS, loop().when_idle, self._advance)
+        if not host_pool().is_quiet:
+            loop().later(_POLL_SECONDS, self._advance)
+            return
+        if not loop().is_idle:
+            loop().soon(self._advance)
             return
         self._is_due = False
         if self._told:
             self._told.popleft()()
             self._go_on()
-        elif self.step() or self._told:
+        elif self._step_or_fail() or self._told:
             self._go_on()
-
-
-def _nothing_is_called() -> bool:
-    """Whether no call waits to be made on the loop."""
-    called: list[bool] = []
-    loop().when_idle(lambda: called.append(True))
-    return bool(called)
 
 
 class LockstepBackend(LocalBackend):

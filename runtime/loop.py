@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from queue import Empty, SimpleQueue
@@ -48,6 +49,7 @@ class Loop:
     def __init__(self) -> None:
         self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._timers: list[tuple[float, int, Timer]] = []
+        self._when_idle: deque[Callable[[], object]] = deque()
         self._num_cancelled = 0
         self._order = itertools.count()
         self._asyncio: asyncio.AbstractEventLoop | None = None
@@ -68,12 +70,26 @@ class Loop:
             self.soon(heappush, self._timers, entry)
         return timer
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call waits to be made; timers do not count. On the loop thread."""
+        return self._calls.empty()
+
     def when_idle(self, callback: Callable[[], object]) -> None:
-        """Call back once no call waits to be made; timers do not count. On the loop thread."""
-        if self._calls.empty():
-            callback()
-        else:
-            self.soon(self.when_idle, callback)
+        """Call back once the loop is idle. On the loop thread."""
+        self._when_idle.append(callback)
+        if len(self._when_idle) == 1:
+            self._look_whether_idle()
+
+    def _look_whether_idle(self) -> None:
+        # One look for all that want to know: two would find each other waiting, for ever.
+        if not self.is_idle:
+            self.soon(self._look_whether_idle)
+            return
+        callback = self._when_idle.popleft()
+        if self._when_idle:
+            self.soon(self._look_whether_idle)
+        callback()
 
     @property
     def asyncio(self) -> asyncio.AbstractEventLoop:

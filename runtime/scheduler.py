@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from bisect import insort
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 from ..ir.errors import RequestError
@@ -57,7 +58,7 @@ class Scheduler:
     ) -> None:
         self.pool = pool
         self.tree = RadixTree(pool)
-        self.uses = Expectations(self.tree, later)
+        self.uses = Expectations(self.tree, lambda command: later(partial(self._change, command)))
         self.running: list[Sequence] = []
         self.waiting: dict[Sequence, None] = {}
         self.hit_tokens = 0
@@ -126,6 +127,11 @@ class Scheduler:
             if sequence in self.waiting:
                 sequence.overtaken += sum(_overtakes(other, sequence) for other in admitted)
         return admitted
+
+    def _change(self, command: Callable[[], None]) -> None:
+        """Carry out what may make room for others: a run has ended."""
+        command()
+        self._changed = True
 
     def _holds_off(self) -> bool:
         """Whether to wait for those whose KV would have to go: not longer than it would take to compute that again."""
