@@ -27,8 +27,9 @@ from ..runtime.pending import Pending
 from ..runtime.prompt import Prompt
 from ..runtime.prompt_tokens import KnownTokens, PromptTokens, Tokenization
 from ..runtime.request import Delta, Done, EngineRequest, Event, Failed, SamplingParams, Scored, TokenLogprob
+from ..runtime.score_tree import Chain, Judged, ScoreTree
 from ..runtime.tokens import Tokenizer
-from .scoring import first_judged, scored
+from .scoring import scored, to_judge
 
 # Texts longer than this many characters are tokenized on a host thread.
 _LONG = 4_000
@@ -325,34 +326,28 @@ class _Generation(_Request):
 
 
 class _Scoring(_Request):
-    """Score requests: one for each text after the prompt, and one for each without it, if that was asked for."""
+    """Score requests: one for each chain of the texts' tree (runtime/score_tree.py), begun when the one it goes on from
+    has ended. In the tree are the texts after the prompt, and also without it, if that was asked for."""
 
     def __init__(self, engine: Engine, texts: Sequence[str], unconditional: bool, sink: Sink) -> None:
         super().__init__(engine, sink)
         self.num_characters = sum(map(len, texts))
         self._texts = texts
         self._unconditional = unconditional
-        self._places: list[tuple[int, bool]] = []
-        self._answers: dict[tuple[int, bool], Done] = {}
+        self._tree = ScoreTree()
+        self._judged: dict[tuple[int, bool], list[Judged]] = {}
+        self._answers: list[Done] = []
 
     def encode(self, work: Tokenization) -> list[EngineRequest]:
         known = work.run()
-        prompt_ids, first_ids = known.token_ids, known.owner.first_ids
-        requests: list[EngineRequest] = []
         for index, text in enumerate(self._texts):
-            whole = known.with_text(text)
-            start = first_judged(prompt_ids, whole, text)
-            if start == len(whole):
-                continue  # nothing to judge
-            requests.append(self._request((index, False), whole, start))
-            alone = [*first_ids, *whole[start:]]
-            if self._unconditional and len(alone) > 1:
-                requests.append(self._request((index, True), alone, 1))
-        return requests
+            for unconditional, (key, before, token_ids) in enumerate(to_judge(known, text, self._unconditional)):
+                self._judged[index, bool(unconditional)] = self._tree.add(key, before, token_ids)
+        return [self._request(chain) for chain in self._tree.chains()]
 
-    def _request(self, place: tuple[int, bool], token_ids: list[int], score_from: int) -> EngineRequest:
-        self._places.append(place)
-        return EngineRequest(token_ids, _NOTHING, partial(self._on_engine, place), score_from=score_from)
+    def _request(self, chain: Chain) -> EngineRequest:
+        sink = partial(self._on_engine, chain)
+        return EngineRequest(list(chain.token_ids), _NOTHING, sink, score_from=chain.start, also=chain.also)
 
     def begin(self, requests: list[EngineRequest]) -> None:
         if requests:
@@ -363,23 +358,27 @@ class _Scoring(_Request):
     def key(self, requests: list[EngineRequest]) -> Hashable:
         return tuple(self._texts), self._unconditional, super().key(requests)
 
-    def _on_engine(self, place: tuple[int, bool], event: Event) -> None:
+    def _on_engine(self, chain: Chain, event: Event) -> None:
         """Take an event on the engine's thread."""
         if not isinstance(event, Delta):
-            loop().soon(self._take, place, event)
+            loop().soon(self._take, chain, event)
 
-    def _take(self, place: tuple[int, bool], event: Done | Failed) -> None:
+    def _take(self, chain: Chain, event: Done | Failed) -> None:
         if self.is_over:
             return
         if isinstance(event, Failed):
             self.fail(event)
             return
-        self._answers[place] = event
-        if len(self._answers) == len(self._places):
+        self._answers.append(event)
+        if event.finish_reason != "cancelled":
+            chain.take(event.logprobs)
+            for more in chain.rest:
+                self.submit(self._request(more))
+        if len(self._answers) == len(self.sent):
             self.end(self._done())
 
     def _done(self) -> Done:
-        answers = self._answers.values()
+        answers = self._answers
         if any(done.finish_reason == "cancelled" for done in answers):
             return Done("", (), "cancelled")
         return Done(
@@ -397,5 +396,5 @@ class _Scoring(_Request):
         return scored(text, self._logprobs(index, False), self._logprobs(index, True) if self._unconditional else None)
 
     def _logprobs(self, index: int, unconditional: bool) -> tuple[TokenLogprob, ...]:
-        done = self._answers.get((index, unconditional))
-        return () if done is None else done.logprobs
+        places = self._judged.get((index, unconditional), [])
+        return tuple(place.logprob for place in places if place.logprob is not None)

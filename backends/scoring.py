@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from ..ir.errors import RequestError
 from ..runtime.request import Scored, TokenLogprob
+
+if TYPE_CHECKING:
+    from ..runtime.prompt_tokens import KnownTokens
 
 
 def first_judged(prompt_ids: Sequence[int], whole_ids: Sequence[int], text: str) -> int:
@@ -17,6 +21,20 @@ def first_judged(prompt_ids: Sequence[int], whole_ids: Sequence[int], text: str)
     if start == 0 and whole_ids:
         raise nothing_before(text)
     return start
+
+
+def to_judge(known: KnownTokens, text: str, unconditional: bool) -> list[tuple[Hashable, list[int], list[int]]]:
+    """The tokens to judge of a text after a prompt, and (if asked for) those without it: each with what stands before
+    them and a key for that. There are none where the text adds none. Raises RequestError as `first_judged` does."""
+    whole = known.with_text(text)
+    start = first_judged(known.token_ids, whole, text)
+    if start == len(whole):
+        return []
+    found: list[tuple[Hashable, list[int], list[int]]] = [(start, whole[:start], whole[start:])]
+    alone = [*known.owner.first_ids, *whole[start:]]
+    if unconditional and len(alone) > 1:
+        found.append((("alone", alone[0]), alone[:1], alone[1:]))
+    return found
 
 
 def nothing_before(text: str) -> RequestError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..backends import SCRIPTED, TINY, model_directory
-from ..backends.scoring import first_judged
+from ..backends.scoring import to_judge
 from ..ir.errors import RequestError, Unsupported
 from ..ir.span import Span
 from ..runtime.backend import Sink
@@ -25,6 +25,7 @@ from ..runtime.generation import Generation
 from ..runtime.prompt import Prompt
 from ..runtime.prompt_tokens import PromptTokens
 from ..runtime.request import Done, SamplingParams, Scored, TokenLogprob
+from ..runtime.score_tree import Chain, ScoreTree
 from ..runtime.tokens import Tokenizer
 from .options import Options, default_backend
 
@@ -220,16 +221,13 @@ class DryBackend:
     def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> DryBackend:
         """See Scorer."""
         known = self._model.tokens.prepare(prompt).run()
-        prompt_ids, sent, lengths = known.token_ids, [], []
+        tree, lengths = ScoreTree(), []
         for text in texts:
-            whole = known.with_text(text)
-            start = first_judged(prompt_ids, whole, text)
-            lengths.append(len(whole))
-            if start < len(whole):
-                sent.append(_scored(whole, start))
-                alone = [*known.owner.first_ids, *whole[start:]]
-                if unconditional and len(alone) > 1:
-                    sent.append(_scored(alone, 1))
+            judged = to_judge(known, text, unconditional)
+            lengths.append(len(judged[0][2]) if judged else 0)
+            for before, ids, token_ids in judged:
+                tree.add(before, ids, token_ids)
+        sent = [_scored(chain) for root in tree.chains() for chain in root.walk()]
         key = (tuple(texts), tuple((each.tokens, each.num_cachable) for each in sent))
         generation = _generation(sink)
         if isinstance(generation.expression, Select):  # the longest choice stands for the one that is made
@@ -262,9 +260,10 @@ def _generation(sink: Sink) -> Generation:
     return sink
 
 
-def _scored(token_ids: list[int], start: int) -> Sent:
+def _scored(chain: Chain) -> Sent:
     """A sequence whose tokens from `start` on are judged; the last one's KV is not needed."""
-    return Sent(tuple(token_ids), (), start - 1, len(token_ids) - 1, start < len(token_ids))
+    token_ids, start = chain.token_ids, chain.start
+    return Sent(token_ids, (), start - 1, len(token_ids) - 1, start < len(token_ids))
 
 
 def _is_determined(params: SamplingParams) -> bool:

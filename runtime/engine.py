@@ -36,7 +36,7 @@ from .output import Output, TextStream
 from .plan import Chunk, build_batch
 from .pool import KVLayout, KVPool
 from .request import Done, EngineRequest, Event, Failed, FinishReason, TokenLogprob
-from .sampler import Sample, SampleRow, sample, token_logprobs
+from .sampler import Sample, SampleRow, logprobs_of, sample, token_logprobs
 from .scheduler import Scheduler
 from .sequence import Sequence, token_array
 from .speculation import Speculation
@@ -557,6 +557,9 @@ def _next_logprobs(chunk: Chunk, logits: Tensor) -> list[TokenLogprob]:
     sequence = chunk.sequence
     first = sequence.computed + chunk.count - chunk.num_logits + 1
     token_ids = sequence.tokens[first : first + len(logits)].tolist()
+    if sequence.request.also:
+        start = first - (sequence.first_logits + 1)
+        return logprobs_of(logits, token_ids, sequence.request.also[start : start + len(token_ids)])
     return token_logprobs(logits, token_ids, [sequence.params.logprobs or 0] * len(token_ids))
 
 

@@ -233,13 +233,15 @@ class EngineRequest:
     """One request of token ids to the local engine.
 
     With `score_from` set nothing is generated: Done.logprobs holds the log-probability of each of
-    token_ids[score_from:] given all tokens before it (score_from >= 1). `sink` is called on the engine's thread. use:
-    what it means to the run that asks, if one does.
+    token_ids[score_from:] given all tokens before it (score_from >= 1). also: tokens, for each of these positions,
+    whose log-probabilities are its `top`. `sink` is called on the engine's thread. use: what it means to the run that
+    asks, if one does.
     """
 
     token_ids: list[int]
     params: SamplingParams
     sink: Sink
     score_from: int | None = None
+    also: tuple[tuple[int, ...], ...] = ()
     id: int = field(default=0)
     use: Use | None = None

@@ -125,6 +125,16 @@ def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: Sequence[i
     ]
 
 
+def logprobs_of(logits: Tensor, token_ids: Sequence[int], others: Sequence[Sequence[int]]) -> list[TokenLogprob]:
+    """The log-probability of one token per row of `logits` (n, vocab), and as `top` those of others of each row."""
+    wanted = [(token_id, *more) for token_id, more in zip(token_ids, others, strict=True)]
+    rows = torch.tensor([i for i, row in enumerate(wanted) for _ in row], device=logits.device)
+    ids = torch.tensor([token_id for row in wanted for token_id in row], device=logits.device)
+    values = iter(logits.float().log_softmax(dim=-1)[rows, ids].tolist())
+    found = [[(token_id, next(values)) for token_id in row] for row in wanted]
+    return [TokenLogprob(token_id, logprob, tuple(top)) for (token_id, logprob), *top in found]
+
+
 def uniforms(seeds: Sequence[int], counters: Sequence[int]) -> NDArray[np.float64]:
     """One number from 0 to _BELOW_ONE for each pair: output `counter` of the SplitMix64 stream with that seed."""
     seed = _mix(np.array([int(seed) & _MASK for seed in seeds], dtype=np.uint64) + np.uint64(_GAMMA))

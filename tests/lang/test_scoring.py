@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -156,14 +157,56 @@ def test_scores_after_generated_tokens_continue_those_tokens(direct: Direct, bac
         assert total == pytest.approx(sum(direct._tail(before + ids, len(ids))), abs=1e-3)
 
 
-def test_scoring_shares_the_prompt(backend: LocalBackend) -> None:
+def test_scoring_computes_the_prompt_once(backend: LocalBackend) -> None:
     @rf.program(backend=backend)
     def shared(s):
         s += "word " * 60 + rf.score("x", [" a", " b", " c"])
 
     usage = shared.run().usage
     assert usage.calls == 1 and usage.generated_tokens == 0
-    assert usage.cached_tokens >= 2 * (usage.prompt_tokens // 3 - 16)
+    assert usage.prompt_tokens <= len(backend.tokenizer.encode("word " * 60)) + 4, "one pass for all three"
+
+
+KINDS = [("red", "blue", "black"), ("round", "square"), ("car", "cat", "dog")]
+LONG = [f" the {' '.join(words)}" for words in product(*KINDS)]
+LONG += [" the", " the red", " the red", " a", " something else altogether"]
+TOLD = {
+    "token_length_normalized": "normalized_prompt_logprobs",
+    "greedy_token_selection": "normalized_prompt_logprobs",
+    "unconditional_likelihood_normalized": "normalized_unconditional_prompt_logprobs",
+}
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("method", TOLD)
+def test_texts_of_a_long_list_score_as_each_would_alone(backend: LocalBackend, method: str, eager: bool) -> None:
+    @rf.program(backend=backend)
+    def best_of(s, texts):
+        s += "What is it? It is" + rf.select("best", texts, choices_method=method)
+        return s["best"]
+
+    run = best_of.run(LONG, eager=eager)
+    alone = [best_of.run([text], eager=eager).get_meta_info("best") for text in LONG]
+    expected = [info[TOLD[method]][0] for info in alone]
+    assert run.get_meta_info("best")[TOLD[method]] == pytest.approx(expected, abs=1e-3)
+    assert len(set(expected)) > 15, "the texts differ"
+    if method == "token_length_normalized":
+        assert run.value == LONG[expected.index(max(expected))]
+
+
+def test_what_texts_begin_with_is_computed_once(backend: LocalBackend) -> None:
+    @rf.program(backend=backend)
+    def scores(s, texts):
+        s += "What is it? It is" + rf.score("x", texts)
+        return s["x"]
+
+    backend.clear_cache()
+    before = backend.stats().computed_tokens
+    together = scores.run(LONG).value
+    token_ids = [tuple(backend.tokenizer.encode("What is it? It is" + text)) for text in LONG]
+    needed = {ids[:length] for ids in token_ids for length in range(1, len(ids))}
+    assert backend.stats().computed_tokens - before <= len(needed) + 2, "and the last tokens never"
+    assert together == pytest.approx([scores.run([text]).value[0] for text in LONG], abs=1e-3)
 
 
 def test_nothing_before_a_text_is_an_error_without_a_first_token() -> None:
