@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +16,11 @@ from ..runtime.context import running
 from ..runtime.expression import Sequence, Spot, role_message
 from ..runtime.toolcall import ToolCall, ToolError
 from .tools import Tool, registered, spot_of_caller
+
+# How models mark calls: Hermes and Qwen (one that is cut off or stopped has no end), Mistral, Llama 3.
+_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
+_MARK = re.compile(r"\A\s*(?:\[TOOL_CALLS\]|<\|python_tag\|>)?\s*")
+_DIVIDER = re.compile(r"[\s;]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,8 @@ def call_tools(calls: Any, tools: Iterable[Tool | Callable[..., Any]] | None = N
     """Run the calls that a model has written, all at once; the results are in the order of the calls.
 
     calls: one call or a list of them; a call is an object or dict with `name` and `arguments` (also inside `function`,
-    as chat APIs write it; arguments may be JSON text), or JSON text that holds one or a list. tools: those that may be
+    as chat APIs write it; arguments may be JSON text), or JSON text that holds one or a list, also as models write it:
+    in <tool_call> tags, behind [TOOL_CALLS] or <|python_tag|>, several divided by ";". tools: those that may be
     called; None is every registered one. An unknown tool, arguments that do not fit, an exception and a timeout are the
     `error` of the call's result. Raises UsageError for tools that are none.
     """
@@ -135,14 +144,41 @@ def _read(calls: Any) -> list[_Asked]:
         return []
     if isinstance(calls, str | bytes):
         try:
-            calls = msgspec.json.decode(calls)
+            calls = _decoded(calls)
         except (msgspec.DecodeError, UnicodeError) as error:
+            if isinstance(calls, str) and (blocks := _TAGGED.findall(calls)):
+                return [asked for block in blocks for asked in _read(block)]
             return [_unreadable(f"the call is not JSON: {error}")]
         if not isinstance(calls, dict | list):
             return [_unreadable("a call is a JSON object with name and arguments")]
     if isinstance(calls, list | tuple):
         return [asked for each in calls for asked in _read(each)]
     return [_read_one(calls)]
+
+
+def _decoded(text: str | bytes) -> Any:
+    """JSON, or several objects divided by ";" or line breaks as a list of them. Raises DecodeError, UnicodeError."""
+    if isinstance(text, str):
+        text = _MARK.sub("", text)
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        if not isinstance(text, str) or not text.startswith("{"):
+            raise
+        with suppress(ValueError, RecursionError):
+            return _several(text)
+        raise
+
+
+def _several(text: str) -> list[Any]:
+    """Objects one behind the other. Raises ValueError."""
+    found: list[Any] = []
+    place = 0
+    while place < len(text):
+        each, place = json.JSONDecoder().raw_decode(text, place)
+        found.append(each)
+        place = _DIVIDER.match(text, place).end()  # type: ignore[union-attr]
+    return found
 
 
 def _read_one(call: Any) -> _Asked:

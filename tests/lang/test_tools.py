@@ -976,3 +976,34 @@ def test_a_cancelled_run_is_no_value_of_call_tools(eager: bool, gate: threading.
         return rf.call_tools([{"name": "hangs"}, {"name": "hangs"}], [hangs])
 
     assert type(run(program, eager, timeout=0.05).error).__name__ == "Cancelled"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('<tool_call>\n{"name": "twice", "arguments": {"n": 2}}\n</tool_call>', [4]),
+        ('I look.\n<tool_call>{"name": "twice", "arguments": {"n": 1}}</tool_call>\n'
+         '<tool_call>\n{"name": "twice", "arguments": {"n": 5}}', [2, 10]),
+        ('<tool_call>{"name": "twice", "arguments": {"n": 1}}</tool_call><tool_call>{oh</tool_call>',
+         [2, "InvalidCall"]),
+        ('<tool_call>[]</tool_call>', []),
+        ('<tool_call>oh <tool_call> oh', ["InvalidCall"] * 2),
+        ('<tool_call>' * 3000, ["InvalidCall"] * 3000),
+        ('[{"name": "twice", "arguments": {"n": "<tool_call>{}</tool_call>"}}]', ["InvalidArguments"]),
+        ('[TOOL_CALLS] [{"name": "twice", "arguments": {"n": 3}}, {"name": "twice", "arguments": "{}"}]',
+         [6, "InvalidArguments"]),
+        ('<|python_tag|>{"name": "twice", "parameters": {"n": "4"}}', [8]),
+        ('{"name": "twice", "parameters": {"n": 4}}; {"name": "twice", "parameters": {"n": 6}}\n', [8, 12]),
+        ('{"name": "twice", "parameters": {"n": 4}}; and so on', ["InvalidCall"]),
+        ('{"name": "twice", "parameters": {"n": "{\\"<\\"}; {"}}', ["InvalidArguments"]),
+        ("There is nothing to call.", ["InvalidCall"]),
+        ("[]", []),
+        ("[TOOL_CALLS] []", []),
+    ],
+)  # fmt: skip
+def test_calls_as_models_write_them(text: str, expected: list[Any]) -> None:
+    def twice(n: int) -> int:
+        return 2 * n
+
+    results = rf.call_tools(text, [twice])
+    assert [result.value if result.ok else result.error.type for result in results] == expected
