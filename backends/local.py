@@ -33,6 +33,8 @@ from .scoring import scored, to_judge
 
 # Texts longer than this many characters are tokenized on a host thread.
 _LONG = 4_000
+# So many prompts are prefilled ahead for the time of other requests alone.
+_MOST_BRIEF = 4
 # For requests that generate nothing.
 _NOTHING = SamplingParams(max_tokens=0)
 
@@ -67,6 +69,7 @@ class LocalBackend:
         self.chat = self.tokenizer.chat or NO_TEMPLATE
         self.model = load_model(directory, dtype=dtype, device=self.device)
         self.tokens = PromptTokens(self.tokenizer)
+        self._brief: set[_Prefill] = set()
         self._tokenizing: dict[Prompt, Pending[list[EngineRequest]]] = {}
         self.grammars = Grammars(self.tokenizer, self.model.config.vocab_size)
         self.engine = Engine(
@@ -95,9 +98,13 @@ class LocalBackend:
         return scoring
 
     def prefill(self, prompt: Prompt, *, is_open: bool, is_brief: bool) -> _Prefill:
-        """See Prefiller. It is tokenized on a host thread, so that the loop need not wait."""
-        prefill = _Prefill(self.engine, is_open, is_brief)
-        host_pool().submit(partial(self.tokens.prepare(prompt).run, warns=False)).add_callback(prefill.send)
+        """See Prefiller. It is tokenized on a host thread, so that the loop need not wait.
+
+        While requests run there is time for very few, so that of the brief ones most are not worth the tokenizing.
+        """
+        prefill = _Prefill(self.engine, is_open, self._brief if is_brief else None)
+        if not is_brief or len(self._brief) <= _MOST_BRIEF:
+            host_pool().submit(partial(self.tokens.prepare(prompt).run, warns=False)).add_callback(prefill.send)
         return prefill
 
     def stats(self) -> EngineStats:
@@ -130,10 +137,13 @@ class LocalBackend:
 class _Prefill:
     """A prompt to compute ahead, unless it is cancelled before."""
 
-    def __init__(self, engine: Engine, is_open: bool, is_brief: bool) -> None:
+    def __init__(self, engine: Engine, is_open: bool, brief: set[_Prefill] | None) -> None:
+        """brief: all that are brief and not cancelled, which it then belongs to."""
         self._engine = engine
         self._is_open = is_open
-        self._is_brief = is_brief
+        self._brief = brief
+        if brief is not None:
+            brief.add(self)
         self._request: EngineRequest | None = None
         self._is_cancelled = False
 
@@ -144,7 +154,7 @@ class _Prefill:
         tokens = known.result()
         token_ids = list(tokens.settled_ids) if self._is_open else tokens.token_ids
         self._request = EngineRequest(token_ids, _NOTHING, lambda event: None)
-        self._engine.prefill(self._request, is_brief=self._is_brief)
+        self._engine.prefill(self._request, is_brief=self._brief is not None)
 
     def cancel(self) -> None:
         """See Handle."""
@@ -152,6 +162,8 @@ class _Prefill:
 
     def _cancel(self) -> None:
         self._is_cancelled = True
+        if self._brief is not None:
+            self._brief.discard(self)
         if self._request is not None:
             self._engine.cancel(self._request)
 

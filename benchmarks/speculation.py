@@ -1,10 +1,10 @@
 """What speculative prefill gains where programs wait, and what it costs where the engine never does.
 
-`python -m benchmarks.speculation [--quick] [--timed] [--json FILE]`. Every workload runs with the pass `speculate` and
-without it in turn, on one engine, the cache emptied before each run. The ratio is the median of those of the rounds;
-tokens, hits and delays are those of all rounds. Delay is what the engine's ledger counts (runtime/speculation.py).
-The model is the embedded one, or, with `--timed`, one that only waits as long as a step of that takes on a free core,
-so that other work on the machine matters less.
+`python -m benchmarks.speculation [--quick] [--timed] [--only NAME] [--json FILE]`. Every workload runs with the pass
+`speculate` and without it in turn, on an engine each, the cache emptied before each run. The ratio is the median of the
+rounds' ratios; tokens, hits and delays are those of all rounds. Delay is what the engine's ledger counts
+(runtime/speculation.py). The model is the embedded one, or, with `--timed`, one that only waits as long as a step of
+that takes on a free core, so that other work on the machine matters less.
 """
 
 from __future__ import annotations
@@ -157,22 +157,29 @@ def measure(workload: Workload, config: str, program: rf.Program, backend: Local
     )
 
 
-def measure_all(workload: Workload, rounds: int, *, is_timed: bool) -> list[Measured]:
-    """With the pass and without it, in turn."""
-    configs = {"on": workload.program, "off": workload.program.options(disable=["speculate"])}
+def new_backend(*, is_timed: bool) -> LocalBackend:
+    """The embedded model, or as long a wait."""
     backend = LocalBackend(model_dir(), dtype=torch.float32)
     if is_timed:
         engine: Any = backend.engine
         engine._model = TimedModel(backend.model)
+    return backend
+
+
+def measure_all(workload: Workload, rounds: int, *, is_timed: bool) -> list[Measured]:
+    """With the pass and without it, in turn."""
+    configs = {"on": workload.program, "off": workload.program.options(disable=["speculate"])}
+    backends = {name: new_backend(is_timed=is_timed) for name in configs}
     runs = []
     try:
         for number in range(rounds + 1):
             order = list(configs.items()) if number % 2 else list(configs.items())[::-1]
-            measured = [measure(workload, name, program, backend) for name, program in order]
+            measured = [measure(workload, name, program, backends[name]) for name, program in order]
             if number:  # the first round warms everything up
                 runs += measured
     finally:
-        backend.close()
+        for backend in backends.values():
+            backend.close()
     assert all(run.values == runs[0].values for run in runs), "speculation has changed a result"
     return runs
 
@@ -206,12 +213,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="what speculative prefill gains and costs")
     parser.add_argument("--quick", action="store_true", help="few rows and rounds")
     parser.add_argument("--timed", action="store_true", help="a model that only waits")
+    parser.add_argument("--only", metavar="NAME", help="workloads whose name has this in it")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
     about = machine()
     runs: dict[str, list[Measured]] = {}
     print(f"{'':22} {'on':>7} {'off':>7} {'computed on':>12} {'off':>7} {'ahead':>7} {'hits':>7}")
     for workload in workloads(1 if arguments.quick else 2):
+        if arguments.only is not None and arguments.only not in workload.name:
+            continue
         say(f"{workload.name}: {len(workload.rows)} rows")
         measured = runs[workload.name] = measure_all(
             workload, rounds=5 if arguments.quick else 15, is_timed=arguments.timed

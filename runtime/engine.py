@@ -44,8 +44,9 @@ from .speculation import Speculation
 _log = logging.getLogger(__name__)
 # Logits of scored tokens are kept to about this many numbers a step (64 MiB in float32).
 _SCORE_LOGITS = 1 << 24
-# How much real work may be delayed by speculative prefill, in parts of the time that it takes.
-_SPECULATION_SHARE = 0.02
+# How much real work may be delayed by speculative prefill, in parts of the time that it takes: half of what is allowed,
+# since what threads that tokenize and a larger tree cost is not counted.
+_SPECULATION_SHARE = 0.01
 # What prefill takes is seen in steps of at least so many tokens.
 _TIMED_TOKENS = 32
 _T = TypeVar("_T")
@@ -298,6 +299,9 @@ class Engine:
         scheduler, is_idle = self._scheduler, not self._scheduler.running
         if self._inbox or scheduler.is_prefilling:
             return False
+        if is_idle and (seconds := self._speculation.seconds_to_wait(time.perf_counter())) > 0:
+            self._inbox.wait(seconds)
+            return True
         chunk = self._speculation.next_chunk(is_idle=is_idle)
         if chunk is None:
             return False

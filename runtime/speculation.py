@@ -26,6 +26,8 @@ LEAST_CHUNK = 32
 MOST_OF_KV = 1 / 8
 # What one chunk may take, as a part of what a request takes, from its submission to its end.
 CHUNK_SHARE = 0.02
+# So long an idle engine waits before it begins a text: a program that goes on at once, or ends, has done so by then.
+GRACE_SECONDS = 0.003
 # How much of the newest measurement is in a mean.
 _NEWEST = 0.2
 
@@ -77,13 +79,13 @@ class Speculation:
         self._brief.clear()
 
     def has_worked(self, seconds: float) -> None:
-        """A real step has taken so long. What may be lost by it is saved up for no more than two chunks.
+        """A real step has taken so long. What may be lost by it is saved up for no more than one chunk.
 
         Until one was measured, a chunk is thought to take as long as a step.
         """
         self._chunk_seconds = self._chunk_seconds or seconds
         self.worked_seconds += seconds
-        self._earned = min(self._earned + self._share * seconds, max(2 * self._chunk_seconds, self._earned))
+        self._earned = min(self._earned + self._share * seconds, max(self._chunk_seconds, self._earned))
 
     def has_arrived(self, tokens: TokenArray, submitted_at: float) -> None:
         """A request for these tokens was submitted: makes way for it, and accounts for what it had to wait.
@@ -100,6 +102,13 @@ class Speculation:
     def has_served(self, seconds: float) -> None:
         """A request took so long from its submission to its end."""
         self._request_seconds = _mean(self._request_seconds, seconds)
+
+    def seconds_to_wait(self, now: float) -> float:
+        """How long an idle engine should wait for requests before the next chunk."""
+        if self._active is not None or self._earned < 0:
+            return 0.0
+        first = next((each for each in self._wanted.values() if self._may_go_on(each, is_idle=True)), None)
+        return 0.0 if first is None else first.submitted_ms / 1000 + GRACE_SECONDS - now
 
     def next_chunk(self, *, is_idle: bool) -> Chunk | None:
         """What to compute ahead now, or None; then it holds no KV. is_idle: whether nothing real is running."""

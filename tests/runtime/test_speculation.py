@@ -12,7 +12,7 @@ from ramify.runtime.pool import KVPool
 from ramify.runtime.radix import RadixTree
 from ramify.runtime.request import EngineRequest, SamplingParams
 from ramify.runtime.sequence import Sequence, token_array
-from ramify.runtime.speculation import LEAST_CHUNK, Speculation
+from ramify.runtime.speculation import GRACE_SECONDS, LEAST_CHUNK, Speculation
 from ramify.runtime.uses import Owner, Use
 
 from .fakes import LAYOUT, FakeModel, ToyStream, call, expected_tokens, finish, new_engine
@@ -36,6 +36,13 @@ def prefill(engine: Engine, *texts: list[int], is_brief: bool = False) -> list[E
     for request in requests:
         engine.prefill(request, is_brief=is_brief)
     return requests
+
+
+def begin(engine: Engine) -> None:
+    """Until the first chunk was computed."""
+    before = engine.stats().speculated_tokens
+    while engine.stats().speculated_tokens == before:
+        assert engine.step()
 
 
 def work_off(engine: Engine, limit: int = 500) -> None:
@@ -106,7 +113,7 @@ def test_nothing_is_computed_while_a_request_waits_or_is_prefilled() -> None:
 def test_a_request_that_arrives_goes_first_and_uses_what_is_there() -> None:
     engine, branch = new_engine(), text(100)
     prefill(engine, branch)
-    engine.step()
+    begin(engine)
     computed = engine.stats().speculated_tokens
     assert 0 < computed == LEAST_CHUNK
     (done,) = finish(engine, call(branch, max_tokens=2))
@@ -117,7 +124,7 @@ def test_a_request_that_arrives_goes_first_and_uses_what_is_there() -> None:
 def test_what_is_cancelled_is_computed_no_further() -> None:
     engine = new_engine()
     first, second = prefill(engine, text(100, 1), text(100, 2))
-    engine.step()
+    begin(engine)
     engine.cancel(first)
     engine.cancel(second)
     work_off(engine)
@@ -177,7 +184,7 @@ def test_a_request_gets_the_memory_of_a_text_that_is_being_computed() -> None:
     engine = new_engine(kv_tokens=320)
     finish(engine, call(text(150, 9), max_tokens=1))
     prefill(engine, text(40, 1))
-    engine.step()
+    begin(engine)
     assert engine.stats().used == 190
     (done,) = finish(engine, call(text(150, 2), max_tokens=50))
     assert done.generated_tokens == 50 and engine.stats().evicted_tokens >= 150 + LEAST_CHUNK
@@ -275,6 +282,16 @@ def test_delays_of_requests_are_paid_for_by_real_work() -> None:
     assert computes(speculation, is_idle=True, now=30.0), "that one had not to wait"
     speculation.has_arrived(np.array(text(2000)), 29.9)
     assert computes(speculation, is_idle=True), "that one would have computed the same"
+
+
+def test_an_idle_engine_waits_whether_the_program_goes_on_by_itself() -> None:
+    speculation, brief, late = new_speculation(), wanted(text(50)), wanted(text(100))
+    brief.submitted_ms = late.submitted_ms = 5000.0
+    speculation.add(brief, is_brief=True)
+    assert speculation.seconds_to_wait(5.0) == 0, "that one is not for idle engines"
+    speculation.add(late)
+    assert speculation.seconds_to_wait(5.001) == pytest.approx(GRACE_SECONDS - 0.001)
+    assert speculation.seconds_to_wait(5.1) < 0
 
 
 def test_a_chunk_is_small_beside_a_request() -> None:
