@@ -74,6 +74,10 @@ class Source:
         text = text if _has_long_string(node) else textwrap.dedent(text)
         return text if _says(text, node) else ast.unparse(node)
 
+    def keeps_lines(self, node: ast.stmt, part: ast.expr) -> bool:
+        """Whether `rewritten` surely keeps a statement's lines if names stand for what is in this part of it."""
+        return self.segment([part]).isascii() and not _has_long_string(node)
+
     def _lines(self, nodes: Sequence[ast.AST]) -> list[bytes]:
         """The lines from the first node to the last; what stands around them is blank, or left out."""
         first, last = nodes[0], nodes[-1]

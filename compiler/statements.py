@@ -167,9 +167,7 @@ def _if(low: Lowering, node: ast.If) -> None:
     inside = [*node.body, *node.orelse]
     if any(low.scope.mentions(each) or _leaves(each) or low.resolver.calls_pure_tool(each) for each in inside):
         return _branch(low, node)
-    if not low.source.segment([node.test]).isascii():
-        return _branch(low, node)  # where what is lifted out is not as wide in bytes, lines behind it would be lost
-    return _simple(low, node)
+    return _simple(low, node) if low.source.keeps_lines(node, node.test) else _branch(low, node)
 
 
 def _branch(low: Lowering, node: ast.If) -> None:

@@ -116,7 +116,7 @@ class _Rest:
             return None
         there = [value for value in (*values, *variables) if not isinstance(value, Pending | Unbound)]
         outside = [value for host in self._hosts for value in host.outside_values()]
-        reached = reach([*there, *outside], () if order.with_states else order.held, MAX_LOOKED_AT)
+        reached = reach([*there, *outside], () if order.with_states else order.known, MAX_LOOKED_AT)
         if reached is None or reached.has_states or not order.with_states.isdisjoint(reached.mutable):
             return None
         return reached

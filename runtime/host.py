@@ -152,7 +152,7 @@ class HostOp:
         It must not look into a state, now or when its turn has come. What is held already was looked through when it
         was, and only tasks have changed it since.
         """
-        known = () if order.with_states else order.held
+        known = () if order.with_states else order.known
         looked = reach(self._there(values, self._looked, self._outside or ()), known, MAX_LOOKED_AT)
         moved = reach(self._there(values, self._moved), known, MAX_LOOKED_AT)
         if looked is None or moved is None or looked.has_states or not order.with_states.isdisjoint(looked.mutable):
@@ -179,7 +179,7 @@ class HostOp:
     def commutes(self, values: Sequence[Any], order: Order) -> bool:
         """Whether the op, which is quick on these operands, can run before what was put off earlier."""
         inputs = values[: len(self._inputs)]
-        reached = reach([*inputs, *map(self._look_up, self._outside or ())], order.held)
+        reached = reach([*inputs, *map(self._look_up, self._outside or ())], order.known)
         if reached is None or not reached.mutable:
             return reached is not None
         return not (self._may_change or order.holds(reached.mutable))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -215,7 +215,7 @@ class Reached:
     has_states: bool = False
 
 
-def reach(values: Iterable[Any], known: Collection[int] = (), budget: int = _BUDGET) -> Reached | None:
+def reach(values: Iterable[Any], known: Container[int] = (), budget: int = _BUDGET) -> Reached | None:
     """What can be reached from values of builtin types. Objects whose ids are `known`, and states, are not looked into.
 
     None when that is not known: for other objects, or when there are more than `budget` of them.

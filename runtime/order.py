@@ -9,7 +9,7 @@ After PopPy (arXiv 2605.18697); here objects are told apart when the program run
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 from .hostwork import Reached, reach
@@ -25,6 +25,19 @@ class Late(PendingObject):
     """What an op that was put off will give: a value of builtin types without states, which others may change."""
 
     __slots__ = ()
+
+
+class _Both:
+    """The ids that are in either of two sets of them."""
+
+    __slots__ = ("_one", "_other")
+
+    def __init__(self, one: Container[int], other: Container[int]) -> None:
+        self._one = one
+        self._other = other
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._one or key in self._other
 
 
 class Order:
@@ -49,6 +62,11 @@ class Order:
         if above.last is not None:
             self._outstanding.append(above.last)
             self._above = above
+
+    @property
+    def known(self) -> Container[int]:
+        """What is held here or above: it was looked through when that began, and only tasks have changed it since."""
+        return self.held if self._above is None else _Both(self.held, self._above.known)
 
     def is_clear(self) -> bool:
         """Whether all that was put off has ended well."""

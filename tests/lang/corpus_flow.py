@@ -312,3 +312,16 @@ def guards_bind_and_wait(s):
         case True, word if (lambda: word)() == "b":
             s += word
     return size, a, b, s.text()
+
+
+@case(raises=RuntimeError)
+@rf.program
+def raises_a_long_text(s):
+    s += rf.gen("x", max_tokens=2)
+    if len(s["x"]) > 0:
+        word = "not"
+        raise RuntimeError(
+            """long
+        text"""
+            + word
+        )
