@@ -32,6 +32,19 @@ _UNANSWERED: Mapping[Pair, _Place] = {
 }
 """The same for an assistant message that no user message follows yet."""
 
+_BEFORE = {None: (), SYSTEM: (SYSTEM,), USER: (USER,), ASSISTANT: (USER, ASSISTANT), TOOL: (USER, ASSISTANT, TOOL)}
+"""What a conversation begins with so that a message follows one of a role."""
+
+
+def _place_of(pair: Pair, *, is_answered: bool) -> _Place | None:
+    """A conversation with a message of a role after one of another; None for roles that no sample is known of."""
+    previous, role = pair
+    known = (ANSWERED if is_answered else _UNANSWERED).get(pair)
+    if known is not None or not is_answered or previous not in _BEFORE:
+        return known
+    before = _BEFORE[previous]
+    return (*before, role, *((USER, ASSISTANT, USER) if role == ASSISTANT else (ASSISTANT, USER))), len(before)
+
 
 def sample_text(index: int) -> str:
     """The text of message number `index` of a sample conversation, such as no template contains."""
@@ -55,7 +68,7 @@ class TemplateCheck:
         pair: the role before and the message's own; one of which no sample is known counts as differing once it is
         answered. opening: that of a plain message at such a place.
         """
-        place = (ANSWERED if is_answered else _UNANSWERED).get(pair)
+        place = _place_of(pair, is_answered=is_answered)
         if place is None:
             return is_answered
         roles, index = place

@@ -434,6 +434,14 @@ def test_an_empty_message_that_the_template_leaves_out_is_warned_of() -> None:
     assert not told(marked(derived("chatml"), [("system", [""]), ("user", ["  "])]))[1]
 
 
+@pytest.mark.parametrize("roles", [("user", "user"), ("assistant", "user"), ("user", "assistant", "assistant", "user")])
+def test_an_empty_message_at_an_odd_place_is_not_warned_of(roles: tuple[str, ...]) -> None:
+    pieces = [(role, [""]) for role in roles]
+    text, warned = told(marked(derived("chatml"), pieces))
+    assert not warned
+    assert text == applied(template("chatml"), [(role, "") for role in roles])
+
+
 def test_a_switch_in_the_system_message_is_warned_of() -> None:
     prompt = marked(derived("modes"), [("system", ["Be brief. /no_think"]), ("user", ["a"])])
     with pytest.warns(ChatTemplateWarning, match="role 'system' that holds '/no_think'; here it stays as it was sent"):
