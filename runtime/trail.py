@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dis
 import os
 from functools import lru_cache
 from types import CodeType, TracebackType
@@ -15,6 +16,7 @@ from .expression import Spot
 _STANDARD_LIBRARY = os.path.dirname(contextlib.__file__) + os.sep
 _OURS = tuple(f"ramify.{package}." for package in ("ir", "compiler", "runtime", "backends", "lang"))
 _NOTE = "in program "
+_RAISE = dis.opmap["RAISE_VARARGS"]
 
 
 def mark(error: Exception, span: Span, program: str) -> None:
@@ -49,16 +51,25 @@ def locate(error: BaseException | None) -> None:
 
 
 def tidy(error: BaseException | None) -> None:
-    """Leave only the user's frames in a traceback; all of them when the error arose in a fault of ramify's own."""
+    """Leave only the user's frames in a traceback; all of them when ramify failed by a fault of its own."""
     if error is None:
         return
     entries, theirs = _entries(error), _theirs(error)
-    if not theirs or (theirs[-1] is not entries[-1] and not isinstance(error, RamifyError)):
+    if not theirs or (theirs[-1] is not entries[-1] and not _is_meant(error, entries[-1])):
         return
     kept: TracebackType | None = None
     for entry in reversed(theirs):
         kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     error.__traceback__ = kept
+
+
+def _is_meant(error: BaseException, last: TracebackType) -> bool:
+    """Whether ramify raised the error to say something, such as a TypeError, and did not just fail."""
+    if isinstance(error, RamifyError):
+        return True
+    if not _is_ours(last) or isinstance(error, AssertionError | NotImplementedError):
+        return False
+    return last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE
 
 
 def _entries(error: BaseException) -> list[TracebackType]:

@@ -541,3 +541,28 @@ def test_what_failed_and_is_read_again_is_told_with_both_lines() -> None:
         frames = traceback.extract_tb(failure.value.__traceback__)
         places.append([frame.lineno for frame in frames if frame.name == "read_again"])
     assert places[0] == places[1] and len(places[0]) == 2
+
+
+@rf.program
+def says(s, part, count):  # type: ignore[no-untyped-def]
+    s += part
+    s.fork(count)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("arguments", [(5, 1), ("a", "b")])
+def test_of_what_ramify_says_is_wrong_the_users_line_stands_last(
+    backend: ScriptedBackend, eager: bool, arguments: tuple[Any, Any]
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        says.run(*arguments, backend=backend, eager=eager)
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert frames[-1].name == "says" and frames[-1].line in ("s += part", "s.fork(count)")
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_fault_of_ramify_shows_where_it_is(eager: bool) -> None:
+    with pytest.raises(AttributeError) as caught:
+        says.run(rf.user("a"), 1, backend=ScriptedBackend(chat=None), eager=eager)  # type: ignore[arg-type]
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert "says" in names[:-1]
