@@ -141,6 +141,8 @@ def _without(results: Results, name: str, config: str) -> str:
     told = [f"×{results.seconds(name, config) / results.seconds(name, 'all'):.2f}"]
     told += [f"{tokens:+,} tokens"] if tokens else []
     told += [f"{calls:+,} calls"] if calls else []
+    ahead = other.get("speculated", 0) - everything.get("speculated", 0)
+    told += [f"{ahead:+,} ahead of time"] if ahead else []
     return ", ".join(told)
 
 

@@ -25,6 +25,8 @@ MEANINGS = {
 _NUMBERS = ("calls", "prompt", "cached", "prefill", "decode", "KV")
 _MOST_ROWS = 8
 _PLACE_WIDTH = 22
+# Passes that change when something is computed and what is kept, not what is asked for.
+_UNTOLD = {"lifetimes", "plan_prefixes", "speculate"}
 
 
 def print_explanation(found: Explanation, file: IO[str] | None = None) -> None:
@@ -156,9 +158,12 @@ def _passes_table(passes: Sequence[PassSaving]) -> Table:
 
 
 def same_text(passes: Sequence[PassSaving]) -> str:
-    """Which passes save nothing here; nothing where all save something."""
-    names = [saving.name for saving in passes if not saving.saves]
-    return f"the same without {', '.join(names)}" if names else ""
+    """Which passes save no tokens and no calls here, and which none ever do; nothing where all save something."""
+    names = [saving.name for saving in passes if not saving.saves and saving.name not in _UNTOLD]
+    untold = [saving.name for saving in passes if not saving.saves and saving.name in _UNTOLD]
+    told = [f"the same without {', '.join(names)}"] if names else []
+    told += [f"not predicted, for they save time or short memory: {', '.join(untold)}"] if untold else []
+    return "; ".join(told)
 
 
 def difference(number: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 
 from ..runtime.prefix_tree import PrefixNode
 from .explain import Explanation, Line
@@ -92,11 +93,14 @@ def _ordered(node: PrefixNode) -> list[PrefixNode]:
 
 
 def _shape(box: _Box, scale: float, found: Explanation) -> str:
-    """A box, in two parts where prompt tokens end and generated ones begin."""
-    tokens = box.node.tokens
-    num_prompt = next((index for index, token in enumerate(tokens) if token < 0), len(tokens))
-    parts = [(0, tokens[:num_prompt], _reuse(box.node.uses)), (num_prompt, tokens[num_prompt:], "generated")]
-    return "".join(_part(box, scale, found, offset, part, kind) for offset, part, kind in parts if part)
+    """A box, in parts where prompt tokens and generated ones meet."""
+    shapes, start, tokens = [], 0, box.node.tokens
+    for is_generated, run in groupby(tokens, key=lambda token: token < 0):
+        part = tuple(run)
+        kind = "generated" if is_generated else _reuse(box.node.uses)
+        shapes.append(_part(box, scale, found, start, part, kind))
+        start += len(part)
+    return "".join(shapes)
 
 
 def _part(box: _Box, scale: float, found: Explanation, offset: int, tokens: Sequence[int], kind: str) -> str:

@@ -43,8 +43,8 @@ def test_a_measurement_is_consistent(data: Path, backend: LocalBackend):
 
 def test_what_is_predicted_to_be_alike_is(data: Path, backend: LocalBackend):
     (workload,) = [brief(each) for each in workloads(data, scale=1) if each.name == "table"]
-    alike = known_to_be_alike(backend, workload)
-    assert alike["without dce"] == "all" and alike["without reorder"] == "none"
+    alike = known_to_be_alike(workload, backend)
+    assert alike["without dce"] == "all" and alike.get("without reorder") != "all"
     found = {name: measure(backend, name, program, workload.rows) for name, program in configurations(workload).items()}
-    for name, other in alike.items():
-        assert (found[name].calls, found[name].computed) == (found[other].calls, found[other].computed)
+    assert found["without reorder"].computed > found["all"].computed
+    assert all(found[name].computed == found[other].computed for name, other in alike.items())

@@ -472,6 +472,19 @@ def test_the_page_shows_tree_table_ir_and_source(backend):
     assert "its tokenizer is not here" in impossible
 
 
+def test_the_tree_tells_prompts_from_what_is_generated_between_them():
+    text = chain.explain(rows_for(chain)[:1], passes=False).html()
+    parts = [node.text for node in ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>")).iter("title")]
+    told = [part.partition(": ")[2] for part in parts if "tokens, used" in part or "tokens, shared" in part]
+    assert [part for part in told if "Are you sure" in part] and sum("generated" in part for part in told) >= 2
+
+
+def test_passes_that_no_prediction_tells_of_are_named():
+    text = " ".join(str(votes.explain([{"question": "Red or blue?"}])).split())
+    assert "the same without promote" in text or "the same without inline, promote" in text
+    assert "not predicted, for they save time or short memory: lifetimes" in text
+
+
 def test_a_tree_of_many_rows_is_drawn_in_part():
     found = votes.explain([{"question": f"{number} or {number + 1}?"} for number in range(200)], passes=False)
     assert "more branches are not drawn" in found.html()
