@@ -15,11 +15,16 @@ from ramify.runtime.prefix_tree import PrefixTree
 
 @dataclass(frozen=True)
 class Served:
-    """A request as the engine saw it: its prompt, how much of that came from the cache, and what it generated."""
+    """A request as the engine saw it: its prompt, how much of that came from the cache, and what it generated.
+
+    matchable: how much could have come from it; None for all but the last token. A score needs the logits from before
+    its first judged token on.
+    """
 
     prompt: Sequence[int]
     generated: Sequence[int]
     cached: int
+    matchable: int | None = None
 
 
 def prefill_bound(requests: Iterable[Served]) -> int:
@@ -27,7 +32,8 @@ def prefill_bound(requests: Iterable[Served]) -> int:
     tree = PrefixTree()
     bound = 0
     for request in requests:
-        bound += max(1, len(request.prompt) - tree.match_len(tuple(request.prompt)))
+        matchable = len(request.prompt) - 1 if request.matchable is None else request.matchable
+        bound += len(request.prompt) - min(matchable, tree.match_len(tuple(request.prompt)))
         tree.add((*request.prompt, *request.generated[:-1]))
     return bound
 

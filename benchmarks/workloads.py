@@ -91,6 +91,14 @@ def _behaviour(program: rf.Program, rows: list[dict[str, Any]], embedded: LocalB
     return *predicted, measured.calls, measured.computed, measured.speculated > 0
 
 
+def _served(request: EngineRequest, done: Done) -> Served:
+    """What a request has cost; the last token of a score is judged, and not computed."""
+    prompt, start = tuple(request.token_ids), request.score_from
+    if start is None:
+        return Served(prompt, done.token_ids, done.cached_tokens)
+    return Served(prompt[:-1], (), done.cached_tokens, matchable=start - 1)
+
+
 @contextmanager
 def watched(backend: LocalBackend) -> Iterator[list[Served]]:
     """Collects the requests that the engine serves, in the order they end."""
@@ -103,7 +111,7 @@ def watched(backend: LocalBackend) -> Iterator[list[Served]]:
 
         def note(event: Event) -> None:
             if isinstance(event, Done):
-                served.append(Served(tuple(request.token_ids), event.token_ids, event.cached_tokens))
+                served.append(_served(request, event))
             sink(event)
 
         request.sink = note

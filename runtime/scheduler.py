@@ -20,11 +20,12 @@ from bisect import insort
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
+from math import inf
 
 from ..ir.errors import RequestError
 from .plan import Chunk
 from .pool import KVPool, PoolExhausted
-from .radix import Mark, RadixTree, common_len
+from .radix import Mark, Order, RadixTree, common_len
 from .sequence import Sequence
 from .uses import Expectations
 
@@ -33,6 +34,7 @@ MAX_OVERTAKEN = 64
 ORDER_WINDOW = 256
 # While nothing runs, a request that would evict what others are about to use is held back for so long at most.
 MOST_PATIENCE_SECONDS = 1.0
+_ALL_MARKED: Order = (inf,)
 
 
 class Scheduler:
@@ -305,8 +307,7 @@ class Scheduler:
         if missing > self.tree.evictable_tokens + self.pool.wasted:
             return False
         if missing > 0:
-            use = sequence.request.use
-            spare = use.order if use is not None and spares else None
+            spare = self._spared(sequence) if spares else None
             self._mark_wanted()
             if self.tree.evict(missing, spare=spare, whole=True) < missing:
                 self._refused_tokens = max(self._refused_tokens, missing)
@@ -321,6 +322,15 @@ class Scheduler:
                 sequence.prompt_extent = None
             return False
         return True
+
+    def _spared(self, sequence: Sequence) -> Order | None:
+        """What a request does not evict: what is used before it; and all that is expected, while its run goes on."""
+        use = sequence.request.use
+        if use is None:
+            return None
+        others = (other.request.use for other in self.running)
+        goes_on = use.plan is True and any(other is not None and other.owner is use.owner for other in others)
+        return _ALL_MARKED if goes_on else use.order
 
     def _mark_wanted(self) -> None:
         """Have what waiting requests begin with evicted late, until all were looked at."""

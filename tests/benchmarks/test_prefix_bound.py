@@ -22,3 +22,9 @@ def test_what_was_generated_is_there_but_for_its_last_token():
 
 def test_an_equal_prompt_computes_its_last_token():
     assert prefill_bound([served("abc"), served("abc"), served("ab")]) == 3 + 1 + 1
+
+
+def test_a_score_computes_what_its_first_logits_need():
+    shared = [ord(c) for c in "abcd"]
+    scores = [Served([*shared, ord(c)], (), 0, matchable=3) for c in "xyx"]
+    assert prefill_bound(scores) == 5 + 2 + 2

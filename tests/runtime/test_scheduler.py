@@ -442,3 +442,20 @@ def test_those_of_a_batch_do_not_age_by_one_another(arrive: Arrivals) -> None:
     for number, use in enumerate(uses[1:]):
         scheduler.add(arrive([*range(9), 600 + number], 1, use=use))
     assert next(iter(run(scheduler)[-1])) is last
+
+
+def test_a_run_does_not_evict_what_others_expect_while_it_goes_on_anyway(arrive: Arrivals) -> None:
+    scheduler, first, second = new_scheduler(capacity=80), Owner(), Owner()
+    scheduler.add(arrive(range(100, 110), 1, use=planned(first)))
+    scheduler.add(arrive(range(200, 230), 2, use=planned(second)))
+    run(scheduler)
+    branches = [
+        arrive(range(start, start + 20), 4, use=Use(first, ((start,), 0), False, plan=True)) for start in (300, 400)
+    ]
+    for branch in branches:
+        scheduler.add(branch)
+    run(scheduler)
+    follower = arrive([*range(200, 230), 7, 50], 1, use=planned(second, keep=False))
+    scheduler.add(follower)
+    run(scheduler)
+    assert follower.cached == 31, "the second branch has waited for the first"
