@@ -12,12 +12,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .pool import Extent, KVPool
+if TYPE_CHECKING:
+    from .pool import Extent, KVPool
 
 TokenArray: TypeAlias = NDArray[np.int64]
 # When something is used next: the smaller, the sooner.
