@@ -180,7 +180,7 @@ class Program:
         bound = self._bound_rows(rows, has_keys=out is not None)
         mailbox = Mailbox()
         emit = _stream_to(mailbox, options)
-        compiled = None if options.eager else self.compile()
+        compiled = self._form(options)
         opened = options.updated({"backend": options.open_backend()})
         journal = None
         if out is not None:
@@ -364,6 +364,12 @@ class Program:
             )
         return self.signature.bind((), row, number)
 
+    def _form(self, options: Options) -> Compiled | None:
+        """What a run with these options runs: the compiled form, or None for the function itself."""
+        if options.eager and not _yields(self.fn):
+            return None
+        return self.compile()  # which refuses generators
+
     def execution(
         self,
         arguments: Arguments,
@@ -372,8 +378,14 @@ class Program:
         home: asyncio.AbstractEventLoop | None = None,
     ) -> Execution:
         """One run in the making; `emit` takes its stream events, on any thread. home: see Execution."""
-        compiled = None if options.eager else self.compile()
+        compiled = self._form(options)
         return Execution(self.fn, compiled, arguments, options, emit, home)
+
+
+def _yields(function: Callable[..., Any]) -> bool:
+    """Whether a call only makes a generator."""
+    function = inspect.unwrap(function)
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 _MOST_FORMS = 64

@@ -566,3 +566,24 @@ def test_a_fault_of_ramify_shows_where_it_is(eager: bool) -> None:
         says.run(rf.user("a"), 1, backend=ScriptedBackend(chat=None), eager=eager)  # type: ignore[arg-type]
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert "says" in names[:-1]
+
+
+@rf.program
+def yields(s):  # type: ignore[no-untyped-def]
+    s += "a"
+    yield s
+
+
+@rf.program
+async def yields_later(s):  # type: ignore[no-untyped-def]
+    s += "a"
+    yield s
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("program", [yields, yields_later], ids=lambda p: p.name)
+def test_generators_are_refused(backend: ScriptedBackend, program: rf.Program, eager: bool) -> None:
+    for run in (lambda: program.run(backend=backend, eager=eager), lambda: program.run_batch([{}], eager=eager)):
+        with pytest.raises(rf.RamifyError, match="`yield` cannot stand in a program") as caught:
+            run()
+        assert caught.value.span.source_line().strip() == "yield s"
