@@ -91,7 +91,10 @@ async def _arrived(value: Any) -> Any:
         while (late := value.unread()) is not None:
             await Settled(late)  # a read of what has failed raises by itself
     while isinstance(value, Pending):
-        value = await value
+        await Settled(value)
+        if value.error is not None:
+            raise value.error  # as it is by now: who has read it before has said where
+        value = value.result()
     return value
 
 

@@ -89,7 +89,10 @@ class Strand:
                 self.order.undo(self._num_checked)
                 if read.prompt is not None:
                     self.state.prompt = read.prompt  # an eager run would have appended nothing since
-                return read.failure()
+                error = read.failure()
+                if error is not None:
+                    self.order.placed.append(error)
+                return error
             self._num_checked += 1
         return None
 
