@@ -227,6 +227,33 @@ def test_states_do_not_escape_into_helpers() -> None:
     assert known.attrs["keep"] is False and unknown.attrs["keep"] is True
 
 
+def field(s, name, value):
+    s += name + ": "
+    s += value
+    s += ";"
+
+
+@rf.program
+def form(s, values):
+    for value in values:
+        field(s, "first", value)
+        field(s, "second", "none")
+        field(s, "third", "unknown")
+    return s.text()
+
+
+def test_texts_of_callers_and_callees_become_one() -> None:
+    """Three fields of three texts each are three appends."""
+
+    def num_segments(run: rf.Run) -> int:
+        return sum(1 for node in run.state.prompt.upwards() if node.kind == "text")
+
+    inlined, called = (form.options(disable=disable).run(values=["a", "b"]) for disable in ([], ["inline"]))
+    assert inlined.value == called.value == form.run(values=["a", "b"], eager=True).value
+    assert inlined.value == 2 * "first: {};second: none;third: unknown;".replace("{}", "%s") % ("a", "b")
+    assert (num_segments(inlined), num_segments(called)) == (2 * 3, 2 * 9)
+
+
 def test_a_module_with_inlined_functions_is_saved_and_loaded(tmp_path: Path) -> None:
     compiled = divides.compile()
     assert list(compiled.module.functions) == ["divides"]
