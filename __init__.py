@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .lang.state import State as State
     from .lang.toolcalls import ToolResult as ToolResult
     from .lang.toolcalls import call_tools as call_tools
+    from .lang.toolcalls import describe_tools as describe_tools
     from .lang.toolcalls import tool_message as tool_message
     from .lang.tools import Tool as Tool
     from .lang.tools import tool as tool
@@ -107,7 +108,7 @@ _HOMES = {
     "runtime.choices": (
         "greedy_token_selection", "token_length_normalized", "unconditional_likelihood_normalized",
     ),
-    "lang.toolcalls": ("ToolResult", "call_tools", "tool_message"),
+    "lang.toolcalls": ("ToolResult", "call_tools", "describe_tools", "tool_message"),
     "lang.tools": ("Tool", "tool"),
     "runtime.request": ("SamplingParams",),
     "runtime.toolcall": ("ToolError",),

@@ -15,9 +15,9 @@ from ..compiler.resolve import MISSING, look_up
 from ..ir.core import Module, Op, Region, Value
 from ..ir.errors import RamifyError, RequestError
 from ..runtime.constraint import take_constraint
-from ..runtime.schema import schema_of
+from ..runtime.expression import take_schema
 
-_NAMES = ("regex", "json_schema", "grammar", "schema")
+_NAMES = ("regex", "json_schema", "grammar", "schema", "tools", "num_calls")
 
 
 def check_constraints(module: Module, python: Mapping[str, FunctionType], *, with_files: bool = False) -> None:
@@ -61,6 +61,8 @@ class _Known:
         given = dict(zip(dynamic, op.operands[len(op.operands) - len(dynamic) :], strict=True))
         found = {name: self._values[value] for name, value in given.items() if value in self._values}
         found |= op.attrs.get("params", {})
+        if "tools" not in found:
+            found.pop("num_calls", None)  # says nothing alone
         return {name: value for name, value in found.items() if name in _NAMES and value is not None}
 
 
@@ -75,14 +77,15 @@ def _named(code: str, home: FunctionType) -> Any:
 
 def _check(op: Op, given: dict[str, Any], *, with_files: bool) -> None:
     try:
-        if "schema" in given:
-            schema_of(given["schema"]).constraint.check()
+        schema = take_schema(given)
+        if schema is not None:
+            schema.constraint.check()
         elif with_files or not str(given.get("grammar", "")).endswith(".lark"):
             constraint = take_constraint(dict(given))
             if constraint is not None:
                 constraint.check()
-    except TypeError as error:
-        raise RequestError(str(error), span=op.span) from None
     except RamifyError as error:
         error.span = op.span
         raise
+    except (TypeError, ValueError) as error:
+        raise RequestError(str(error), span=op.span) from None

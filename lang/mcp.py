@@ -37,6 +37,11 @@ class McpTool(Tool):
         self._parameters: Any = _Parameters(told.name, told.input_schema)
         self._value_kind = "object"
 
+    @property
+    def arguments_schema(self) -> dict[str, Any]:
+        """The schema of the arguments, as the server says it."""
+        return self.parameters
+
     def __get__(self, instance: object, owner: type | None = None) -> Tool:
         return self
 
@@ -55,7 +60,7 @@ class _Parameters:
     def type(self) -> Any:
         raise UsageError(
             f"the tool {self._tool} is a server's, so its arguments have no Python type",
-            help="gen(json_schema=tool.parameters) has the model write them",
+            help="gen(tools=[tool]) has the model write a call, gen(json_schema=tool.parameters) the arguments",
         )
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Values of programs as JSON: what JSON cannot say is said by its fields, its items or its repr."""
+"""Values of programs as JSON: what JSON cannot say is said by the fields that are shown, its items or its repr."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _fields(value: Any) -> list[str] | None:
     if isinstance(value, msgspec.Struct):
         return list(value.__struct_fields__)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [field.name for field in dataclasses.fields(value)]
+        return [field.name for field in dataclasses.fields(value) if field.repr]
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..runtime.choices import ChoiceMethod, token_length_normalized
 from ..runtime.expression import (
@@ -29,6 +29,9 @@ from ..runtime.expression import (
 from ..runtime.media import Media, build_image, build_video
 from ..runtime.reasoning import Reasoned, marks_of
 from ..runtime.request import Processor
+
+if TYPE_CHECKING:
+    from .tools import Tool
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,6 +76,8 @@ def gen(
     seed: int | None = None,
     logprobs: int | None = None,
     schema: Any = None,
+    tools: Iterable[Tool] | None = None,
+    num_calls: int | tuple[int, int] | Literal["any"] | None = None,
     grammar: str | PathLike[str] | None = None,
     whitespace: bool | None = None,
     close: bool | None = None,
@@ -85,9 +90,11 @@ def gen(
     many samples; the variable is a list of them, and the prompt goes on with the first. dtype: int, float or bool turn
     the text into a value, which may fail with an OutputError. choices: the same as `select`. regex, json_schema,
     grammar (Lark): what the text must match. schema: a type; the text is JSON of one, the value the decoded object.
-    whitespace: JSON may hold white space. close: a text that max_tokens cuts off is ended in the shortest way that
-    matches, instead of an OutputError. processors: see SamplingParams. max_new_tokens, return_logprob and
-    top_logprobs_num are SGLang's words for max_tokens and logprobs; the order of the arguments is SGLang's too.
+    tools: the text is JSON of a call of one of them, the value the call, which call_tools takes; num_calls: a list of
+    so many calls (a number, the least and the most, or "any", up to 8). whitespace: JSON may hold white space. close: a
+    text that max_tokens cuts off is ended in the shortest way that matches, instead of an OutputError. processors: see
+    SamplingParams. max_new_tokens, return_logprob and top_logprobs_num are SGLang's words for max_tokens and logprobs;
+    the order of the arguments is SGLang's too.
     """
     given = dict(locals())
     del given["name"]

@@ -7,13 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from ..ir.errors import UsageError
 from ..runtime.context import running
 from ..runtime.expression import Sequence, Spot, role_message
+from ..runtime.tool_schema import RequestedCall
 from ..runtime.toolcall import ToolCall, ToolError
 from .tools import Tool, registered, spot_of_caller
 
@@ -64,34 +65,45 @@ def tool_message(result: object) -> Sequence:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A call as it was asked for; `wrong` is set when it cannot even be read."""
+    """A call as it was asked for; `wrong` is set when it cannot even be read.
+
+    tool: the one that the call names, if `gen(tools=...)` has said which.
+    """
 
     name: str
     arguments: Mapping[str, Any]
     id: str | None = None
     wrong: ToolError | None = None
+    tool: Tool | None = None
 
 
 def call_tools(calls: Any, tools: Iterable[Tool | Callable[..., Any]] | None = None) -> list[ToolResult]:
     """Run the calls that a model has written, all at once; the results are in the order of the calls.
 
-    calls: one call or a list of them; a call is an object or dict with `name` and `arguments` (also inside `function`,
-    as chat APIs write it; arguments may be JSON text), or JSON text that holds one or a list, also as models write it:
-    in <tool_call> tags, behind [TOOL_CALLS] or <|python_tag|>, several divided by ";". tools: those that may be
-    called; None is every registered one. An unknown tool, arguments that do not fit, an exception and a timeout are the
-    `error` of the call's result. Raises UsageError for tools that are none.
+    calls: one call or a list of them; a call is what `gen(tools=...)` has made, an object or dict with `name` and
+    `arguments` (also inside `function`, as chat APIs write it; arguments may be JSON text), or JSON text that holds one
+    or a list, also as models write it: in <tool_call> tags, behind [TOOL_CALLS] or <|python_tag|>, several divided by
+    ";". tools: those that may be called; None is every registered one, and for what `gen(tools=...)` has made the tool
+    that it names. An unknown tool, arguments that do not fit, an exception and a timeout are the `error` of the call's
+    result. Raises UsageError for tools that are none.
     """
     known = _by_name(tools)
     where = spot_of_caller()
     begun: list[tuple[_Asked, ToolCall]] = []
     try:
         for asked in _read(calls):
-            begun.append((asked, _begin(asked, known, where)))
+            allowed = {asked.name: asked.tool} if tools is None and asked.tool is not None else known
+            begun.append((asked, _begin(asked, allowed, where)))
         return [_result(asked, call) for asked, call in begun]
     except BaseException as error:
         for _, call in begun:
             call.give_up(error)
         raise
+
+
+def describe_tools(tools: Iterable[Tool | Callable[..., Any]]) -> str:
+    """What a model is told of tools: the JSON of each one's `schema` on a line of its own."""
+    return "\n".join(content(each.schema) for each in _by_name(tools).values())
 
 
 def _by_name(tools: Iterable[Tool | Callable[..., Any]] | None) -> dict[str, Tool]:
@@ -182,6 +194,8 @@ def _several(text: str) -> list[Any]:
 
 
 def _read_one(call: Any) -> _Asked:
+    if isinstance(call, RequestedCall):
+        return _Asked(call.name, call.arguments, tool=cast(Tool, call.tool))
     function = _part(call, "function")
     named = call if function is None else function
     name, given, id = _part(named, "name"), _part(named, "arguments"), _part(call, "id")

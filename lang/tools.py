@@ -21,6 +21,7 @@ import msgspec
 from ..ir.errors import UsageError
 from ..runtime.context import running
 from ..runtime.expression import Spot
+from ..runtime.schema import schema_of
 from ..runtime.toolcall import ToolCall, ToolError
 from .docstrings import parse_docstring
 from .tool_parameters import Parameters, function_span
@@ -78,6 +79,22 @@ class Tool:
     def arguments_type(self) -> type[msgspec.Struct]:
         """What the arguments of a call decode to: `gen(schema=tool.arguments_type)` has the model write them."""
         return self._parameters.type
+
+    @property
+    def arguments_schema(self) -> dict[str, Any]:
+        """The JSON schema that arguments match which `gen(tools=...)` generates: as narrow as their types.
+
+        Raises TypeError for types whose JSON a schema cannot tell.
+        """
+        schema: dict[str, Any] = msgspec.json.decode(schema_of(self.arguments_type).constraint.source)
+        return schema
+
+    def check(self, arguments: Mapping[str, Any]) -> None:
+        """Raises ValueError that says what is wrong with arguments by name, as JSON says them."""
+        try:
+            self._parameters.convert(arguments)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{self.name}: {error}") from None
 
     @property
     def schema(self) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from .choices import CHOICE_METHODS, ChoiceMethod, token_length_normalized
 from .constraint import Constraint, take_constraint
 from .request import SamplingParams
 from .schema import Schema, schema_of
+from .tool_schema import CallSchema, call_schema
 from .values import DTYPES
 
 # What a gen says of its sampling by name; its constraint is built from other arguments.
 SAMPLING_NAMES = frozenset(f.name for f in fields(SamplingParams)) - {"constraint"}
-_EXCLUSIVE = ("choices", "dtype", "regex", "json_schema", "schema", "grammar")
+_EXCLUSIVE = ("choices", "dtype", "regex", "json_schema", "schema", "grammar", "tools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +96,14 @@ class Expression:
 class Gen(Expression):
     """A generation. `params` holds the sampling parameters that were given; the others come from the run.
 
-    dtype or schema: what the text stands for, if not for itself.
+    dtype or schema: what the text stands for, if not for itself; a CallSchema where it is calls of tools.
     """
 
     kind: ClassVar[Literal["gen"]] = "gen"
     name: str | None
     params: tuple[tuple[str, Any], ...] = ()
     dtype: type | None = None
-    schema: Schema | None = None
+    schema: Schema | CallSchema | None = None
     where: Where = field(default=None, compare=False, repr=False)
     hints: Hints = field(default=Hints(), compare=False, repr=False)
 
@@ -218,19 +219,21 @@ def _short(value: object) -> str:
 def build_gen(name: object = None, params: Mapping[str, Any] | None = None, where: Where = None) -> Gen | Select:
     """The expression of `gen(name, **params)`; a parameter that is None counts as not given.
 
-    Raises TypeError for unknown parameters, for values of the wrong type and for two that exclude each other, and
-    RequestError for a constraint that cannot be read.
+    Raises TypeError for unknown parameters, for values of the wrong type and for two that exclude each other,
+    ValueError for tools that cannot be told apart or are none, and RequestError for a constraint that cannot be read.
     """
     given = sampling_terms({key: value for key, value in (params or {}).items() if value is not None})
     _check_exclusive(given)
     dtype, choices, method = (given.pop(key, None) for key in ("dtype", "choices", "choices_method"))
     has_space = _whitespace(given)
-    schema = schema_of(given.pop("schema")) if "schema" in given else None
+    schema = take_schema(given)
     constraint = _constraint(given, where) if schema is None else schema.constraint
     if constraint is not None and has_space:
         constraint = replace(constraint, has_space=True)
     if given.get("close") and constraint is None and dtype in (None, str, "str"):
-        raise TypeError("gen() takes close together with what the text must match: regex, json_schema, schema, grammar")
+        raise TypeError(
+            "gen() takes close together with what the text must match: regex, json_schema, schema, grammar, tools"
+        )
     if unknown := [key for key in given if key not in SAMPLING_NAMES]:
         raise TypeError(f"gen() got an unexpected keyword argument {unknown[0]!r}")
     if choices is not None:
@@ -285,13 +288,26 @@ def _constraint(given: dict[str, Any], where: Where) -> Constraint | None:
         raise
 
 
+def take_schema(given: dict[str, Any]) -> Schema | CallSchema | None:
+    """Takes what the text of a gen decodes to (`schema` or `tools`), if it is said, out of `given`.
+
+    Raises TypeError and ValueError for what has no schema.
+    """
+    num_calls = given.pop("num_calls", None)
+    if "tools" in given:
+        return call_schema(given.pop("tools"), num_calls)
+    if num_calls is not None:
+        raise TypeError("gen() takes num_calls together with tools")
+    return schema_of(given.pop("schema")) if "schema" in given else None
+
+
 def _whitespace(given: dict[str, Any]) -> bool:
     """Takes `whitespace` out of a gen's arguments. Raises TypeError."""
     wanted = given.pop("whitespace", False)
     if not isinstance(wanted, bool):
         raise TypeError(f"whitespace must be True or False, got {wanted!r}")
-    if wanted and "json_schema" not in given and "schema" not in given:
-        raise TypeError("gen() takes whitespace together with json_schema or schema")
+    if wanted and given.keys().isdisjoint(("json_schema", "schema", "tools")):
+        raise TypeError("gen() takes whitespace together with json_schema, schema or tools")
     return wanted
 
 

@@ -33,6 +33,11 @@ class Schema:
     decoder: msgspec.json.Decoder[Any] = field(compare=False, repr=False)
 
     @property
+    def asked(self) -> str:
+        """What the gen says."""
+        return f"schema={self.name}"
+
+    @property
     def name(self) -> str:
         """The type as its author writes it."""
         return type_name(self.type)
@@ -234,7 +239,8 @@ class _Writer:
         """A reference to the definition of a class, which is written when it is first met."""
         place = self._places.get(id(info))
         if place is None:
-            place = self._places[id(info)] = f"{info.cls.__name__}{len(self._places) or ''}"
+            name = re.sub(r"[^A-Za-z0-9_]", "_", info.cls.__name__)  # "<lambda>" is none that a reference may hold
+            place = self._places[id(info)] = f"{name}{len(self._places) or ''}"
             self._defs[place] = {}
             self._defs[place] = write(info)
         return {"$ref": f"#/$defs/{place}"}

@@ -1,4 +1,4 @@
-"""What a generated text stands for: itself, a number or truth value (`dtype`), or a decoded object (`schema`)."""
+"""What a generated text stands for: itself, a value of a `dtype`, an object (`schema`) or calls of tools (`tools`)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_value(expression: Gen, done: Done, params: SamplingParams | None = None
     try:
         return _convert(done.text, dtype) if schema is None else schema.decode(done.text)
     except ValueError as error:
-        asked, kind = (f"schema={schema.name}", schema.name) if schema else (f"dtype={dtype.__name__}", dtype.__name__)
+        asked, kind = (schema.asked, schema.name) if schema else (f"dtype={dtype.__name__}", dtype.__name__)
         message = f"gen({expression.name!r}, {asked}) generated {_short(done.text)}, which is no {kind}"
         message += f" ({error})" if schema is not None else ""
         is_cut = done.finish_reason == "length"
