@@ -6,20 +6,23 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import os
 import uuid
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import msgspec
 import pytest
 import torch
+import transformers
 from msgspec import Meta
-from ramify.runtime.batch import Batch
+from ramify.runtime.closing import end_cut
 from ramify.runtime.constraint import matches
 from ramify.runtime.engine import Engine
+from ramify.runtime.models import Model, load_model
 from ramify.runtime.request import Done
 from ramify.runtime.schema import schema_of
 
-from .fakes import FakeConfig, FakeModel, call, finish
+from .fakes import call, finish
 from .test_constrained import END, GRAMMARS, TOKENIZER, VOCAB
 
 Small = Annotated[str, Meta(max_length=8)]
@@ -149,35 +152,70 @@ TYPES: list[Any] = [
 ]
 
 
-class Random(FakeModel):
-    """Says anything, whatever came before."""
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        self.rows.append(0)
-        return torch.randn(len(batch.logit_rows), VOCAB, generator=torch.Generator().manual_seed(len(self.rows)))
+class Node(msgspec.Struct):
+    name: str
+    children: list[Node]
 
 
-def draws(type_: Any, count: int, max_tokens: int) -> list[Done]:
+# Types that are as long as a model likes; what max_tokens cuts off is ended in the shortest way.
+UNBOUNDED: list[Any] = [
+    int,
+    float,
+    str,
+    Any,
+    list,
+    list[float],
+    list[str],
+    dict[str, int],
+    dict[str, Any],
+    set[int],
+    tuple[str, ...],
+    Node,
+    bytes,
+    msgspec.Raw,
+    list[Cat | Dog],
+]
+# How many texts are drawn for each type.
+DRAWS = int(os.environ.get("RAMIFY_DRAWS", "30"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A decoder of random weights with the vocabulary of the embedded tokenizer."""
+    torch.manual_seed(5)
+    config = transformers.Qwen3Config(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=2000,
+        initializer_range=0.2,
+        tie_word_embeddings=False,
+    )
+    path = tmp_path_factory.mktemp("random")
+    transformers.Qwen3ForCausalLM(config).save_pretrained(path)
+    return load_model(path)
+
+
+def draws(model: Model, type_: Any, max_tokens: int) -> list[Done]:
     """Texts drawn at temperature 1 under the schema of a type."""
     constraint = schema_of(type_).constraint
-    engine = Engine(
-        Random(FakeConfig(VOCAB, 2000)),
-        TOKENIZER.decode_stream,
-        kv_tokens=60_000,
-        eos_token_ids=(END,),
-        grammars=GRAMMARS,
-    )
+    engine = Engine(model, TOKENIZER.decode_stream, kv_tokens=60_000, eos_token_ids=(END,), grammars=GRAMMARS)
     calls = [
-        call([seed], constraint=constraint, temperature=1.0, seed=seed, max_tokens=max_tokens) for seed in range(count)
+        call([seed % VOCAB], constraint=constraint, temperature=1.0, seed=seed, max_tokens=max_tokens)
+        for seed in range(DRAWS)
     ]
     return finish(engine, *calls)
 
 
 @pytest.mark.parametrize("type_", TYPES, ids=str)
-def test_fifty_draws_decode(type_: Any) -> None:
+def test_draws_decode(model: Model, type_: Any) -> None:
     schema = schema_of(type_)
     values = []
-    for done in draws(type_, 50, max_tokens=800):
+    for done in draws(model, type_, max_tokens=800):
         assert done.finish_reason == "stop", done.text
         value = schema.decode(done.text)
         assert schema.decode(msgspec.json.encode(value).decode()) == value, "it survives a round trip"
@@ -185,16 +223,13 @@ def test_fifty_draws_decode(type_: Any) -> None:
     assert type_ is None or len(set(values)) > 1
 
 
-@pytest.mark.parametrize(
-    "type_", [int, float, str, Any, list, dict[str, int], list[float], msgspec.Raw, dict[str, Any]], ids=str
-)
-def test_types_without_bounds(type_: Any) -> None:
-    """Most draws are cut off, since the fake model hardly ever ends a text; what is whole decodes."""
+@pytest.mark.parametrize("type_", UNBOUNDED, ids=str)
+def test_draws_of_types_without_bounds_decode(model: Model, type_: Any) -> None:
     schema = schema_of(type_)
-    whole = [done for done in draws(type_, 60, max_tokens=40) if done.finish_reason == "stop"]
-    assert whole
-    for each in whole:
-        schema.decode(each.text)
+    for done in draws(model, type_, max_tokens=40):
+        ended = end_cut(done, schema.constraint, close=True) if done.finish_reason == "length" else done
+        assert not ended.is_cut, done.text
+        schema.decode(ended.text)
 
 
 @pytest.mark.parametrize(
