@@ -15,12 +15,14 @@ from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..ir.errors import BackendError, RequestError
 from .background import Background
 from .constraint import Constraint
+from .digits import DigitCount
 from .grammar import brief, limits
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Matcher:
     inner: the matcher of llguidance. end_ids: the tokens that end the generation and stand for no text.
     """
 
-    __slots__ = ("_token_ids", "constraint", "end_ids", "grammars", "inner")
+    __slots__ = ("_digits", "_token_ids", "constraint", "end_ids", "grammars", "inner")
 
     def __init__(self, grammars: Grammars, constraint: Constraint, inner: LLMatcher, end_ids: list[int]) -> None:
         self.grammars = grammars
@@ -67,6 +69,7 @@ class Matcher:
         self.inner = inner
         self.end_ids = end_ids
         self._token_ids: list[int] = []
+        self._digits = DigitCount() if constraint.kind == "json_schema" else None
 
     @property
     def is_complete(self) -> bool:
@@ -78,9 +81,16 @@ class Matcher:
         """Whether the text matches and nothing may follow."""
         return self.inner.is_stopped() and self.inner.is_accepting()
 
+    @property
+    def ends_number(self) -> bool:
+        """Whether the number that the text ends with is so long that it should end where it can."""
+        return self._digits is not None and self._digits.is_enough
+
     def consume(self, token_id: int) -> None:
         """Takes the next token. Raises BackendError when the constraint does not allow it."""
         self._token_ids.append(token_id)
+        if self._digits is not None:
+            self._digits.take(self.grammars.token_bytes(token_id))
         if not self.inner.consume_token(token_id):
             self.renew()
         self.check()
@@ -164,6 +174,10 @@ class Grammars:
             if matcher is not None and matcher.inner.is_error():
                 matcher.renew()
                 matcher.inner.unsafe_compute_mask_ptr(bits[index].data_ptr(), width * 4)
+            if matcher is not None and matcher.ends_number:
+                others = bits[index] & ~self._digit_bits
+                if matcher.is_complete or others.any():
+                    bits[index] = others
         return bits
 
     def allowed(self, bits: Tensor, device: torch.device) -> Tensor:
@@ -196,6 +210,19 @@ class Grammars:
         if not first.is_complete and not self.allowed(self.fill([first]), torch.device("cpu")).any():
             raise RequestError(f"{constraint.label}: no text matches it that this model's tokens can spell")
         return compiled
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds to a text."""
+        return self._vocabulary.token_bytes(token_id)
+
+    @cached_property
+    def _digit_bits(self) -> Tensor:
+        """The tokens that begin with a digit, as bits of int32 words (words,)."""
+        width = -(-self._tokenizer.vocab_size // 32)
+        is_digit = np.zeros(width * 32, dtype=bool)
+        for token_id in range(self._vocabulary.vocab_size):
+            is_digit[token_id] = self._vocabulary.token_bytes(token_id)[:1].isdigit()
+        return torch.from_numpy(np.packbits(is_digit, bitorder="little").view(np.int32))
 
     @cached_property
     def _executor(self) -> LLExecutor:

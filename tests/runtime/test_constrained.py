@@ -256,3 +256,37 @@ def test_without_grammars_a_constraint_is_refused() -> None:
     one = call([1, 2], constraint=CARD)
     finish(new_engine(), one)
     assert isinstance(one.events[-1], Failed) and isinstance(one.error, Unsupported)
+
+
+class Counting(FakeModel):
+    """Always wants to say one digit more, and never to end."""
+
+    def forward(self, batch: Any) -> Any:
+        logits = super().forward(batch)
+        logits[:, TOKENIZER.encode("3")[0]] = 1000.0
+        logits[:, END] = -1000.0
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("schema", "form"),
+    [
+        ({"type": "number"}, r"3{24}\.3{24}e3{24}"),
+        ({"type": "array", "items": {"type": "number", "maximum": 1}, "minItems": 2}, r"\[[^,]{1,40},[^,]{1,40}.*"),
+        ({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}, r'\{"a":".*3{60,}'),
+        ({"type": "string"}, r'".*3{60,}'),
+        ({"type": "integer", "minimum": 10**17, "maximum": 10**18}, r"3{18}"),
+    ],
+)
+def test_numbers_end(schema: Any, form: str) -> None:
+    """A model that never ends a number is made to, where it may end; the digits of a text are none of that."""
+    serving = Engine(
+        Counting(FakeConfig(VOCAB, 1000)),
+        TOKENIZER.decode_stream,
+        grammars=GRAMMARS,
+        eos_token_ids=(END,),
+        kv_tokens=4000,
+        check=True,
+    )
+    (done,) = finish(serving, call([1], constraint=json_schema_constraint(schema), max_tokens=80))
+    assert re.fullmatch(form, done.text), done.text

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ramify.ir.errors import BackendError, RequestError
 from ramify.runtime.constraint import json_schema_constraint, matches
+from ramify.runtime.digits import MAX_DIGITS
 from ramify.runtime.grammar import problem_of
 from ramify.runtime.matcher import Grammars
 from ramify.runtime.schema_keywords import ENFORCED, FORMATS, REFUSED, keyword_table
@@ -278,6 +279,7 @@ def test_the_page_lists_the_keywords() -> None:
     assert keyword_table() in page, "python -c 'from ramify.runtime.schema_keywords import *; print(keyword_table())'"
     assert ", ".join(f"`{name}`" for name in FORMATS) in page
     assert f"{MAX_TEXT:,} characters" in page and f"{MAX_ITEMS} members" in page
+    assert f"{MAX_DIGITS} digits in a row" in page
 
 
 KEPT: dict[str, tuple[Any, Any]] = {
