@@ -31,7 +31,7 @@ def test_what_is_shared_is_computed_once_and_never_more_than_with_recency(name: 
     assert [(each.config, each.share) for each in (short, ample_lru)] == [("planned", 0.25), ("lru", 1.0)]
     assert ample.computed <= 1.01 * ample.bound
     assert ample.computed <= ample_lru.computed
-    # Within half a percent of the bound, luck decides: the order of requests is another one.
+    # Within half a percent of the bound it is luck who is better: requests come in another order.
     assert short.computed <= max(short_lru.computed, 1.005 * short.bound)
     if name not in BEYOND_REACH:
         assert short.computed <= 1.05 * short.bound
