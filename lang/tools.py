@@ -86,8 +86,10 @@ class Tool:
 
         Raises TypeError for types whose JSON a schema cannot tell.
         """
-        schema: dict[str, Any] = msgspec.json.decode(schema_of(self.arguments_type).constraint.source)
-        return schema
+        schema = msgspec.json.decode(schema_of(self.arguments_type).constraint.source)
+        definitions = schema["$defs"]
+        arguments: dict[str, Any] = definitions.pop(schema["$ref"].removeprefix("#/$defs/"))
+        return {**arguments, "$defs": definitions} if definitions else arguments
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Raises ValueError that says what is wrong with arguments by name, as JSON says them."""

@@ -315,6 +315,28 @@ def test_schemas_go_to_openai_as_its_strict_mode_takes_them(server: StubServer, 
     assert kind == {"enum": ["cat", "dog"], "type": "string"}
 
 
+@rf.tool
+def feed(kind: Literal["cat", "dog"], times: int = 1) -> str:
+    """Feed a pet."""
+    return f"{kind} {times}"
+
+
+@EAGER
+@pytest.mark.parametrize("flavour", ["openai", "compatible", "vllm"])
+def test_calls_of_tools_are_asked_for_as_objects(server: StubServer, connect: Any, flavour: str, eager: bool) -> None:
+    text = '{"name":"feed","arguments":{"kind":"cat","times":2}}'
+    server.app = lambda asked: json_reply({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
+    run = ask.run(backend=connect(flavour=flavour), tools=[feed], eager=eager)
+    assert [result.value for result in rf.call_tools(run["x"])] == ["cat 2"]
+    body = server.requests[0].body
+    if flavour == "vllm":
+        schema = body["structured_outputs"]["json"]
+    else:
+        schema = body["response_format"]["json_schema"]["schema"]
+    assert schema["type"] == "object" and schema["properties"]["name"]["const"] == "feed"
+    assert (schema["$defs"]["arguments0"]["required"] == ["kind", "times"]) == (flavour == "openai")
+
+
 @EAGER
 def test_schemas_that_are_no_objects_are_refused_by_openai(server: StubServer, connect: Any, eager: bool) -> None:
     with pytest.raises(Unsupported, match="schemas of objects only") as caught:

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,6 +15,7 @@ import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
 from ramify.backends.strict_schema import strict_schema
 from ramify.ir.errors import BackendError, RequestError, Unsupported
+from ramify.lang.mcp import McpTool
 from ramify.runtime.constraint import matches
 from ramify.runtime.tool_schema import MOST_CALLS, RequestedCall, call_schema
 
@@ -235,6 +237,20 @@ def test_a_run_with_a_call_is_pickled_and_told_as_json() -> None:
     run = one.run(TOOLS, backend=scripted(written("add", a=3, b=4)))
     assert rf.call_tools(pickle.loads(pickle.dumps(run))["call"])[0].value == 7
     assert json.loads(to_json(run.value)) == {"name": "add", "arguments": {"a": 3, "b": 4}}
+
+
+@BOTH
+def test_tools_of_a_server(eager: bool) -> None:
+    async def answer(**arguments: Any) -> Any:
+        return arguments
+
+    kinds = {"type": "object", "properties": {"kind": {"$ref": "#/$defs/Kind"}}, "required": ["kind"]}
+    described = {"$schema": "https://json-schema.org/draft/2020-12/schema", **kinds, "$defs": {"Kind": {"enum": ["a"]}}}
+    told = SimpleNamespace(name="shop/find", description="", input_schema={**described, "additionalProperties": False})
+    found = McpTool(SimpleNamespace(caller=lambda _: answer), told, timeout=None, errors="raise")  # type: ignore[arg-type]
+    call = one.run([found], eager=eager).value
+    assert (call.name, call.arguments) == ("shop/find", {"kind": "a"})
+    assert rf.call_tools(call)[0].value == {"kind": "a"}
 
 
 def test_the_schema_of_a_call() -> None:
