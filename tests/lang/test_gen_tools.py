@@ -35,7 +35,7 @@ def search(query: Literal["cats", "dogs"], limit: Annotated[int, msgspec.Meta(ge
 
 
 @rf.tool
-def add(a: Annotated[int, msgspec.Meta(ge=0, le=99)], b: Annotated[int, msgspec.Meta(ge=0, le=99)]) -> int:
+def plus(a: Annotated[int, msgspec.Meta(ge=0, le=99)], b: Annotated[int, msgspec.Meta(ge=0, le=99)]) -> int:
     """The sum."""
     return a + b
 
@@ -47,7 +47,7 @@ def forecast(place: Place, days: Literal[1, 2] = 1) -> dict[str, Any]:
     return {"city": place.city, "days": days}
 
 
-TOOLS = [search, add]
+TOOLS = [search, plus]
 
 
 @rf.program
@@ -58,7 +58,7 @@ def one(s, tools, **params):
 
 @rf.program
 def literal(s):
-    s += rf.user("What is 3 + 4?") + rf.assistant(rf.gen("call", tools=[search, add]))
+    s += rf.user("What is 3 + 4?") + rf.assistant(rf.gen("call", tools=[search, plus]))
     (result,) = rf.call_tools(s["call"])
     s += rf.tool_message(result)
     return result
@@ -98,7 +98,7 @@ def written(name: str, **arguments: Any) -> str:
 def test_a_model_writes_a_call_that_runs(eager: bool) -> None:
     run = literal.run(eager=eager)
     call = run["call"]
-    assert isinstance(call, RequestedCall) and call.name in ("search", "add")
+    assert isinstance(call, RequestedCall) and call.name in ("search", "plus")
     assert json.loads(run.trace[0].text) == {"name": call.name, "arguments": call.arguments}
     assert run.value.ok and run.value.name == call.name
     assert [record.name for record in run.trace] == ["call", call.name]
@@ -146,12 +146,12 @@ def test_types_of_arguments_that_refer_to_themselves(eager: bool) -> None:
     [
         "no JSON",
         written("remove", query="cats"),
-        written("add", a=1),
-        written("add", a=1, b=100),
+        written("plus", a=1),
+        written("plus", a=1, b=100),
         written("search", query="fish"),
         written("search", query="cats", color="red"),
-        '{"name":"add"}',
-        f"[{written('add', a=1, b=2)}]",
+        '{"name":"plus"}',
+        f"[{written('plus', a=1, b=2)}]",
     ],
 )
 def test_a_backend_that_writes_something_else_is_refused(eager: bool, text: str) -> None:
@@ -167,7 +167,7 @@ def test_none_as_asked(eager: bool) -> None:
 
 @BOTH
 def test_what_is_cut_off_says_so_at_the_read(eager: bool) -> None:
-    with pytest.raises(rf.OutputError, match=r"gen\('call', tools=\[search, add\]\).*no call of them.*cut it off"):
+    with pytest.raises(rf.OutputError, match=r"gen\('call', tools=\[search, plus\]\).*no call of them.*cut it off"):
         one.run(TOOLS, max_tokens=3, eager=eager)
 
 
@@ -179,7 +179,7 @@ def test_what_is_cut_off_says_so_at_the_read(eager: bool) -> None:
         ([search, len], {}, TypeError, "len is none"),
         (search, {}, TypeError, "a list of tools, not Tool"),
         ("search", {}, TypeError, "a list of tools, not str"),
-        ([add, search, add], {}, ValueError, "two tools of the name 'add'"),
+        ([plus, search, plus], {}, ValueError, "two tools of the name 'plus'"),
         (TOOLS, {"regex": "x"}, TypeError, "regex and tools"),
         (TOOLS, {"dtype": int}, TypeError, "dtype and tools"),
         (TOOLS, {"choices": ["a"]}, TypeError, "choices and tools"),
@@ -198,7 +198,7 @@ def test_what_is_refused(eager: bool, tools: Any, params: dict[str, Any], error:
         one.run(tools, **params, backend=ScriptedBackend(), eager=eager)
 
 
-TWICE = [add, add]
+TWICE = [plus, plus]
 
 
 @rf.program
@@ -207,7 +207,7 @@ def of_a_wrong_global(s):
 
 
 def test_tools_that_a_global_names_are_checked_before_anything_runs() -> None:
-    with pytest.raises(RequestError, match="two tools of the name 'add'"):
+    with pytest.raises(RequestError, match="two tools of the name 'plus'"):
         of_a_wrong_global.compile()
 
 
@@ -219,8 +219,8 @@ def test_a_backend_that_cannot_hold_to_it_is_not_asked(eager: bool) -> None:
 
 
 def test_call_tools_takes_other_tools_only_where_it_is_told() -> None:
-    call = one.run(TOOLS, backend=scripted(written("add", a=3, b=4))).value
-    other = rf.Tool(lambda a, b: "other", name="add")
+    call = one.run(TOOLS, backend=scripted(written("plus", a=3, b=4))).value
+    other = rf.Tool(lambda a, b: "other", name="plus")
     assert [rf.call_tools(call)[0].value, rf.call_tools(call, [other])[0].value] == [7, "other"]
     assert rf.call_tools(call, [search])[0].error.type == "UnknownTool"
 
@@ -234,9 +234,9 @@ def test_the_tool_of_a_call_need_not_be_registered() -> None:
 def test_a_run_with_a_call_is_pickled_and_told_as_json() -> None:
     from ramify.lang.plain import to_json
 
-    run = one.run(TOOLS, backend=scripted(written("add", a=3, b=4)))
+    run = one.run(TOOLS, backend=scripted(written("plus", a=3, b=4)))
     assert rf.call_tools(pickle.loads(pickle.dumps(run))["call"])[0].value == 7
-    assert json.loads(to_json(run.value)) == {"name": "add", "arguments": {"a": 3, "b": 4}}
+    assert json.loads(to_json(run.value)) == {"name": "plus", "arguments": {"a": 3, "b": 4}}
 
 
 @BOTH
@@ -254,7 +254,7 @@ def test_tools_of_a_server(eager: bool) -> None:
 
 
 def test_the_schema_of_a_call() -> None:
-    schema = call_schema([search, add, forecast]).constraint
+    schema = call_schema([search, plus, forecast]).constraint
     assert matches(schema, written("search", query="cats"))
     assert matches(schema, written("forecast", place={"city": "Rome", "near": {"city": "Oslo"}}))
     assert not matches(schema, written("forecast", place={"city": "Rome", "near": {"city": "Bonn"}}))
@@ -262,11 +262,11 @@ def test_the_schema_of_a_call() -> None:
     strict = strict_schema(call_schema([forecast]).constraint.source)
     assert strict["properties"]["name"] == {"type": "string", "const": "forecast"}
     with pytest.raises(Unsupported):
-        strict_schema(call_schema([search, add]).constraint.source)
+        strict_schema(call_schema([search, plus]).constraint.source)
 
 
 def test_tools_are_described() -> None:
     told = [json.loads(line) for line in rf.describe_tools(TOOLS).splitlines()]
-    assert told == [search.schema, add.schema]
-    with pytest.raises(rf.RamifyError, match=re.escape("two tools of the name 'add'")):
-        rf.describe_tools([add, add])
+    assert told == [search.schema, plus.schema]
+    with pytest.raises(rf.RamifyError, match=re.escape("two tools of the name 'plus'")):
+        rf.describe_tools([plus, plus])
