@@ -43,9 +43,11 @@ def _follow(compiled: Compiled, op: Op, values: list[Any], known: dict[Value, An
         case "py.const":
             known[op.result] = op.attrs["value"]
         case "py.expr" if complete and op.attrs.get("lazy") and all(isinstance(value, _TEXT) for value in values):
-            owner = compiled.lowered.python[compiled.module.entry]
-            known[op.result] = HostOp(op, owner)(values)
+            home = op.inlined[0].callee if op.inlined else compiled.module.entry
+            known[op.result] = HostOp(op, compiled.lowered.python[home])(values)
         case "py.expr" | "py.block" | "py.unbound" | "py.list" if not any(map(_holds_state, op.operands)):
+            pass
+        case "prompt.part":  # checks what is appended later
             pass
         case "cell.load":
             known[op.result] = values[0]

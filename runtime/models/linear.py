@@ -25,11 +25,15 @@ class Linear(Protocol):
         """residual + rows @ weight.T + bias."""
 
 
-def make_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """The fastest layer for a weight (out, in), and a bias (out,), on its device and in its dtype."""
+def make_linear(weight: Tensor, bias: Tensor | None = None, *, is_head: bool = False) -> Linear:
+    """The fastest layer for a weight (out, in), and a bias (out,), on its device and in its dtype.
+
+    is_head: the layer makes logits. In float32 its weight is left as it lies: read column by column, a row's logits
+    would depend a little on how many rows there are, and a draw could come out otherwise when more is cached.
+    """
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_reorder():
         return _Reordered(weight, bias)
-    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and not is_head:
         weight = weight.t().contiguous().t()
     return _Plain(weight, bias)
 

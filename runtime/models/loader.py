@@ -187,7 +187,7 @@ def _read_weights(reader: _Reader, config: ModelConfig) -> Weights:
         embedding=embedding,
         layers=tuple(_read_layer(reader, config, f"model.layers.{layer}.") for layer in range(config.num_layers)),
         norm=reader.tensor("model.norm.weight"),
-        head=make_linear(embedding if config.tied_embeddings else reader.tensor("lm_head.weight")),
+        head=make_linear(embedding if config.tied_embeddings else reader.tensor("lm_head.weight"), is_head=True),
     )
 
 

@@ -114,7 +114,10 @@ def short_answer(s):
 @pytest.fixture(scope="module")
 def page():
     return ElementTree.fromstring(
-        helper_and_loop.explain([{"items": ["a", "b"]}]).html().removeprefix("<!DOCTYPE html>")
+        helper_and_loop.options(disable="inline")
+        .explain([{"items": ["a", "b"]}])
+        .html()
+        .removeprefix("<!DOCTYPE html>")
     )
 
 
@@ -142,5 +145,5 @@ def test_arrows_of_a_box_are_shown_with_it(page):
 
 def test_a_function_of_very_many_ops_is_not_drawn(monkeypatch):
     monkeypatch.setattr("ramify.lang.explain_graph._MOST_OPS", 12)
-    text = helper_and_loop.explain([], passes=False).html()
+    text = helper_and_loop.options(disable="inline").explain([], passes=False).html()
     assert "ops, not drawn" in text and text.count('<svg class="graph"') == 1

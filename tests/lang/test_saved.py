@@ -137,5 +137,5 @@ def test_a_missing_import_is_named(tmp_path: Path) -> None:
 
 def test_errors_in_loaded_code_show_their_lines(tmp_path: Path) -> None:
     loaded = outside(survey, tmp_path / "survey.irb")
-    (run,) = loaded.run_batch([{"questions": ["a?"], "scale": "x"}], backend=ScriptedBackend())
+    (run,) = loaded.run_batch([{"questions": ["a?", 5]}], backend=ScriptedBackend())
     assert isinstance(run.error, TypeError)

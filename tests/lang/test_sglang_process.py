@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
 import ramify as sgl
 from ramify.backends import open_backend
@@ -42,6 +45,22 @@ def test_cache_sends_what_every_run_begins_with(capsys: pytest.CaptureFixture[st
         start + "Q: Why?\nA:",
         "<system>Answer briefly.</system>\n" + SHOTS + "<user>Now: "[:6],
     ]
+
+
+def test_cache_sees_the_globals_of_a_helper_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shots_elsewhere.py").write_text('SHOTS = "other shots "\n\ndef begin(s):\n    s += SHOTS\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    begin = importlib.import_module("shots_elsewhere").begin
+
+    @sgl.function
+    def program(s, text):  # type: ignore[no-untyped-def]
+        begin(s)
+        s += SHOTS
+        s += text + sgl.gen("x")
+
+    backend = ScriptedBackend()
+    program.cache(backend)
+    assert backend.requests == ["other shots " + SHOTS]
 
 
 def test_cache_of_a_program_without_a_prefix_asks_for_nothing() -> None:
