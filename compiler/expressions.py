@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..ir.core import Region, Value
+from ..ir.syntax import walk
 from ..ir.types import OBJ
 from .lowering import Lowering
 from .resolve import Callee, is_direct, named_arguments
@@ -71,7 +72,7 @@ def _touches(low: Lowering, node: ast.expr) -> bool:
 
 def _binds(node: ast.expr) -> bool:
     """Whether the expression assigns variables: what a region of its own assigns would be lost."""
-    return any(isinstance(n, ast.NamedExpr) for n in ast.walk(node))
+    return any(isinstance(n, ast.NamedExpr) for n in walk(node))
 
 
 def _is_state(low: Lowering, node: ast.expr) -> bool:
@@ -217,7 +218,7 @@ def _argument(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> a
 
 
 def _can_loop(node: ast.ListComp | ast.DictComp | ast.GeneratorExp) -> bool:
-    inner = list(ast.walk(node))
+    inner = list(walk(node))
     return not any(isinstance(n, ast.NamedExpr | ast.Lambda) for n in inner) and not any(
         isinstance(n, ast.comprehension) and n.is_async for n in inner
     )
@@ -345,7 +346,7 @@ def _host_expression(low: Lowering, node: ast.expr, *, is_verbatim: bool = True)
 
 def note_calls(low: Lowering, node: ast.AST) -> None:
     """Say which functions host code gives states to, and why they run as Python."""
-    for call in ast.walk(node):
+    for call in walk(node):
         if isinstance(call, ast.Call) and any(low.scope.kind(each) != "obj" for each in _arguments(call)):
             reason = low.resolver.why_python(call)
             if reason is not None:
@@ -371,14 +372,14 @@ def _with_globals_read(low: Lowering, node: ast.expr, temporaries: dict[str, Val
         return node
     stand_ins = {}
     for name in sorted(loose):
-        place = next(n for n in ast.walk(node) if isinstance(n, ast.Name) and n.id == name)
+        place = next(n for n in walk(node) if isinstance(n, ast.Name) and n.id == name)
         stand_ins[name] = _temporary(low, place, temporaries)
     return _Replacing(stand_ins).visit(copy.deepcopy(node))  # type: ignore[no-any-return]
 
 
 def _names(low: Lowering, node: ast.expr, temporaries: dict[str, Value]) -> tuple[set[str], set[str]]:
     """The names in an expression, and those of them that come from outside of the function."""
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    names = {n.id for n in walk(node) if isinstance(n, ast.Name)}
     return names, names.difference(low.scope.locals, temporaries)
 
 
@@ -445,7 +446,7 @@ def _is_quiet(node: ast.expr) -> bool:
         isinstance(n.func, ast.Attribute) and n.func.attr in _STATE_METHODS
         if isinstance(n, ast.Call)
         else not isinstance(n, ast.NamedExpr | ast.comprehension)
-        for n in ast.walk(node)
+        for n in walk(node)
     )
 
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..ir.core import Op
+from ..ir.syntax import walk
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
@@ -49,7 +50,7 @@ def leading_text(op: Op, known: Mapping[str, Any]) -> tuple[list[str | ast.Name]
 
 def may_take_long(op: Op) -> bool:
     """Whether host code calls anything but builtins and methods of builtin types."""
-    nodes = [node for statement in _parsed(op) for node in ast.walk(statement)]
+    nodes = [node for statement in _parsed(op) for node in walk(statement)]
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     return any(isinstance(node, ast.Await) for node in nodes) or not all(map(_is_quick, calls))
 

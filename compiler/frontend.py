@@ -18,6 +18,7 @@ from ..ir.core import Function, Module, Region, Value
 from ..ir.errors import CompileError
 from ..ir.private import private_prefix, unmangled
 from ..ir.span import Span
+from ..ir.syntax import walk
 from ..ir.types import CELL, OBJ
 from .lowering import Lowering, lower_body
 from .resolve import Binding, Callee, Resolver, shadowed
@@ -125,7 +126,7 @@ class _Work:
     def _compile(self, name: str, callee: Callee, states: frozenset[str], source: Source) -> Function:
         function = callee.function
         prefix = private_prefix(function.__qualname__)
-        looked_into = sorted({n.id for n in ast.walk(source.tree) if isinstance(n, ast.Name)} & LOOKED_INTO)
+        looked_into = sorted({n.id for n in walk(source.tree) if isinstance(n, ast.Name)} & LOOKED_INTO)
         written = {unmangled(state, prefix) for state in states}
         scope = analyse(source, written, shadowed(function, looked_into, self.bindings))
         resolver = Resolver(function, scope, self.bindings, _receiver(callee, source))

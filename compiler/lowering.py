@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from ..ir.builder import Builder
 from ..ir.core import Op, Region, Value
 from ..ir.private import mangled
+from ..ir.syntax import walk
 from ..ir.types import CELL, OBJ
 from .leaving import Around
 from .resolve import Callee, Resolver
@@ -183,7 +184,7 @@ class Lowering:
     def _operands(
         self, nodes: Sequence[ast.AST], temporaries: dict[str, Value], skip: frozenset[str] = frozenset()
     ) -> tuple[list[str], list[Value], list[str], list[str]]:
-        mentioned = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
+        mentioned = {n.id for node in nodes for n in walk(node) if isinstance(n, ast.Name)}
         if "super" in mentioned:  # which looks at the first parameter by itself
             mentioned.add(self.resolver.first_parameter)
         names = (mentioned | set(stored_names(*nodes))) & self.scope.locals
@@ -225,7 +226,7 @@ def _only_read(nodes: Sequence[ast.AST], name: str) -> bool:
     """Whether every mention of a state in the code reads it (`s["x"]`, `"x" in s`, `s.text()`), at once."""
     reading: set[int] = set()
     for root in nodes:
-        for node in ast.walk(root):
+        for node in walk(root):
             match node:
                 case ast.Subscript(value=ast.Name() as base, ctx=ast.Load()):
                     reading.add(id(base))
@@ -233,7 +234,7 @@ def _only_read(nodes: Sequence[ast.AST], name: str) -> bool:
                     reading.add(id(base))
                 case ast.Compare(ops=[ast.In() | ast.NotIn()], comparators=[ast.Name() as base]):
                     reading.add(id(base))
-    mentions = [n for root in nodes for n in ast.walk(root) if isinstance(n, ast.Name) and n.id == name]
+    mentions = [n for root in nodes for n in walk(root) if isinstance(n, ast.Name) and n.id == name]
     return all(id(node) in reading for node in mentions)
 
 
@@ -242,9 +243,9 @@ def surely_assigned(nodes: Sequence[ast.AST]) -> frozenset[str]:
     sure: set[str] = set()
     seen: set[str] = set()
     for node in nodes:
-        mentioned = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        mentioned = {n.id for n in walk(node) if isinstance(n, ast.Name)}
         if isinstance(node, ast.Assign):
-            used = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+            used = {n.id for n in walk(node.value) if isinstance(n, ast.Name)}
             plain = {t.id for target in node.targets for t in _unpacked(target) if isinstance(t, ast.Name)}
             sure |= plain - used - seen
         seen |= mentioned

@@ -16,6 +16,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from ..ir.private import mangled, private_prefix, unmangled
+from ..ir.syntax import walk
 from .scope import Scope
 
 MISSING: Any = object()
@@ -116,7 +117,7 @@ class Resolver:
 
     def calls_pure_tool(self, node: ast.AST) -> bool:
         """Whether such a call occurs anywhere below the node."""
-        return any(self.pure_tool(each) is not None for each in ast.walk(node) if isinstance(each, ast.Call))
+        return any(self.pure_tool(each) is not None for each in walk(node) if isinstance(each, ast.Call))
 
     def helper(self, node: ast.Call, *, is_awaited: bool = False) -> Callee | None:
         """What a call runs: the function of a program, or a helper with source of its own; or a method of either.

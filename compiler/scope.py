@@ -11,6 +11,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..ir.syntax import walk
 from .kinds import STATES, Each, Kind, Many, each, holds_state, item_of, join, many, part_of
 from .source import Definition, Source, own_nodes
 
@@ -91,7 +92,7 @@ class Scope:
 
     def mentions(self, node: ast.AST) -> bool:
         """Whether a name that holds states occurs anywhere below the node."""
-        return any(isinstance(n, ast.Name) and n.id in self.kinds for n in ast.walk(node))
+        return any(isinstance(n, ast.Name) and n.id in self.kinds for n in walk(node))
 
 
 def _of_method(method: str, kind: Kind) -> Kind:
@@ -439,7 +440,7 @@ def _bound_by(node: ast.AST) -> str | None:
 
 def num_mentions(name: str, nodes: Sequence[ast.AST]) -> int:
     """How often a name is read or bound in pieces of code, in nested scopes too."""
-    walked = (child for node in nodes for child in ast.walk(node))
+    walked = (child for node in nodes for child in walk(node))
     return sum((isinstance(child, ast.Name) and child.id == name) or _bound_by(child) == name for child in walked)
 
 
@@ -451,10 +452,7 @@ def _scope_nodes(node: ast.AST) -> list[ast.AST]:
 def _comprehension_names(node: ast.AST) -> set[int]:
     """Identities of the Name nodes that comprehensions bind in scopes of their own."""
     return {
-        id(name)
-        for child in _scope_nodes(node)
-        if isinstance(child, ast.comprehension)
-        for name in ast.walk(child.target)
+        id(name) for child in _scope_nodes(node) if isinstance(child, ast.comprehension) for name in walk(child.target)
     }
 
 
@@ -464,17 +462,17 @@ def _boxed(tree: Definition, bound: set[str]) -> set[str]:
     consumed = {id(a) for n in own_nodes(tree) if isinstance(n, ast.Call) for a in n.args}
     for node in own_nodes(tree):
         if isinstance(node, _FUNCTIONS) or (isinstance(node, ast.GeneratorExp) and id(node) not in consumed):
-            boxed |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - _inner_names(node)
+            boxed |= {n.id for n in walk(node) if isinstance(n, ast.Name)} - _inner_names(node)
     return boxed & bound
 
 
 def _inner_names(node: ast.AST) -> set[str]:
     """Names that the nested scope binds itself, unless it declares them nonlocal."""
     if isinstance(node, ast.Lambda):
-        return {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
+        return {a.arg for a in walk(node.args) if isinstance(a, ast.arg)}
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        shared = {n for child in ast.walk(node) if isinstance(child, ast.Nonlocal) for n in child.names}
+        shared = {n for child in walk(node) if isinstance(child, ast.Nonlocal) for n in child.names}
         return (_parameters(node) | {name for name, _ in _bindings(node)}) - shared
     if isinstance(node, ast.GeneratorExp):
-        return {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
+        return {n.id for g in node.generators for n in walk(g.target) if isinstance(n, ast.Name)}
     return set()

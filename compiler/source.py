@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from ..ir.errors import CompileError
 from ..ir.span import Span
+from ..ir.syntax import children, walk
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -34,8 +35,8 @@ class Source:
     in_texts: frozenset[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        texts = (node for node in ast.walk(self.tree) if isinstance(node, ast.JoinedStr))
-        inner = frozenset(id(node) for text in texts for node in ast.walk(text) if node is not text)
+        texts = (node for node in walk(self.tree) if isinstance(node, ast.JoinedStr))
+        inner = frozenset(id(node) for text in texts for node in walk(text) if node is not text)
         object.__setattr__(self, "in_texts", inner)
 
     def span(self, node: ast.AST) -> Span:
@@ -63,7 +64,7 @@ class Source:
 
         Errors in code of several lines can then point at the right one.
         """
-        stand_ins = [n for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in names]
+        stand_ins = [n for n in walk(node) if isinstance(n, ast.Name) and n.id in names]
         on_one_line = node.lineno == node.end_lineno  # type: ignore[attr-defined]
         if on_one_line or id(node) in self.in_texts:
             return ast.unparse(node)
@@ -154,7 +155,7 @@ def function_source(function: FunctionType) -> Source:
     except SyntaxError:  # a lambda may begin in the middle of a statement
         raise NoSource(_not_a_def(name)) from None
     ast.increment_lineno(tree, first - (2 if indented else 1))
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, Definition) and node.name == code.co_name:
             return _plain(Source(file, _checked(node, function)))
     raise NoSource(_not_a_def(name))
@@ -197,31 +198,15 @@ def own_nodes(root: ast.AST) -> list[ast.AST]:
     Load, Store and Del marks are left out: whoever wants one has it in `ctx`.
     """
     found: list[ast.AST] = []
-    pending = _children(root)
+    pending = children(root)
     while pending:
         node = pending.pop()
         found.append(node)
         if type(node) not in _CLOSED:
-            pending += _children(node)
+            pending += children(node)
     return found
-
-
-def _children(node: ast.AST) -> list[ast.AST]:
-    """ast.iter_child_nodes as a list; front ends spend much of their time here."""
-    children: list[ast.AST] = []
-    for name in node._fields:
-        if name == "ctx":
-            continue
-        value = getattr(node, name, None)
-        if isinstance(value, ast.AST):
-            children.append(value)
-        elif isinstance(value, list):
-            children += [item for item in value if isinstance(item, ast.AST)]
-    return children
 
 
 def _has_long_string(root: ast.AST) -> bool:
     """Whether a string literal below `root` covers several lines (dedenting would change it)."""
-    return any(
-        isinstance(node, ast.JoinedStr | ast.Constant) and node.end_lineno != node.lineno for node in ast.walk(root)
-    )
+    return any(isinstance(node, ast.JoinedStr | ast.Constant) and node.end_lineno != node.lineno for node in walk(root))

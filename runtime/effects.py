@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from types import CellType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
+from ..ir.syntax import walk
 from .expression import Expression
 from .hostwork import BUILTINS, METHODS, bound_names, changed, is_quick_expression
 from .reading import Branches, Reading
@@ -89,7 +90,7 @@ class Callees:
             return False
         code = function.__code__
         parameters = set(code.co_varnames)
-        calls = [node.func for node in ast.walk(body) if isinstance(node, ast.Call)]
+        calls = [node.func for node in walk(body) if isinstance(node, ast.Call)]
         space = function.__globals__
         called = {id(call) for call in calls if self.take(call, space, parameters, depth + 1)}
         return is_quick_expression(body, parameters, space, called)
@@ -147,7 +148,7 @@ def why_not_harmless(
     look_up gives what a name from outside holds now, and raises NoValue. shared: the variables that functions inside of
     the program share with it. knows_calls: whether all that is called is known to be harmless.
     """
-    nodes = [node for statement in body for node in ast.walk(statement)]
+    nodes = [node for statement in body for node in walk(statement)]
     inside = {*inputs, *shared, *bound_names(list(body))}
     held = [*zip(inputs, values, strict=False), *((name, _in_cell(cell)) for name, cell in shared.items())]
     return _why_not_code(nodes, inside, look_up, knows_calls=knows_calls) or _first(
@@ -174,7 +175,7 @@ def _why_not_code(
 ) -> str | None:
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     why = None if knows_calls else _first(_why_not_call(call, inside, look_up, depth) for call in calls)
-    called = {id(inner) for call in calls for inner in ast.walk(call.func)} if knows_calls else set[int]()
+    called = {id(inner) for call in calls for inner in walk(call.func)} if knows_calls else set[int]()
     return why or _first(_why_not_node(node, inside, look_up, depth) for node in nodes if id(node) not in called)
 
 
@@ -190,7 +191,7 @@ def _why_not_function(function: object, depth: int) -> str | None:
     if (body := _body(function)) is None:
         return ""
     inside = {*function.__code__.co_varnames, *bound_names(body)}
-    nodes = [node for statement in body for node in ast.walk(statement)]
+    nodes = [node for statement in body for node in walk(statement)]
 
     def look_up(name: str) -> Any:
         if name not in function.__globals__:

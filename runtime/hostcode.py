@@ -25,6 +25,7 @@ from typing import Any, Literal
 from ..ir.core import Op
 from ..ir.private import mangled, private_prefix, unmangled
 from ..ir.span import Span
+from ..ir.syntax import walk
 
 Result = Literal["value", "tuple", "locals", "saved"]
 
@@ -145,7 +146,7 @@ def _place(body: list[ast.stmt], code: str, first_line: int, span: Span) -> None
     verbatim = _is_of(first.strip(), line[span.column :]) if line else True
     indent = len(first) - len(first.lstrip())
     down, right = span.line - first_line, len(line[: span.column].encode()) - indent
-    for node in (node for statement in body for node in ast.walk(statement)):
+    for node in (node for statement in body for node in walk(statement)):
         if not hasattr(node, "lineno"):
             continue
         if verbatim:
@@ -306,7 +307,7 @@ def _function(name: str, parameters: Sequence[str], body: list[ast.stmt], *, is_
 
 def _locate(module: ast.Module, span: Span) -> None:
     """Give nodes of our own making the place of the op."""
-    for node in ast.walk(module):
+    for node in walk(module):
         if "lineno" in node._attributes and not hasattr(node, "lineno"):
             node.lineno = node.end_lineno = span.line  # type: ignore[attr-defined]
             node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
@@ -333,13 +334,13 @@ def _assigned_at_top(body: list[ast.stmt]) -> set[str]:
 
 
 def _stored(target: ast.expr) -> set[str]:
-    return {node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return {node.id for node in walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def _unassigned(body: list[ast.stmt]) -> set[str]:
     """Names that a `del` or the end of an `except ... as` may take away."""
     names: set[str] = set()
-    for node in (node for statement in body for node in ast.walk(statement)):
+    for node in (node for statement in body for node in walk(statement)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Del):
             names.add(node.id)
         elif isinstance(node, ast.ExceptHandler) and node.name:

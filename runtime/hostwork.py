@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..ir.core import Op
+from ..ir.syntax import walk
 from .prompt import Prompt
 from .reading import Branches, Reading
 
@@ -47,7 +48,7 @@ def outside_names(
     if not _is_bounded(body):
         return None
     inside = set(op.attrs["inputs"]) | bound_names(body)
-    nodes = [node for statement in body for node in ast.walk(statement)]
+    nodes = [node for statement in body for node in walk(statement)]
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call) and is_harmless(node.func, inside)}
     return _outside(nodes, inside, shadowed, called)
 
@@ -56,14 +57,14 @@ def is_quick_expression(
     body: ast.expr, parameters: set[str], space: Mapping[str, object], called: Collection[int]
 ) -> bool:
     """Whether the value of a function of such a body is quick to find. called: harmless functions that it calls."""
-    nodes, statements = list(ast.walk(body)), list[ast.stmt]([ast.Return(body)])
+    nodes, statements = list(walk(body)), list[ast.stmt]([ast.Return(body)])
     return _is_bounded(statements) and _outside(nodes, parameters | bound_names(statements), space, called) == []
 
 
 def _outside(
     nodes: list[ast.AST], inside: set[str], shadowed: Collection[str], called: Collection[int]
 ) -> list[str] | None:
-    known = {id(inner) for node in nodes if id(node) in called for inner in ast.walk(node)}
+    known = {id(inner) for node in nodes if id(node) in called for inner in walk(node)}
     outside: set[str] = set()
     for node in nodes:
         if isinstance(node, _SLOW_NODES) or (
@@ -82,7 +83,7 @@ _LAZY_CALLS = {"range", "enumerate", "zip", "reversed", "len"}
 
 def _is_bounded(body: list[ast.stmt]) -> bool:
     """Whether no `range` is run through: that alone can make work that does not depend on the inputs' size."""
-    nodes = [node for statement in body for node in ast.walk(statement)]
+    nodes = [node for statement in body for node in walk(statement)]
     if not any(isinstance(node, ast.Name) and node.id == "range" for node in nodes):
         return True
     called = {node.func.id if isinstance(node.func, ast.Name) else "" for node in nodes if isinstance(node, ast.Call)}
@@ -170,13 +171,13 @@ class Uses:
             self._moved(node, calls)
 
     def _look(self, node: ast.AST) -> None:
-        self.looked |= {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+        self.looked |= {inner.id for inner in walk(node) if isinstance(inner, ast.Name)}
 
 
 def _assigned(body: list[ast.stmt]) -> set[str]:
     """Names that the code assigns, but for those of comprehensions."""
-    nodes = [node for statement in body for node in ast.walk(statement)]
-    inner = {id(name) for node in nodes if isinstance(node, ast.comprehension) for name in ast.walk(node.target)}
+    nodes = [node for statement in body for node in walk(statement)]
+    inner = {id(name) for node in nodes if isinstance(node, ast.comprehension) for name in walk(node.target)}
     stores = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     return {name.id for name in stores if id(name) not in inner}
 
@@ -189,7 +190,7 @@ _CHANGING_METHODS = {
 
 def may_change(body: list[ast.stmt]) -> bool:
     """Whether quick code may change an object that it is given, or what it gets out of one."""
-    nodes = (node for statement in body for node in ast.walk(statement))
+    nodes = (node for statement in body for node in walk(statement))
     return any(isinstance(node, ast.AugAssign) or changed(node) is not None for node in nodes)
 
 
@@ -246,7 +247,7 @@ def reach(values: Iterable[Any], known: Container[int] = (), budget: int = _BUDG
 def bound_names(body: list[ast.stmt]) -> set[str]:
     """Names that the code binds itself, also in comprehensions and lambdas."""
     names: set[str] = set()
-    for node in (node for statement in body for node in ast.walk(statement)):
+    for node in (node for statement in body for node in walk(statement)):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
                 names.add(name)

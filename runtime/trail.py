@@ -11,6 +11,7 @@ from types import CodeType, TracebackType
 
 from ..ir.errors import Cancelled, RamifyError
 from ..ir.span import Span
+from ..ir.syntax import walk
 from .expression import Spot
 
 _STANDARD_LIBRARY = os.path.dirname(contextlib.__file__) + os.sep
@@ -124,7 +125,7 @@ def add_frame(error: BaseException, span: Span, program: str) -> None:
 def _raising(span: Span, program: str) -> CodeType:
     """Code that raises `error` at a place of the user's source."""
     module = ast.parse("raise error")
-    for node in ast.walk(module):
+    for node in walk(module):
         if hasattr(node, "lineno"):
             node.lineno, node.end_lineno = span.line, span.end_line  # type: ignore[attr-defined]
             node.col_offset, node.end_col_offset = span.column, span.end_column  # type: ignore[attr-defined]
