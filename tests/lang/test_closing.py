@@ -127,7 +127,7 @@ def test_what_cannot_be_asked_for(eager: bool) -> None:
     for given, message in (
         ({"close": True}, "takes close together with what the text must match"),
         ({"close": 1, "regex": "a"}, "close must be True or False, got 1"),
-        ({"whitespace": True, "regex": "a"}, "takes whitespace together with json_schema or schema"),
+        ({"whitespace": True, "regex": "a"}, "takes whitespace together with json_schema, schema or tools"),
         ({"whitespace": "  ", "json_schema": {}}, "whitespace must be True or False, got '  '"),
     ):
         with pytest.raises(TypeError, match=message):
