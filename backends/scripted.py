@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
 
-from ..ir.errors import BackendError
+from ..ir.errors import BackendError, UsageError
 from ..runtime.backend import Sink
 from ..runtime.chat import ChatFormat
 from ..runtime.constraint import matches
@@ -91,6 +91,8 @@ class ScriptedBackend:
         chat: ChatFormat = MARKS,
         features: Iterable[str] = OWN,
     ) -> None:
+        if not callable(reply):
+            raise UsageError(f"a scripted backend is given a function of prompt and parameters, not {reply!r:.40}")
         self.chat = chat
         self.features = frozenset(features)
         self.reply = reply

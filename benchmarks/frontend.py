@@ -8,13 +8,11 @@ ramify's and SGLang's in turn, and the medians over the rounds count. SGLang 0.5
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-import venv
 from pathlib import Path
 from typing import Any
 
-from .report import Bar, machine, median, say, worker, write
+from .report import Bar, machine, median, peer_python, say, worker, write
 
 HERE = Path(__file__).parent
 PEER = "sglang==0.5.23"
@@ -37,7 +35,8 @@ def main() -> None:
     arguments = _arguments()
     rounds, repeats = (2, 5) if arguments.quick else (5, 9)
     about = machine()
-    peer = arguments.peer or _peer_python()
+    check = "import importlib.metadata as m; m.version('sglang')"
+    peer = arguments.peer or peer_python("sglang", check, ["--no-deps", PEER, "numpy", "tqdm", "msgspec"])
     runs: dict[str, dict[str, list[float]]] = {}
     for case, (figure, _, _, both) in CASES.items():
         runs[case] = {"ramify": [], "sglang": []}
@@ -56,23 +55,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     parser.add_argument("--peer", metavar="PYTHON", help=f"a Python that has {PEER}")
     return parser.parse_args()
-
-
-def _peer_python() -> str | None:
-    """A Python with SGLang, installed on the first use; None when it cannot be had."""
-    folder = Path("build/peers/sglang")
-    python = folder / "bin" / "python"
-    if not python.exists():
-        say(f"making an environment for {PEER} in {folder}")
-        venv.create(folder, with_pip=True)
-    have = subprocess.run([python, "-c", "import importlib.metadata as m; m.version('sglang')"], capture_output=True)
-    if have.returncode != 0:
-        install = [python, "-m", "pip", "install", "--quiet", "--no-deps", PEER, "numpy", "tqdm", "msgspec"]
-        done = subprocess.run(install, capture_output=True, text=True)
-        if done.returncode != 0:
-            say(f"{PEER} cannot be installed, so there is no peer:\n{done.stderr}")
-            return None
-    return str(python)
 
 
 def _measure(python: str, script: str, case: str, repeats: int) -> dict[str, Any]:

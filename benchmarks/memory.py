@@ -10,11 +10,9 @@ gives the same figures.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import ramify as rf
@@ -22,11 +20,10 @@ import ramify as rf
 from .belady import Admission, belady_misses, recorded
 from .lockstep import LockstepBackend, one_host_thread
 from .prefix_bound import prefill_bound
-from .report import Bar, machine, say, write
+from .report import DATA, Bar, machine, say, write
 from .workload_programs import Workload, workloads
 from .workloads import watched
 
-DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SHARES = (1.0, 0.5, 0.25)
 # Which passes each configuration leaves out.
 CONFIGS = {
@@ -114,11 +111,10 @@ def main() -> None:
     about = machine()
     runs: dict[str, list[Measured]] = {}
     _print_header()
-    for workload in workloads(DATA, scale=1 if arguments.quick else 4):
-        if arguments.only is None or workload.name in arguments.only.split(","):
-            say(f"{workload.name}: {len(workload.rows)} rows")
-            runs[workload.name] = measure_all(workload)
-            _print(workload.name, runs[workload.name])
+    for workload in workloads(DATA, 1 if arguments.quick else 4, arguments.only and arguments.only.split(",")):
+        say(f"{workload.name}: {len(workload.rows)} rows")
+        runs[workload.name] = measure_all(workload)
+        _print(workload.name, runs[workload.name])
     write(arguments.json, {name: list(map(asdict, each)) for name, each in runs.items()}, _bars(runs), about)
 
 

@@ -8,11 +8,15 @@ import platform
 import statistics
 import subprocess
 import sys
+import venv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+# Real inputs, which are no part of the project.
+DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,27 @@ def worker(command: Sequence[str], *, timeout: float) -> dict[str, Any]:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def peer_python(name: str, check: str, *installs: Sequence[str]) -> str | None:
+    """A Python in an environment of its own under build/, made on the first use; None when it cannot be had.
+
+    check: code that fails unless all is installed. installs: the arguments of one `pip install` after another.
+    """
+    folder = Path("build/peers") / name
+    python = folder / "bin" / "python"
+    if not python.exists():
+        say(f"making an environment in {folder}")
+        venv.create(folder, with_pip=True)
+    if subprocess.run([python, "-c", check], capture_output=True, check=False).returncode == 0:
+        return str(python)
+    for packages in installs:
+        command = [python, "-m", "pip", "install", "--quiet", *packages]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            say(f"{' '.join(packages)} cannot be installed, so there is no peer:\n{done.stderr}")
+            return None
+    return str(python)
 
 
 def say(text: str) -> None:

@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import tempfile
 import time
-import venv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,12 +27,11 @@ from ramify.runtime.request import Done, EngineRequest, Event, Failed, SamplingP
 from ramify.runtime.tokens import Tokenizer
 
 from .checkpoint import random_checkpoint
-from .report import Bar, machine, median, say, worker, write
+from .report import DATA, Bar, machine, median, peer_python, say, worker, write
 from .structured_masks import mask_steps
 from .structured_tasks import Task, tasks
 from .watched_grammars import Clock, Watched
 
-DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PEERS = ("outlines==1.3.3", "guidance==0.3.1", "transformers==4.57.6")
 BATCHES = (1, 8, 32)
 MOST = 600
@@ -169,7 +165,11 @@ def main() -> None:
         for task in tasks(DATA, batch):
             say(f"{task.name}, batch {batch}")
             runs += measure(bench, task, 2 if arguments.quick else 5)
-    peer = None if arguments.no_peers else arguments.peer or _peer_python()
+    peer = (
+        None
+        if arguments.no_peers
+        else arguments.peer or peer_python("structured", "import torch, outlines, guidance", [TORCH], PEERS)
+    )
     peers = [] if peer is None else _peers(bench, peer, BATCHES[:1] if arguments.quick else BATCHES[:2])
     _print(runs, peers)
     write(arguments.json, {"ramify": [asdict(run) for run in runs], "peers": peers}, _bars(runs), about)
@@ -200,25 +200,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-peers", action="store_true", help="only ramify")
     parser.add_argument("--peer", metavar="PYTHON", help=f"a Python that has {', '.join(PEERS)}")
     return parser.parse_args()
-
-
-def _peer_python() -> str | None:
-    """A Python with the peers, installed on the first use; None when they cannot be had."""
-    folder = Path("build/peers/structured")
-    python = folder / "bin" / "python"
-    if not python.exists():
-        say(f"making an environment for {', '.join(PEERS)} in {folder}")
-        venv.create(folder, with_pip=True)
-    have = subprocess.run([python, "-c", "import torch, outlines, guidance"], capture_output=True)
-    if have.returncode != 0:
-        for packages in ((TORCH,), PEERS):
-            done = subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True
-            )
-            if done.returncode != 0:
-                say(f"{', '.join(packages)} cannot be installed, so there are no peers:\n{done.stderr}")
-                return None
-    return str(python)
 
 
 def _peers(bench: Bench, python: str, batches: Sequence[int]) -> list[dict[str, Any]]:

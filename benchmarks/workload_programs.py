@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -435,8 +435,11 @@ def table_rows(number: int) -> list[dict[str, Any]]:
     ]
 
 
-def workloads(folder: Path, scale: int) -> list[Workload]:
-    """All workloads; their numbers of rows grow with `scale`."""
+def workloads(folder: Path, scale: int, only: Sequence[str] | None = None) -> list[Workload]:
+    """All workloads, or those of these names; their numbers of rows grow with `scale`.
+
+    Raises SystemExit for a name that is none.
+    """
     questions = [{"question": prose(50 + row, 30)} for row in range(2 * scale)]
     makers: Mapping[str, Callable[[], Workload]] = {
         "mmlu": lambda: Workload("mmlu", mmlu, mmlu_rows(3, 4 * scale)),
@@ -474,7 +477,9 @@ def workloads(folder: Path, scale: int) -> list[Workload]:
         "rag": lambda: Workload("rag", rag, rag_rows(8 * scale)),
         "table": lambda: Workload("table", table, table_rows(12 * scale)),
     }
-    return [make() for make in makers.values()]
+    if unknown := sorted(set(only or ()) - makers.keys()):
+        raise SystemExit(f"no workload is called {unknown[0]!r}; there are {', '.join(makers)}")
+    return [make() for name, make in makers.items() if only is None or name in only]
 
 
 # For each workload how many rows, and how much in a row: how many of a list, or another number.

@@ -14,7 +14,6 @@ what waits for what: as `explain` says, and a run on the embedded model. The JSO
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +30,12 @@ from ramify.runtime.request import Done, EngineRequest, Event
 
 from .checkpoint import random_checkpoint
 from .prefix_bound import Served, prefill_bound, prefill_tokens, prompt_tokens
-from .report import Bar, machine, median, say, write
+from .report import DATA, Bar, machine, median, say, write
 from .workload_programs import Workload, brief, workloads
 from .workload_report import Results, entry_of, put_report
 from .workload_store import Store
 
 PASSES = tuple(each.name for each in PIPELINE)
-DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @dataclass(frozen=True)
@@ -156,9 +154,7 @@ def main() -> None:
     store = Store(arguments.json, settings, machine(), resume=arguments.resume)
     checkpoint = model_dir() if arguments.size == "tiny" else random_checkpoint(arguments.size, Path("build"))
     backend = LocalBackend(checkpoint, dtype=torch.float32 if arguments.size == "tiny" else None)
-    chosen = [each for each in workloads(DATA, scale=1 if small else 4) if _is_chosen(each.name, arguments.only)]
-    if not chosen:
-        raise SystemExit(f"no workload is called {arguments.only!r}")
+    chosen = workloads(DATA, 1 if small else 4, arguments.only and arguments.only.split(","))
     embedded = LocalBackend(model_dir(), dtype=torch.float32) if arguments.brief else None
     measure(backend, "warm-up", chosen[0].program, chosen[0].rows[:1])
     begun = time.perf_counter()
@@ -185,10 +181,6 @@ def _run_round(backend: LocalBackend, workload: Workload, store: Store, turn: in
             found = asdict(measure(backend, name, program, workload.rows))
             say(f"  {name}: {found['computed']} of {found['prompt']} tokens computed, {found['seconds']:.1f} s")
         store.add(workload.name, turn, found | {"rows": len(workload.rows)})
-
-
-def _is_chosen(name: str, only: str | None) -> bool:
-    return only is None or name in only.split(",")
 
 
 def _arguments() -> argparse.Namespace:

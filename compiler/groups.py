@@ -12,6 +12,7 @@ from ..ir.core import Module, Op, Region, Value
 from ..ir.errors import order_matters
 from .asking import MODEL_OPS
 from .dce import fixed, terminators
+from .rewrite import closure
 
 _Sources = Mapping[Value, list[Value]]
 
@@ -39,14 +40,7 @@ def _outside_of_tries(region: Region) -> Iterator[Op]:
 
 def _between(end: Value, start: Value, sources: _Sources) -> set[Value]:
     """The prompts on the way from the beginning of a group to its end."""
-    found: set[Value] = set()
-    left = [end]
-    while left:
-        value = left.pop()
-        if value is not start and value not in found:
-            found.add(value)
-            left += sources.get(value, ())
-    return found
+    return closure([end], lambda value: () if value is start else sources.get(value, ())) - {start}
 
 
 def _sources(body: Region) -> _Sources:

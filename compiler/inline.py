@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from ..ir.core import Function, Inlined, Module, Op, Region, Value, clone_region
 from ..ir.types import OBJ
-from .rewrite import regions, replace_uses
+from .rewrite import closure, regions, replace_uses
 
 MOST_OPS = 40
 """Functions with more ops are inlined only where they are called once."""
@@ -47,14 +47,7 @@ def _calls(function: Function) -> list[str]:
 
 def _reached(module: Module, names: Iterable[str]) -> set[str]:
     """These functions, those that they call, and so on."""
-    found: set[str] = set()
-    todo = list(names)
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += _calls(module.functions[name])
-    return found
+    return closure(names, lambda name: _calls(module.functions[name]))
 
 
 def _callees_first(module: Module) -> Iterator[str]:

@@ -16,6 +16,7 @@ from ..ir.core import Function, Module, Op, Value
 from ..ir.types import PROMPT
 from .asking import MODEL_OPS, definitions, may_ask
 from .promote import escapes
+from .rewrite import closure
 
 _GROWING = {"prompt.append", "prompt.role", "prompt.group", "prompt.image", "prompt.video", "prompt.bind"}
 _GROWING |= {"prompt.branch", "lm.score"}
@@ -54,14 +55,7 @@ class _Flow:
 
     def back_from(self, values: Iterable[Value]) -> set[Value]:
         """All prompts that may become one of these."""
-        found: set[Value] = set()
-        left = list(values)
-        while left:
-            value = left.pop()
-            if value not in found:
-                found.add(value)
-                left += self._sources[value]
-        return found
+        return closure(values, lambda value: self._sources[value])
 
     def _find_loads(self) -> None:
         """The loads and forks of each cell, but not those that happen before anything is stored to it."""

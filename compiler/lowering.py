@@ -21,7 +21,7 @@ from ..ir.types import CELL, OBJ
 from .leaving import Around
 from .resolve import Callee, Resolver
 from .scope import Scope, stored_names
-from .source import Source, own_nodes
+from .source import Source, displayed, own_nodes
 
 READ_METHODS = {"text", "messages", "get_var", "get_meta_info"}
 
@@ -246,7 +246,7 @@ def surely_assigned(nodes: Sequence[ast.AST]) -> frozenset[str]:
         mentioned = {n.id for n in walk(node) if isinstance(n, ast.Name)}
         if isinstance(node, ast.Assign):
             used = {n.id for n in walk(node.value) if isinstance(n, ast.Name)}
-            plain = {t.id for target in node.targets for t in _unpacked(target) if isinstance(t, ast.Name)}
+            plain = {t.id for target in node.targets for t in displayed(target) if isinstance(t, ast.Name)}
             sure |= plain - used - seen
         seen |= mentioned
     return frozenset(sure)
@@ -262,12 +262,3 @@ def _deleted_by(node: ast.AST) -> str | None:
         case ast.Name(id=name, ctx=ast.Del()) | ast.ExceptHandler(name=str(name)):
             return name
     return None
-
-
-def _unpacked(target: ast.expr) -> Iterator[ast.expr]:
-    """The targets inside nested tuples and lists of targets."""
-    if isinstance(target, ast.Tuple | ast.List):
-        for item in target.elts:
-            yield from _unpacked(item)
-    else:
-        yield target

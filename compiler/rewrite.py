@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TypeVar
 
 from ..ir.core import Op, Region, Value
+
+T = TypeVar("T")
 
 
 def uses(region: Region, value: Value) -> Iterator[tuple[Op, int]]:
@@ -21,6 +24,18 @@ def regions(body: Region) -> Iterator[Region]:
     yield body
     for op in body.walk():
         yield from op.regions
+
+
+def closure(starts: Iterable[T], beyond: Callable[[T], Iterable[T]]) -> set[T]:
+    """These, what lies right beyond each, and so on."""
+    found: set[T] = set()
+    left = list(starts)
+    while left:
+        each = left.pop()
+        if each not in found:
+            found.add(each)
+            left += beyond(each)
+    return found
 
 
 def use_counts(region: Region) -> Counter[Value]:

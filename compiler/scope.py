@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..ir.syntax import walk
 from .kinds import STATES, Each, Kind, Many, each, holds_state, item_of, join, many, part_of
-from .source import Definition, Source, own_nodes
+from .source import Definition, Source, displayed, own_nodes
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
@@ -192,17 +192,8 @@ def _known_uses(nodes: Sequence[ast.AST]) -> set[int]:
                 if method in _OTHER_METHODS or _is_putting(method, args):
                     known.add(id(name))
             case ast.Return(value=ast.expr() as value):
-                known |= {id(name) for name in _displayed(value)}
+                known |= {id(name) for name in displayed(value)}
     return known
-
-
-def _displayed(node: ast.expr) -> Iterator[ast.expr]:
-    """What a display of tuples and lists is made of."""
-    if isinstance(node, ast.Tuple | ast.List):
-        for item in node.elts:
-            yield from _displayed(item)
-    else:
-        yield node
 
 
 def _is_putting(method: str, args: list[ast.expr]) -> bool:

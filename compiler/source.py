@@ -10,7 +10,7 @@ import ast
 import inspect
 import linecache
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 
@@ -205,6 +205,15 @@ def own_nodes(root: ast.AST) -> list[ast.AST]:
         if type(node) not in _CLOSED:
             pending += children(node)
     return found
+
+
+def displayed(node: ast.expr) -> Iterator[ast.expr]:
+    """What a display of tuples and lists, or of targets, is made of; else the node itself."""
+    if isinstance(node, ast.Tuple | ast.List):
+        for item in node.elts:
+            yield from displayed(item)
+    else:
+        yield node
 
 
 def _has_long_string(root: ast.AST) -> bool:

@@ -10,7 +10,7 @@ hint is brief, and what follows the text of a generation, which is not there bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..ir.core import Attr, Function, Module, Op, Region, Value
 from ..ir.types import PROMPT
 from .asking import MODEL_OPS
 from .folding import UNKNOWN, leading_text, may_take_long, value_of
+from .rewrite import regions
 
 # A beginning is worth it from about so many characters on; values of the program are taken to have as many.
 WORTH_CHARACTERS = 64
@@ -37,7 +38,7 @@ def speculate(module: Module) -> None:
         places = _places(function.body)
         added = [
             (place.region, op, _Search(function, op, place, places).hints())
-            for region in _regions(function.body)
+            for region in regions(function.body)
             for op, place in ((op, _Place(region, index)) for index, op in enumerate(region.ops))
             if op.name in ("lm.gen", "lm.select")
         ]
@@ -62,17 +63,10 @@ class _Place:
 _Places = dict[int, _Place]
 
 
-def _regions(region: Region) -> Iterator[Region]:
-    yield region
-    for op in region.ops:
-        for inner in op.regions:
-            yield from _regions(inner)
-
-
 def _places(body: Region) -> _Places:
     return {
         id(inner): _Place(region, index)
-        for region in _regions(body)
+        for region in regions(body)
         for index, op in enumerate(region.ops)
         for inner in op.regions
     }

@@ -107,3 +107,8 @@ def test_open_backend_takes_backends_and_names_what_it_does_not_know() -> None:
         open_backend("scripted:soon")
     with pytest.raises(UsageError, match="no backend 'no/such/thing'"):
         open_backend("no/such/thing")
+
+
+def test_a_reply_is_a_function():
+    with pytest.raises(UsageError, match="not 'yes'"):
+        ScriptedBackend("yes")

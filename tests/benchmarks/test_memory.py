@@ -20,7 +20,7 @@ BEYOND_REACH = {"tree_of_thought"}
 
 
 def workload(name: str, data: Path) -> Workload:
-    (found,) = [each for each in workloads(data, scale=1) if each.name == name]
+    (found,) = workloads(data, 1, [name])
     return found
 
 

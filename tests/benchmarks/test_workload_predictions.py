@@ -23,7 +23,7 @@ def backend():
 
 @pytest.mark.parametrize("name", NAMES.split())
 def test_what_is_predicted_is_measured(name: str, data: Path, backend: LocalBackend):
-    (workload,) = [each for each in workloads(data, scale=1) if each.name == name]
+    (workload,) = workloads(data, 1, [name])
     for program in filter(None, (workload.program, workload.by_hand)):
         found = program.explain(workload.rows, backend=backend, actual=True, passes=False)
         assert found.stops == [] and found.failures == []

@@ -74,5 +74,5 @@ def test_brief_rows_are_fewer_and_smaller(data):
     for workload in workloads(data, scale=1):
         small = brief(workload)
         assert 0 < len(small.rows) <= len(workload.rows) and small.rows[0].keys() == workload.rows[0].keys()
-    (mmlu,) = [brief(each) for each in workloads(data, scale=1) if each.name == "mmlu"]
+    (mmlu,) = map(brief, workloads(data, 1, ["mmlu"]))
     assert len({row["subject"] for row in mmlu.rows}) == 1

@@ -27,7 +27,7 @@ def backend():
 
 @pytest.mark.parametrize("name", NAMES.split())
 def test_a_workload_runs(name: str, data: Path, backend: LocalBackend):
-    (workload,) = [each for each in workloads(data, scale=1) if each.name == name]
+    (workload,) = workloads(data, 1, [name])
     row = workload.rows[0]
     run = workload.program.run(**row, backend=backend)
     if workload.by_hand is not None:
@@ -42,7 +42,7 @@ def test_a_measurement_is_consistent(data: Path, backend: LocalBackend):
 
 
 def test_what_is_predicted_to_be_alike_is(data: Path, backend: LocalBackend):
-    (workload,) = [brief(each) for each in workloads(data, scale=1) if each.name == "table"]
+    (workload,) = map(brief, workloads(data, 1, ["table"]))
     alike = known_to_be_alike(workload, backend)
     assert alike["without dce"] == "all" and alike.get("without reorder") != "all"
     found = {name: measure(backend, name, program, workload.rows) for name, program in configurations(workload).items()}

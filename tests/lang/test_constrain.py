@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
-from ramify.ir.errors import RequestError
+from ramify.ir.errors import RequestError, UsageError
 from ramify.lang.cli import main
 
 PATTERN = "(?=look)ahead"
@@ -119,7 +119,12 @@ def test_grammars_in_files_are_read_when_they_are_needed(tmp_path: Path) -> None
     file.write_text(source)
     space: dict[str, Any] = {"__name__": "programs"}
     exec(compile(source, str(file), "exec"), space)
-    space["p"].compile()
+    program = space["p"].options(backend=ScriptedBackend(lambda text, params: "yes"))
+    program.compile()
+    with pytest.raises((RequestError, UsageError), match=r"later\.lark"):
+        program.run()
+    Path(path).write_text('start: "yes"')
+    assert program.run()["x"] == "yes"
 
 
 def test_check_shows_the_line(tmp_path: Path, capsys) -> None:
