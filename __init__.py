@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .backends.openai import OpenAI as OpenAI
     from .ir.errors import OutputError as OutputError
     from .ir.errors import RamifyError as RamifyError
+    from .ir.errors import ReboundStateWarning as ReboundStateWarning
     from .lang import processors as processors
     from .lang.batch import Batch as Batch
     from .lang.blocks import best_of_k as best_of_k
@@ -84,7 +85,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ir.errors": ("OutputError", "RamifyError"),
+    "ir.errors": ("OutputError", "RamifyError", "ReboundStateWarning"),
     "lang.mcp": ("connect_mcp",),
     "lang.options": ("set_default_backend",),
     "lang.primitives": (

@@ -21,6 +21,7 @@ from ..ir.span import Span
 from ..ir.syntax import walk
 from ..ir.types import CELL, OBJ
 from .lowering import Lowering, lower_body
+from .rebound import Rebound, find_rebound
 from .resolve import Binding, Callee, Resolver, shadowed
 from .scope import LOOKED_INTO, analyse, stored_names
 from .source import NoSource, Source, definition_span, function_source, own_nodes
@@ -39,13 +40,15 @@ class Lowered:
     """What the front end makes of a program.
 
     python maps each function of the module to the Python function it came from (globals, closure, defaults). `bindings`
-    are the outside names the code was compiled against; when one no longer holds, the module is out of date.
+    are the outside names the code was compiled against; when one no longer holds, the module is out of date. `rebound`
+    are places where a state's name is given a text.
     """
 
     module: Module
     python: dict[str, FunctionType]
     eager: list[EagerNote] = field(default_factory=list)
     bindings: list[Binding] = field(default_factory=list)
+    rebound: list[Rebound] = field(default_factory=list)
 
     def current(self) -> bool:
         """Whether every outside name still means what it meant when this was compiled."""
@@ -71,7 +74,7 @@ def compile_function(function: FunctionType, *, position: int = 0, receiver: typ
     entry = work.request(Callee(function, receiver), frozenset([parameters[position]]))
     while work.queue:
         work.compile_next()
-    return Lowered(Module(work.functions, entry), work.python, work.notes, _distinct(work.bindings))
+    return Lowered(Module(work.functions, entry), work.python, work.notes, _distinct(work.bindings), work.rebound)
 
 
 def _distinct(bindings: Iterable[Binding]) -> list[Binding]:
@@ -89,6 +92,7 @@ class _Work:
         self.python: dict[str, FunctionType] = {}
         self.notes: list[EagerNote] = []
         self.bindings: list[Binding] = []
+        self.rebound: list[Rebound] = []
 
     def request(self, callee: Callee, states: frozenset[str]) -> str:
         """The module's name for a function; it is queued when it is new."""
@@ -130,6 +134,7 @@ class _Work:
         written = {unmangled(state, prefix) for state in states}
         scope = analyse(source, written, shadowed(function, looked_into, self.bindings))
         resolver = Resolver(function, scope, self.bindings, _receiver(callee, source))
+        self.rebound += find_rebound(source, resolver, written)
         body, parameters = _open(function, states)
         lowering = Lowering(source, scope, resolver, Builder(body), self.request)
         lowering.on_eager = lambda node, reason: self.notes.append(EagerNote(source.span(node), reason))

@@ -118,27 +118,31 @@ def _of_subscript(kind: Kind, index: ast.expr) -> Kind:
     return item_of(kind)
 
 
-def analyse(source: Source, state_params: set[str], shadowed: set[str]) -> Scope:
-    """The scope of a function whose parameters in `state_params` are states. shadowed: see Scope."""
+def analyse(source: Source, state_params: set[str], shadowed: set[str], ignored: frozenset[int] = frozenset()) -> Scope:
+    """The scope of a function whose parameters in `state_params` are states. shadowed: see Scope.
+
+    ignored: identities of expressions; that names are bound to them does not count.
+    """
     tree = source.tree
     declared = [node for node in own_nodes(tree) if isinstance(node, ast.Global | ast.Nonlocal)]
     outer = {name for node in declared for name in node.names}
     bound = (_parameters(tree) | set(stored_names(*tree.body))) - outer
     scope = Scope(bound, _boxed(tree, bound), shadowed=shadowed, outer=outer)
-    _settle(scope, tree, state_params)
+    _settle(scope, tree, state_params, ignored)
     while (unstable := _unstable(scope, tree)) - scope.unstable:
         scope.unstable |= unstable
-        _settle(scope, tree, state_params)
+        _settle(scope, tree, state_params, ignored)
     scope.joins = _may_join(scope, tree)
     return scope
 
 
-def _settle(scope: Scope, tree: Definition, state_params: set[str]) -> None:
+def _settle(scope: Scope, tree: Definition, state_params: set[str], ignored: frozenset[int]) -> None:
     """Infer what the names are, given those that are known to be unstable."""
     assigned: list[tuple[str, ast.expr | Kind]]
     assigned = [(name, "obj") for name in _parameters(tree) - state_params | scope.unstable | scope.outer]
     assigned += [(name, "state") for name in state_params]
-    assigned += [*_bindings(tree), *((name, put) for name, put in _put_into_lists(tree) if name in scope.locals)]
+    assigned += [(name, value) for name, value in bindings(tree) if id(value) not in ignored]
+    assigned += [(name, put) for name, put in _put_into_lists(tree) if name in scope.locals]
     # Kinds feed each other (a = s.fork(2); b = a[0]) and only ever grow: go on until nothing changes.
     scope.kinds = dict.fromkeys((name for name, _ in assigned), "nothing")
     changed = True
@@ -222,7 +226,7 @@ def _groups(tree: Definition) -> set[str]:
 
 def _by_name(tree: Definition) -> dict[str, list[ast.expr | Kind]]:
     found: dict[str, list[ast.expr | Kind]] = {}
-    for name, value in _bindings(tree):
+    for name, value in bindings(tree):
         found.setdefault(name, []).append(value)
     return found
 
@@ -341,7 +345,7 @@ def _parameters(tree: Definition) -> set[str]:
     return {argument.arg for argument in named if argument is not None}
 
 
-def _bindings(tree: ast.AST) -> Iterator[tuple[str, ast.expr | Kind]]:
+def bindings(tree: ast.AST) -> Iterator[tuple[str, ast.expr | Kind]]:
     """Each binding of a local name with the expression it comes from, or "obj" where that is of no use."""
     for node in own_nodes(tree):
         match node:
@@ -463,7 +467,7 @@ def _inner_names(node: ast.AST) -> set[str]:
         return {a.arg for a in walk(node.args) if isinstance(a, ast.arg)}
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         shared = {n for child in walk(node) if isinstance(child, ast.Nonlocal) for n in child.names}
-        return (_parameters(node) | {name for name, _ in _bindings(node)}) - shared
+        return (_parameters(node) | {name for name, _ in bindings(node)}) - shared
     if isinstance(node, ast.GeneratorExp):
         return {n.id for g in node.generators for n in walk(g.target) if isinstance(n, ast.Name)}
     return set()

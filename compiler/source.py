@@ -17,6 +17,7 @@ from types import FunctionType
 from msgspec.structs import replace
 
 from ..ir.errors import CompileError
+from ..ir.private import mangled, private_prefix
 from ..ir.span import Span
 from ..ir.syntax import children, walk
 
@@ -170,7 +171,8 @@ def _checked(node: Definition, function: FunctionType) -> Definition:
     code = function.__code__
     arguments = node.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-    names = tuple(argument.arg for argument in named if argument is not None)
+    prefix = private_prefix(function.__qualname__)
+    names = tuple(mangled(argument.arg, prefix) for argument in named if argument is not None)
     if names != code.co_varnames[: len(names)]:
         raise NoSource(f"the source of {function.__qualname__} has changed since it was defined")
     return node

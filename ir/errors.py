@@ -50,6 +50,10 @@ def nearest(name: str, known: Iterable[str], listing: str = "") -> str:
     return f"{listing} {', '.join(names)}" if listing else ""
 
 
+class ReboundStateWarning(UserWarning):
+    """The name of a state is given a text, which is appended to nothing."""
+
+
 class RamifyError(Exception):
     """Base of all errors ramify raises on purpose; `span` is the user's source, `help` says what to do."""
 

@@ -10,6 +10,7 @@ from ..compiler.frontend import EagerNote
 from ..compiler.groups import check_groups
 from ..compiler.pipeline import PIPELINE, run_pipeline
 from ..compiler.portable import pack
+from ..compiler.rebound import Rebound
 from ..ir.codec import encode
 from ..ir.core import Module
 from ..ir.errors import RamifyError, UsageError, nearest
@@ -97,9 +98,16 @@ def _check(path: Path, name: str, program: Program) -> int:
         print(f"{path}:{name}: error\n{_indented(str(error))}")
         return 2
     print(f"{path}:{name}: {'ok, but for what runs eagerly' if lowered.eager else 'ok'}")
+    for each in lowered.rebound:
+        print(_indented(_warning(each)))
     for note in lowered.eager:
         print(_indented(eager_note(note)))
     return 0
+
+
+def _warning(rebound: Rebound) -> str:
+    span = rebound.span
+    return "\n".join([str(span), *span.excerpt(), f"warning: {rebound.message}", f"help: {rebound.help}"])
 
 
 def eager_note(note: EagerNote) -> str:

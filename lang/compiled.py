@@ -11,6 +11,7 @@ from ..compiler.frontend import EagerNote, Lowered, compile_function
 from ..compiler.groups import check_groups
 from ..compiler.pipeline import run_pipeline
 from ..compiler.portable import pack, unpack
+from ..compiler.rebound import warn_rebound
 from ..ir import files
 from ..ir.core import Module, clone
 from ..ir.printer import print_module
@@ -47,9 +48,11 @@ class Compiled:
         """Compile a function, without the passes in `disable`.
 
         position and receiver: see compile_function. Raises CompileError, RequestError for a constraint that cannot be
-        kept and UsageError for a generation in an unordered group, all with the user's line.
+        kept and UsageError for a generation in an unordered group, all with the user's line. Warns of texts that are
+        assigned to a state's name.
         """
         lowered = compile_function(function, position=position, receiver=receiver)
+        warn_rebound(lowered.rebound, function)
         module = run_pipeline(lowered.module, disable=disable)
         check_groups(module)
         check_constraints(module, lowered.python)

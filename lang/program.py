@@ -38,6 +38,7 @@ from .state import State
 
 if TYPE_CHECKING:
     from ..compiler.frontend import Lowered
+    from ..compiler.rebound import Rebound
     from ..runtime.interpreter import Interpreter
     from .compiled import Compiled
     from .explain import ExplainKeywords, Explanation
@@ -367,6 +368,7 @@ class Program:
     def _form(self, options: Options) -> Compiled | None:
         """What a run with these options runs: the compiled form, or None for the function itself."""
         if options.eager and not _yields(self.fn):
+            self._cache.warn_rebound()
             return None
         return self.compile()  # which refuses generators
 
@@ -406,6 +408,7 @@ class _Cache:
         self._is_loaded = False
         self._signatures = {self.is_method: Signature(function, is_method=self.is_method)}
         self._compiled: dict[_Form, Compiled] = {}
+        self._rebound: list[Rebound] | None = None
         self._compiling = threading.Lock()
 
     @classmethod
@@ -446,6 +449,17 @@ class _Cache:
         if self.is_method not in self._signatures:
             self._signatures[self.is_method] = Signature(self.function, is_method=self.is_method)
         return self._signatures[self.is_method]
+
+    def warn_rebound(self) -> None:
+        """Warn of texts that are assigned to the state's name in the function itself, as compiling it does."""
+        if self._rebound is None:
+            from ..compiler.rebound import rebound_in
+
+            self._rebound = rebound_in(self.function, int(self.is_method))
+        if self._rebound:
+            from ..compiler.rebound import warn_rebound
+
+            warn_rebound(self._rebound, self.function)
 
     def compiled(self, receiver: type | None, disable: tuple[str, ...], *, is_part: bool = False) -> Compiled:
         """The form for receivers of a class, without some passes. is_part: for states that others may hold, too."""

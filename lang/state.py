@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 from ..ir.errors import UsageError
 from ..runtime.pending import Pending, gather
@@ -30,6 +30,18 @@ class State(Reading):
     def __iadd__(self, value: object) -> State:
         self.prompt = self.prompt.append_value(value)
         return self
+
+    def __add__(self, value: object) -> NoReturn:
+        raise TypeError("a state cannot be an operand of +: `s += ...` appends to it, `s.text()` is its text")
+
+    __radd__ = __add__
+
+    def __format__(self, spec: str) -> str:
+        """Refused: the text would hold a description of the state."""
+        raise UsageError(
+            "a state cannot be formatted into text",
+            help="`s.text()` is its text, `s['x']` a variable of it",
+        )
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Bind a variable; the prompt's text stays as it is."""
