@@ -42,7 +42,8 @@ _NOTHING = SamplingParams(max_tokens=0)
 class LocalBackend:
     """Runs a model of Hugging Face layout on the GPU if there is one, else on the CPU.
 
-    dtype: None is the checkpoint's. kv_tokens: how many tokens of KV are kept; None is sized by the free memory. check:
+    dtype: None is the checkpoint's. kv_tokens: how many tokens of KV are kept; None is sized by free memory. lookup:
+    whether what generations repeat is drafted (runtime/lookup.py), which gives the same tokens in fewer steps. check:
     verify the engine's accounting whenever it is idle. Raises ModelError for a directory that cannot be loaded.
     """
 
@@ -58,6 +59,7 @@ class LocalBackend:
         max_running: int = 256,
         chunk_tokens: int = 512,
         prefix_cache: bool = True,
+        lookup: bool = False,
         check: bool = False,
     ) -> None:
         directory = Path(model_dir)
@@ -81,6 +83,7 @@ class LocalBackend:
             prefix_cache=prefix_cache,
             eos_token_ids=self.tokenizer.eos_ids,
             grammars=self.grammars,
+            lookup=lookup,
             check=check,
         )
         self.engine.start()

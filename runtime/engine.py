@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -30,11 +30,13 @@ from .background import complete
 from .batch import Batch
 from .constraint import Constraint
 from .inbox import Inbox
+from .lookup import Lookup
 from .matcher import Grammars, Matcher
 from .memory import default_kv_tokens
 from .output import Output, TextStream
 from .plan import Chunk, build_batch
 from .pool import KVLayout, KVPool
+from .radix import common_len
 from .request import Done, EngineRequest, Event, Failed, FinishReason, TokenLogprob
 from .sampler import Sample, SampleRow, logprobs_of, sample, token_logprobs
 from .scheduler import Scheduler
@@ -85,7 +87,8 @@ class EngineStats:
     """Counts of the moment (first line) and since the engine was made (the rest). Tokens unless said otherwise.
 
     speculated: computed ahead of their requests, which is no part of computed_tokens; speculation_hits: those of them
-    that a request has used.
+    that a request has used. drafted_tokens: computed as drafts, which is no part of computed_tokens either;
+    accepted_tokens: those of them that were generated, which is (runtime/lookup.py).
     """
 
     running: int
@@ -101,6 +104,8 @@ class EngineStats:
     evicted_tokens: int
     speculated_tokens: int
     speculation_hits: int
+    drafted_tokens: int
+    accepted_tokens: int
 
 
 class Engine:
@@ -111,7 +116,8 @@ class Engine:
     sequences in one step. chunk_tokens: about how many tokens a step computes. prefix_cache: whether KV is shared and
     kept. eos_token_ids: what ends a generation unless it ignores them. grammars: compiles constraints; without it,
     requests with one are refused. fast_forward: whether tokens that a constraint forces are taken together instead of
-    one a step; the result is the same. speculation_share: how much `prefill` may delay requests, in parts of the time
+    one a step; the result is the same. lookup: whether what generations repeat is drafted, which gives the same tokens
+    in fewer steps. speculation_share: how much `prefill` may delay requests, in parts of the time
     that they take. check: verify all accounting whenever idle. Raises UsageError for a number
     below 1.
     """
@@ -128,6 +134,7 @@ class Engine:
         eos_token_ids: tuple[int, ...] = (),
         grammars: Grammars | None = None,
         fast_forward: bool = True,
+        lookup: bool = False,
         speculation_share: float = _SPECULATION_SHARE,
         check: bool = False,
     ) -> None:
@@ -144,12 +151,14 @@ class Engine:
         self._prefix_cache = prefix_cache
         self._fast_forward = fast_forward
         self._check = check
+        max_logit_rows = max(1, _SCORE_LOGITS // shape.vocab_size)
+        self._lookup = Lookup(max_rows=min(chunk_tokens, max_logit_rows)) if lookup else None
         self._scheduler = Scheduler(
             KVPool(model.layout, capacity),
             max_running=max_running,
             chunk_tokens=chunk_tokens,
             prefix_cache=prefix_cache,
-            max_logit_rows=max(1, _SCORE_LOGITS // shape.vocab_size),
+            max_logit_rows=max_logit_rows,
             later=self._inbox.put,
         )
         self._speculation = Speculation(
@@ -240,6 +249,8 @@ class Engine:
             evicted_tokens=scheduler.tree.evicted_tokens,
             speculated_tokens=self._speculation.computed_tokens,
             speculation_hits=scheduler.speculation_hits,
+            drafted_tokens=0 if self._lookup is None else self._lookup.drafted_tokens,
+            accepted_tokens=0 if self._lookup is None else self._lookup.accepted_tokens,
         )
 
     def _on_engine(self, function: Callable[[], _T]) -> _T:
@@ -284,6 +295,8 @@ class Engine:
         for sequence in self._scheduler.admit():
             sequence.admitted_ms = _now_ms()
         chunks = self._scheduler.plan()
+        if self._lookup is not None:
+            chunks = self._lookup.add(chunks)
         if chunks:
             self._run(chunks)
         elif self._scheduler.has_work:
@@ -387,7 +400,7 @@ class Engine:
             for chunk in chunks:
                 self._fail(chunk.sequence, error, "the model failed")
             return
-        num_tokens, seconds = sum(chunk.count for chunk in chunks), time.perf_counter() - begun
+        num_tokens, seconds = sum(chunk.num_rows for chunk in chunks), time.perf_counter() - begun
         self._speculation.has_worked(seconds)
         if num_tokens >= _TIMED_TOKENS:
             self._scheduler.seconds_per_token = seconds / num_tokens
@@ -395,8 +408,8 @@ class Engine:
             self._scheduler.advance(chunk)
         for sequence, logprobs in scores:
             self._guarded(sequence, partial(self._take_scores, sequence, logprobs))
-        for sequence, choice in choices:
-            self._guarded(sequence, partial(self._accept, sequence, choice))
+        for chunk, chosen in choices:
+            self._guarded(chunk.sequence, partial(self._accept_all, chunk, chosen))
 
     def _take_scores(self, sequence: Sequence, logprobs: list[TokenLogprob]) -> None:
         """Notes the log-probabilities of the next tokens that were known before."""
@@ -406,6 +419,20 @@ class Engine:
                 self._finish_score(sequence)
         elif all(self._tell(sequence, logprob) for logprob in logprobs):
             self._emit_new(sequence)
+
+    def _accept_all(self, chunk: Chunk, choices: list[_Choice]) -> None:
+        """Adds the token chosen after what is known, and those after the draft as far as it foretold them."""
+        sequence, known, accepted = chunk.sequence, chunk.sequence.num_tokens, 0
+        self._accept(sequence, choices[0])
+        while chunk.draft and self._is_alive(sequence):
+            foretold = _num_foretold(chunk, known)
+            self._scheduler.keep(sequence, foretold - accepted)
+            accepted = foretold
+            if known + accepted < sequence.num_tokens:
+                break
+            self._accept(sequence, choices[accepted])
+        if chunk.draft and self._lookup is not None:
+            self._lookup.record(chunk, _num_foretold(chunk, known))
 
     def _accept(self, sequence: Sequence, choice: _Choice) -> None:
         """Adds the chosen token to a sequence and what its constraint forces then, and ends it if that was its last."""
@@ -528,32 +555,51 @@ def _begin_masks(chunks: list[Chunk]) -> Future[Tensor] | None:
 
 def _read_logits(
     chunks: list[Chunk], logits: Tensor, masks: Future[Tensor] | None
-) -> tuple[list[tuple[Sequence, list[TokenLogprob]]], list[tuple[Sequence, _Choice]]]:
+) -> tuple[list[tuple[Sequence, list[TokenLogprob]]], list[tuple[Chunk, list[_Choice]]]]:
     """The log-probabilities of next tokens that are known already, and the choices of those that are not."""
-    ends = np.cumsum([0, *(chunk.num_logits for chunk in chunks)]).tolist()
-    ranges = [(chunk, start, stop) for chunk, (start, stop) in zip(chunks, pairwise(ends), strict=True) if stop > start]
+    ends = np.cumsum([0, *(chunk.num_logit_rows for chunk in chunks)]).tolist()
     scores = []
-    drawing: list[tuple[Sequence, int]] = []
-    for chunk, start, stop in ranges:
-        if chunk.draws:
-            stop -= 1
-            drawing.append((chunk.sequence, stop))
-        if stop > start:
-            scores.append((chunk.sequence, _next_logprobs(chunk, logits[start:stop])))
+    drawing: list[Chunk] = []
+    rows: list[int] = []
+    for chunk, (start, stop) in zip(chunks, pairwise(ends), strict=True):
+        first = stop
+        if chunk.draws and stop > start:
+            first -= 1 + len(chunk.draft)
+            drawing.append(chunk)
+            rows += range(first, stop)
+        if first > start:
+            scores.append((chunk.sequence, _next_logprobs(chunk, logits[start:first])))
     choices: list[_Choice] = []
     if drawing:
-        wanted = logits if len(drawing) == len(logits) else logits[[row for _, row in drawing]]
+        wanted = logits if len(rows) == len(logits) else logits[rows]
         # The masks come before the first wait for a GPU, which is still computing the logits.
         bits = None if masks is None else masks.result()
-        choices = sample(wanted, [_sample_row(sequence) for sequence, _ in drawing], bits)
-    return scores, list(zip([sequence for sequence, _ in drawing], choices, strict=True))
+        choices = sample(wanted, [row for chunk in drawing for row in _sample_rows(chunk)], bits)
+    chosen = iter(choices)
+    return scores, [(chunk, list(islice(chosen, 1 + len(chunk.draft)))) for chunk in drawing]
 
 
-def _sample_row(sequence: Sequence) -> SampleRow:
-    known = sequence.tokens[: sequence.num_tokens]
-    return SampleRow(
-        sequence.params, sequence.seed, known, sequence.prompt_len, sequence.stop_ids, matcher=sequence.matcher
-    )
+def _sample_rows(chunk: Chunk) -> list[SampleRow]:
+    """The rows that choose the token after what is known, and after each token of the draft."""
+    sequence = chunk.sequence
+    ends = range(sequence.num_tokens, sequence.num_tokens + len(chunk.draft) + 1)
+    return [
+        SampleRow(
+            sequence.params,
+            sequence.seed,
+            sequence.tokens[:end],
+            sequence.prompt_len,
+            sequence.stop_ids,
+            matcher=sequence.matcher,
+        )
+        for end in ends
+    ]
+
+
+def _num_foretold(chunk: Chunk, known: int) -> int:
+    """How many of the tokens after the first `known` of a sequence are those of the chunk's draft."""
+    sequence = chunk.sequence
+    return common_len(sequence.tokens[known : sequence.num_tokens], np.array(chunk.draft))
 
 
 def _next_logprobs(chunk: Chunk, logits: Tensor) -> list[TokenLogprob]:

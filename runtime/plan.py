@@ -21,27 +21,44 @@ RowRange = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`count` tokens of a sequence to compute in this step; the last `num_logits` of them want logits."""
+    """`count` tokens of a sequence to compute in this step; the last `num_logits` of them want logits.
+
+    draft: what may follow them if they are all that is known (runtime/lookup.py); it stands in the sequence's array
+    already, is computed too, and wants logits.
+    """
 
     sequence: Sequence
     count: int
     num_logits: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the batch."""
+        return self.count + len(self.draft)
+
+    @property
+    def num_logit_rows(self) -> int:
+        """Rows of the batch that want logits, the last ones of the chunk."""
+        return self.num_logits + len(self.draft)
 
     @property
     def draws(self) -> bool:
-        """Whether the last of its logits choose the sequence's next token. To be asked before it is computed."""
+        """Whether the last of its logits choose the sequence's next token, and those of its draft the ones after it. To
+        be asked before it is computed.
+        """
         sequence = self.sequence
         return not sequence.is_score and sequence.computed + self.count == sequence.num_tokens
 
 
 def build_batch(chunks: list[Chunk]) -> Batch:
     """The batch that computes the chunks, best in the order of their sequences' order_key."""
-    stops = np.cumsum([chunk.count for chunk in chunks]).tolist()
-    rows: list[RowRange] = [(stop - chunk.count, stop) for chunk, stop in zip(chunks, stops, strict=True)]
-    spans = [(chunk.sequence, chunk.sequence.computed, chunk.sequence.computed + chunk.count) for chunk in chunks]
+    stops = np.cumsum([chunk.num_rows for chunk in chunks]).tolist()
+    rows: list[RowRange] = [(stop - chunk.num_rows, stop) for chunk, stop in zip(chunks, stops, strict=True)]
+    spans = [(chunk.sequence, chunk.sequence.computed, chunk.sequence.computed + chunk.num_rows) for chunk in chunks]
     token_ids = np.concatenate([sequence.tokens[start:stop] for sequence, start, stop in spans])
     positions = np.concatenate([np.arange(start, stop) for _, start, stop in spans])
-    logit_rows = np.concatenate([np.arange(r[1] - c.num_logits, r[1]) for c, r in zip(chunks, rows, strict=True)])
+    logit_rows = np.concatenate([np.arange(r[1] - c.num_logit_rows, r[1]) for c, r in zip(chunks, rows, strict=True)])
     writes, reads = _tails(chunks, rows)
     return Batch(
         token_ids=torch.from_numpy(token_ids),
@@ -58,7 +75,7 @@ def _tails(chunks: list[Chunk], rows: list[RowRange]) -> tuple[list[Write], list
     for chunk, (start, stop) in zip(chunks, rows, strict=True):
         extent, offset = _tail(chunk.sequence)
         writes.append(Write(extent, offset, start, stop))
-        reads.append(Read(extent, offset + chunk.count, [(start, stop)], causal=True))
+        reads.append(Read(extent, offset + chunk.num_rows, [(start, stop)], causal=True))
     return writes, reads
 
 

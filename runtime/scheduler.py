@@ -177,6 +177,11 @@ class Scheduler:
         if self._prefix_cache and (not sequence.is_prefilling or sequence.tail_start < sequence.awaited):
             self._publish(sequence)
 
+    def keep(self, sequence: Sequence, count: int) -> None:
+        """Records that so many of its next tokens were computed as a draft. What else was is overwritten."""
+        sequence.computed += count
+        self.computed_tokens += count
+
     def finish(self, sequence: Sequence) -> None:
         """Ends a sequence, putting its generated tokens into the tree."""
         generated = sequence.computed - sequence.prompt_len

@@ -11,6 +11,7 @@ from .matcher import Matcher
 from .output import Output
 from .pool import Extent
 from .radix import Node, TokenArray, prefix_len
+from .repeats import RepeatIndex
 from .request import EngineRequest, SamplingParams, TokenLogprob
 
 
@@ -27,6 +28,7 @@ class Sequence:
     generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
     cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one. awaited:
     how many of its tokens others wait for while it is prefilled.
+    repeats: where its end occurred before, once that was asked for.
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
     num_generated while forced tokens wait for their log-probabilities.
     """
@@ -49,6 +51,7 @@ class Sequence:
     prompt_extent: Extent | None = None
     generated_extent: Extent | None = None
     scores: list[TokenLogprob] = field(default_factory=list)
+    repeats: RepeatIndex | None = None
     params: SamplingParams = field(init=False)
     is_score: bool = field(init=False)
     prompt_len: int = field(init=False)

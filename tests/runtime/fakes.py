@@ -64,6 +64,19 @@ class FakeModel:
         return nan if self.poison(history) else next_logits(history, self.config.vocab_size)
 
 
+@dataclass
+class RepeatingModel(FakeModel):
+    """Says mostly what its last token makes likely, so that it soon repeats itself; how often it says something else
+    is up to the whole history, by `surprise`.
+    """
+
+    surprise: float = 0.2
+
+    def _logits(self, history: list[int]) -> np.ndarray:
+        size = self.config.vocab_size
+        return next_logits(history[-1:], size) + self.surprise * super()._logits(history)
+
+
 def _history(batch: Batch, row: int) -> list[int]:
     seen = []
     for read in batch.reads:
