@@ -118,6 +118,14 @@ class LocalBackend:
         """Drop all cached KV that nothing running uses."""
         self.engine.clear_cache()
 
+    def save_cache(self, path: str | Path, *, max_tokens: int | None = None) -> int:
+        """Write what is cached to a file; see Engine. Returns how many tokens that are. Raises CacheError."""
+        return self.engine.save_cache(path, max_tokens=max_tokens)
+
+    def load_cache(self, path: str | Path) -> int:
+        """Add a saved cache, if it is this model's; see Engine. Returns how many tokens were. Raises CacheError."""
+        return self.engine.load_cache(path)
+
     def close(self) -> None:
         """See Backend."""
         self.engine.close()

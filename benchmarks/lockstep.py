@@ -19,6 +19,7 @@ from ramify.backends.tiny import model_dir
 from ramify.runtime.batch import Batch
 from ramify.runtime.engine import Engine
 from ramify.runtime.hostpool import host_pool
+from ramify.runtime.kv_file import ModelIdentity
 from ramify.runtime.loop import loop, post
 from ramify.runtime.pool import KVLayout
 from ramify.runtime.request import Delta, EngineRequest, Event
@@ -32,6 +33,7 @@ class CountingModel:
     """As many tokens as a real model, from one of a few rows of logits: that of the token and its position."""
 
     layout = KVLayout(1, 1, 1, torch.float32, torch.device("cpu"))
+    identity = ModelIdentity("counting", "1")
 
     def __init__(self, config: Any) -> None:
         self.config = config

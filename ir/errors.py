@@ -8,6 +8,7 @@
     │   ├── DecodeError         binary IR that is damaged or of another version
     │   └── UntrustedCode       loading a module would run its host code, and nobody said `trust=True`
     ├── ModelError              a model directory that cannot be loaded (names the file, tensor or key)
+    ├── CacheError              a saved KV cache that cannot be written, or is damaged or of another model
     ├── RequestError            a request that no backend could serve as asked
     │   ├── ContextOverflow     prompt and max_tokens do not fit the model's context
     │   └── Unsupported         this backend cannot do what was asked
@@ -99,6 +100,10 @@ class UntrustedCode(IRError):
 
 class ModelError(RamifyError):
     """A model directory cannot be loaded."""
+
+
+class CacheError(RamifyError):
+    """A saved KV cache cannot be written, or cannot be used here."""
 
 
 class RequestError(RamifyError):

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ from .background import complete
 from .batch import Batch
 from .constraint import Constraint
 from .inbox import Inbox
+from .kv_file import ModelIdentity
 from .lookup import Lookup
 from .matcher import Grammars, Matcher
 from .memory import default_kv_tokens
@@ -39,6 +41,7 @@ from .pool import KVLayout, KVPool
 from .radix import common_len
 from .request import Done, EngineRequest, Event, Failed, FinishReason, TokenLogprob
 from .sampler import Sample, SampleRow, logprobs_of, sample, token_logprobs
+from .saved_cache import load_tree, save_tree
 from .scheduler import Scheduler
 from .sequence import Sequence, token_array
 from .speculation import Speculation
@@ -77,6 +80,10 @@ class LanguageModel(Protocol):
     @property
     def layout(self) -> KVLayout:
         """The shape of its KV."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What tells its KV from that of other models."""
 
     def forward(self, batch: Batch, /) -> Tensor:
         """Runs a batch: writes KV, reads KV, returns float32 logits (len(batch.logit_rows), vocab)."""
@@ -225,6 +232,27 @@ class Engine:
         """Drops all cached KV that nothing running uses."""
         self._on_engine(self._clear_cache)
 
+    def save_cache(self, path: str | Path, *, max_tokens: int | None = None) -> int:
+        """Writes the cached prefixes with their KV to a file, which is replaced at the end; returns their tokens.
+
+        max_tokens: those used last, at most so many; None is all. Nothing is computed meanwhile. Raises CacheError.
+        """
+        if max_tokens is not None and max_tokens < 1:
+            raise UsageError(f"max_tokens must be at least 1, got {max_tokens}")
+        return self._on_engine(
+            partial(save_tree, self._scheduler.tree, self._model.identity, Path(path), max_tokens=max_tokens)
+        )
+
+    def load_cache(self, path: str | Path) -> int:
+        """Adds the prefixes of a saved cache as far as there is free room; returns how many tokens that are.
+
+        Nothing is computed meanwhile. Raises CacheError, which leaves everything as it was: for a file that is damaged,
+        or of another model or dtype; UsageError without a prefix cache.
+        """
+        if not self._prefix_cache:
+            raise UsageError("this engine keeps no KV: it was made with prefix_cache=False")
+        return self._on_engine(partial(self._load_cache, Path(path)))
+
     def check_idle(self) -> None:
         """Raises AssertionError unless nothing is queued or running and all KV is free or cached, unlocked, and nothing
         is expected of runs that have ended.
@@ -341,6 +369,10 @@ class Engine:
             self._speculation.add(self._new_sequence(request, _now_ms()), is_brief=is_brief)
         except RamifyError as error:
             _log.debug("a text is not prefilled ahead: %s", error)
+
+    @torch.inference_mode()
+    def _load_cache(self, path: Path) -> int:
+        return load_tree(self._scheduler.tree, self._model.identity, path)
 
     def _clear_cache(self) -> None:
         self._speculation.clear()

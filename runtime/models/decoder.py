@@ -16,6 +16,7 @@ from torch.nn import functional
 from ..attention.partial import choose_partial_attention
 from ..attention.plan import AttentionPlan
 from ..batch import Batch
+from ..kv_file import ModelIdentity
 from ..pool import KVLayout
 from .config import ModelConfig
 from .linear import Linear
@@ -51,8 +52,9 @@ class Weights:
 class Model:
     """A loaded decoder. It keeps no state of its own between calls; KV lives in the batches' extents."""
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, identity: ModelIdentity) -> None:
         self.config = config
+        self.identity = identity
         self.dtype = weights.embedding.dtype
         self.device = weights.embedding.device
         self.layout = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, self.dtype, self.device)

@@ -6,9 +6,10 @@ checked against the configuration, and all that is wrong is said at once.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...ir.errors import ModelError
+from ..kv_file import ModelIdentity
 from .config import ModelConfig, read_config, read_json_object
 from .decoder import LayerWeights, Model, Weights
 from .linear import Linear, make_linear
@@ -41,7 +43,8 @@ def load_model(path: Path, *, dtype: torch.dtype | None = None, device: torch.de
         checkpoint = _open_checkpoint(path, stack)
         _check_tensors(checkpoint, config, path)
         target = dtype or config.dtype or _FLOATS[checkpoint.dtype("model.embed_tokens.weight")]
-        return Model(config, _read_weights(_Reader(checkpoint, target, torch.device(device)), config))
+        weights = _read_weights(_Reader(checkpoint, target, torch.device(device)), config)
+        return Model(config, weights, _identity(path, config, checkpoint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,21 @@ class _Reader:
 
     def concatenated(self, names: Iterable[str]) -> Tensor:
         return torch.cat([self.tensor(name) for name in names])
+
+
+def _identity(model_dir: Path, config: ModelConfig, checkpoint: _Checkpoint) -> ModelIdentity:
+    """Equal for copies of a model, wherever they lie, and different when its configuration or its weights are.
+
+    Of each matrix about one number in each row is looked at: training changes nearly all of them.
+    """
+    digest = hashlib.blake2b(repr(replace(config, dtype=None)).encode(), digest_size=16)
+    for name in sorted(_expected_shapes(config)):
+        stored: Tensor = checkpoint.files[name].get_tensor(name)
+        sampled = stored.flatten()[:: stored.shape[-1] + 1 if stored.dim() > 1 else 1].contiguous()
+        digest.update(f"{name} {stored.dtype} {tuple(stored.shape)} ".encode())
+        digest.update(sampled.view(torch.uint8).numpy().data)
+    name = f"{model_dir.resolve().name} ({config.architecture}, {config.num_layers} layers)"
+    return ModelIdentity(name, digest.hexdigest())
 
 
 def _open_checkpoint(model_dir: Path, stack: ExitStack) -> _Checkpoint:

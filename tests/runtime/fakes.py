@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from ramify.runtime.batch import Batch
 from ramify.runtime.engine import Engine
+from ramify.runtime.kv_file import ModelIdentity
 from ramify.runtime.pool import KVLayout
 from ramify.runtime.request import Delta, Done, EngineRequest, Event, Failed, SamplingParams
 
@@ -41,6 +42,7 @@ class FakeModel:
 
     config: FakeConfig = field(default_factory=FakeConfig)
     layout: KVLayout = LAYOUT
+    identity: ModelIdentity = ModelIdentity("fake", "1")  # noqa: RUF009 (frozen)
     rows: list[int] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     fail_on: Callable[[Batch], bool] = lambda batch: False
