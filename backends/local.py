@@ -17,7 +17,7 @@ import torch
 from ..ir.errors import RequestError, UsageError
 from ..runtime.backend import Sink
 from ..runtime.chat import NO_TEMPLATE
-from ..runtime.engine import Engine, EngineStats
+from ..runtime.engine import STEP_SECONDS, Engine, EngineStats
 from ..runtime.features import OWN
 from ..runtime.hostpool import host_pool
 from ..runtime.loop import loop, post
@@ -27,6 +27,7 @@ from ..runtime.pending import Pending
 from ..runtime.prompt import Prompt
 from ..runtime.prompt_tokens import KnownTokens, PromptTokens, Tokenization
 from ..runtime.request import Delta, Done, EngineRequest, Event, Failed, SamplingParams, Scored, TokenLogprob
+from ..runtime.scheduler import AdmissionOrder
 from ..runtime.score_tree import Chain, Judged, ScoreTree
 from ..runtime.tokens import Tokenizer
 from .scoring import scored, to_judge
@@ -42,9 +43,11 @@ _NOTHING = SamplingParams(max_tokens=0)
 class LocalBackend:
     """Runs a model of Hugging Face layout on the GPU if there is one, else on the CPU.
 
-    dtype: None is the checkpoint's. kv_tokens: how many tokens of KV are kept; None is sized by free memory. lookup:
-    whether what generations repeat is drafted (runtime/lookup.py), which gives the same tokens in fewer steps. check:
-    verify the engine's accounting whenever it is idle. Raises ModelError for a directory that cannot be loaded.
+    dtype: None is the checkpoint's. kv_tokens: how many tokens of KV are kept; None is sized by free memory. order:
+    "service" shares the engine fairly between programs. step_seconds: how long a step may take in which some decode
+    while prompts are computed. lookup: whether what generations repeat is drafted (runtime/lookup.py), which gives the
+    same tokens in fewer steps. check: verify the engine's accounting whenever it is idle. For the rest see Engine.
+    Raises ModelError for a directory that cannot be loaded.
     """
 
     features = OWN | {"processors", "dtype", "prefill"}
@@ -59,6 +62,8 @@ class LocalBackend:
         max_running: int = 256,
         chunk_tokens: int = 512,
         prefix_cache: bool = True,
+        order: AdmissionOrder = "prefix",
+        step_seconds: float | None = STEP_SECONDS,
         lookup: bool = False,
         check: bool = False,
     ) -> None:
@@ -81,6 +86,8 @@ class LocalBackend:
             max_running=max_running,
             chunk_tokens=chunk_tokens,
             prefix_cache=prefix_cache,
+            order=order,
+            step_seconds=step_seconds,
             eos_token_ids=self.tokenizer.eos_ids,
             grammars=self.grammars,
             lookup=lookup,

@@ -110,6 +110,7 @@ class LockstepBackend(LocalBackend):
             CountingModel(self.model.config),
             self.tokenizer.decode_stream,
             kv_tokens=kv_tokens,
+            step_seconds=None,  # chunks that depend on measured times would differ between runs
             eos_token_ids=self.tokenizer.eos_ids,
             grammars=self.grammars,
             check=check,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from .radix import common_len
 from .request import Done, EngineRequest, Event, Failed, FinishReason, TokenLogprob
 from .sampler import Sample, SampleRow, logprobs_of, sample, token_logprobs
 from .saved_cache import load_tree, save_tree
-from .scheduler import Scheduler
+from .scheduler import AdmissionOrder, Scheduler
 from .sequence import Sequence, token_array
 from .speculation import Speculation
 
@@ -52,8 +52,8 @@ _SCORE_LOGITS = 1 << 24
 # How much real work may be delayed by speculative prefill, in parts of the time that it takes: half of what is allowed,
 # since what threads that tokenize and a larger tree cost is not counted.
 _SPECULATION_SHARE = 0.01
-# What prefill takes is seen in steps of at least so many tokens.
-_TIMED_TOKENS = 32
+# What a step may take that decodes and prefills.
+STEP_SECONDS = 0.25
 _T = TypeVar("_T")
 _Choice = Sample | BackendError | None
 
@@ -119,14 +119,15 @@ class Engine:
     """Serves EngineRequests with one model.
 
     stream: makes a detokenizer for one request. kv_tokens: how many tokens of KV are kept at most (None: see
-    `memory.default_kv_tokens`: 80 % of a GPU's free memory, a quarter of a machine's). max_running: the most
-    sequences in one step. chunk_tokens: about how many tokens a step computes. prefix_cache: whether KV is shared and
-    kept. eos_token_ids: what ends a generation unless it ignores them. grammars: compiles constraints; without it,
-    requests with one are refused. fast_forward: whether tokens that a constraint forces are taken together instead of
-    one a step; the result is the same. lookup: whether what generations repeat is drafted, which gives the same tokens
-    in fewer steps. speculation_share: how much `prefill` may delay requests, in parts of the time
-    that they take. check: verify all accounting whenever idle. Raises UsageError for a number
-    below 1.
+    `memory.default_kv_tokens`: 80 % of a GPU's free memory, a quarter of a machine's). max_running: the most sequences
+    in one step. chunk_tokens: about how many tokens a step computes. prefix_cache: whether KV is shared and kept.
+    order: whose requests come first, see runtime/scheduler.py. step_seconds: how long a step may take in which some
+    decode while prompts are computed (None: no bound), see runtime/pace.py. eos_token_ids: what ends a generation
+    unless it ignores them. grammars: compiles constraints; without it, requests with one are refused. fast_forward:
+    whether tokens that a constraint forces are taken together instead of one a step; the result is the same.
+    lookup: whether what generations repeat is drafted, which gives the same tokens in fewer steps. speculation_share:
+    how much `prefill` may delay requests, in parts of the time that they take. check: verify all accounting whenever
+    idle. Raises UsageError for a number below 1, or an order there is not.
     """
 
     def __init__(
@@ -138,6 +139,8 @@ class Engine:
         max_running: int = 256,
         chunk_tokens: int = 512,
         prefix_cache: bool = True,
+        order: AdmissionOrder = "prefix",
+        step_seconds: float | None = STEP_SECONDS,
         eos_token_ids: tuple[int, ...] = (),
         grammars: Grammars | None = None,
         fast_forward: bool = True,
@@ -148,6 +151,8 @@ class Engine:
         for name, value in (("kv_tokens", kv_tokens), ("max_running", max_running), ("chunk_tokens", chunk_tokens)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
+        if order not in get_args(AdmissionOrder):
+            raise UsageError(f"order must be 'prefix' or 'service', got {order!r}")
         shape = model.config
         capacity = kv_tokens or default_kv_tokens(model.layout, shape.context_length, max_running)
         self._inbox = Inbox()
@@ -166,6 +171,8 @@ class Engine:
             chunk_tokens=chunk_tokens,
             prefix_cache=prefix_cache,
             max_logit_rows=max_logit_rows,
+            order=order,
+            step_seconds=step_seconds,
             later=self._inbox.put,
         )
         self._speculation = Speculation(
@@ -432,10 +439,9 @@ class Engine:
             for chunk in chunks:
                 self._fail(chunk.sequence, error, "the model failed")
             return
-        num_tokens, seconds = sum(chunk.num_rows for chunk in chunks), time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
         self._speculation.has_worked(seconds)
-        if num_tokens >= _TIMED_TOKENS:
-            self._scheduler.seconds_per_token = seconds / num_tokens
+        self._scheduler.has_taken(chunks, seconds)
         for chunk in chunks:
             self._scheduler.advance(chunk)
         for sequence, logprobs in scores:

@@ -6,23 +6,34 @@ new ones those with the longest cached prefix come first. A request that shares 
 being prefilled than is cached waits until that part is there, so that N equal prompts cost one prefill. What waiting
 requests begin with is evicted late, and a run does not begin when it would grow into the KV of those under way.
 
-One that was overtaken MAX_OVERTAKEN times, by others than those of its own batch, goes before all others, and nobody
-passes it. Requests that are not to be planned (`Use.plan`) come in the order of their arrival, and wait for nobody.
+One that was overtaken MAX_OVERTAKEN times (those of its own batch count for BATCH_WEIGHT) goes before all others, and
+nobody passes it. Requests that are not to be planned (`Use.plan`) come in the order of their arrival, and wait for no
+other's prefill.
+
+With the order "service" programs share the engine fairly: first come requests of runs for which little was computed so
+far, in classes of powers of two, and only within a class the order above counts. That is least attained service, as
+Autellix (arXiv 2502.13965) has it for programs; here what runs is never stopped, so it is about admission and prefill.
+It is runs then that are overtaken, and one of whose requests goes before all others.
 
 A step computes the last token of each decoding sequence (more where its constraint forced several) and spends the rest
-of its token budget on prompts (chunked prefill mixed with decode, after Sarathi-Serve, arXiv 2403.02310).
+of its token budget on prompts (chunked prefill mixed with decode, after Sarathi-Serve, arXiv 2403.02310), as far as
+that does not make it too long for those that decode (runtime/pace.py).
 """
 
 from __future__ import annotations
 
 import time
 from bisect import insort
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
+from heapq import nsmallest
 from itertools import islice
 from math import inf
+from typing import Literal
 
 from ..ir.errors import RequestError
+from .pace import Pace
 from .plan import Chunk
 from .pool import KVPool, PoolExhausted
 from .radix import Mark, Order, RadixTree, common_len
@@ -30,10 +41,17 @@ from .sequence import Sequence
 from .uses import Expectations
 
 MAX_OVERTAKEN = 64
+# In one batch it is nobody's loss who comes first, but a batch may be endless.
+BATCH_WEIGHT = 1 / 16
 # Only so many of the longest waiting are compared for their order, which bounds a step's work.
 ORDER_WINDOW = 256
 # While nothing runs, a request that would evict what others are about to use is held back for so long at most.
 MOST_PATIENCE_SECONDS = 1.0
+# Runs with fewer tokens computed than this are of the first class of service; each further one is twice as wide.
+FIRST_CLASS_TOKENS = 256
+# What prefill takes is seen in steps of at least so many tokens.
+_TIMED_TOKENS = 32
+AdmissionOrder = Literal["prefix", "service"]
 _ALL_MARKED: Order = (inf,)
 
 
@@ -44,8 +62,8 @@ class Scheduler:
     seconds_per_token: what prefill takes, as the engine has measured it. holds_off_seconds: how long the last `admit`
     would have the engine wait for requests that are about to come.
 
-    max_logit_rows: the most rows of logits that scoring asks for in one step, which bounds their memory. later: has a
-    command carried out on that thread.
+    max_logit_rows: the most rows of logits that scoring asks for in one step, which bounds their memory. order: whose
+    requests come first. step_seconds: see Pace. later: has a command carried out on that thread.
     """
 
     def __init__(
@@ -56,6 +74,8 @@ class Scheduler:
         chunk_tokens: int,
         prefix_cache: bool,
         max_logit_rows: int,
+        order: AdmissionOrder = "prefix",
+        step_seconds: float | None = None,
         later: Callable[[Callable[[], None]], object] = lambda command: command(),
     ) -> None:
         self.pool = pool
@@ -74,6 +94,8 @@ class Scheduler:
         self._chunk_tokens = chunk_tokens
         self._max_logit_rows = max_logit_rows
         self._prefix_cache = prefix_cache
+        self._shares_service = order == "service"
+        self._pace = Pace(step_seconds)
         self._changed = False
         self._refused_tokens = 0
         self._held_off_since: float | None = None
@@ -125,10 +147,20 @@ class Scheduler:
                 started = self._try_admit(first, spares=False)
                 assert started, "a sequence that fits the pool does not fit the empty pool"
             admitted.append(first)
-        for sequence, _ in window:
+        for sequence, _ in window if admitted else ():
             if sequence in self.waiting:
-                sequence.overtaken += sum(_overtakes(other, sequence) for other in admitted)
+                self._age(sequence, admitted)
         return admitted
+
+    def _age(self, sequence: Sequence, admitted: list[Sequence]) -> None:
+        """Note who was admitted before a waiting sequence.
+
+        Where runs share service it is the run that waits: a huge one would else be aged as a whole, and go first.
+        """
+        if self._shares_service and sequence.owner in {other.owner for other in admitted} - {None}:
+            sequence.overtaken = 0
+        else:
+            sequence.overtaken += sum(_weight(other, sequence) for other in admitted)
 
     def _change(self, command: Callable[[], None]) -> None:
         """Carry out what may make room for others: a run has ended."""
@@ -155,7 +187,9 @@ class Scheduler:
         }
         num_decoding = sum(chunk.count for chunk in chunks.values())
         budget = max(self._chunk_tokens - num_decoding, self._chunk_tokens // 4, 1)
-        for sequence in self._prefilling:
+        if self._prefilling:
+            budget = self._pace.prefill_tokens(num_decoding, budget)
+        for sequence in self._least_served_first(self._prefilling):
             chunk = _next_chunk(sequence, budget, logit_rows)
             if chunk.count:
                 chunks[sequence] = chunk
@@ -163,12 +197,19 @@ class Scheduler:
                 logit_rows -= chunk.num_logits if sequence.is_score else 0
         return [chunks[sequence] for sequence in self.running if sequence in chunks]
 
+    def has_taken(self, chunks: list[Chunk], seconds: float) -> None:
+        """A step took so long. To be told before its chunks advance."""
+        num_tokens = sum(chunk.num_rows for chunk in chunks)
+        num_prefilled = sum(chunk.count for chunk in chunks if chunk.sequence.is_prefilling) if self._prefilling else 0
+        self._pace.note(num_tokens - num_prefilled, num_prefilled, seconds)
+        if num_tokens >= _TIMED_TOKENS:
+            self.seconds_per_token = seconds / num_tokens
+
     def advance(self, chunk: Chunk) -> None:
         """Records that a chunk was computed; a prompt that is complete goes into the tree for others to share."""
         sequence = chunk.sequence
         was_prefilling = sequence.is_prefilling
-        sequence.computed += chunk.count
-        self.computed_tokens += chunk.count
+        self._count(sequence, chunk.count)
         if not was_prefilling:
             return
         self._changed = True
@@ -179,8 +220,14 @@ class Scheduler:
 
     def keep(self, sequence: Sequence, count: int) -> None:
         """Records that so many of its next tokens were computed as a draft. What else was is overwritten."""
-        sequence.computed += count
-        self.computed_tokens += count
+        self._count(sequence, count)
+
+    def _count(self, sequence: Sequence, num_tokens: int) -> None:
+        """So many more of a sequence's tokens were computed."""
+        sequence.computed += num_tokens
+        self.computed_tokens += num_tokens
+        if self._shares_service and sequence.owner is not None:
+            self.uses.serve(sequence.owner, num_tokens)
 
     def finish(self, sequence: Sequence) -> None:
         """Ends a sequence, putting its generated tokens into the tree."""
@@ -218,42 +265,67 @@ class Scheduler:
 
     def _in_order(self) -> list[tuple[Sequence, int]]:
         """The longest waiting sequences in the order in which they should start, and how much of each is cached."""
-        window = [(sequence, self._cached_len(sequence)) for sequence in islice(self.waiting, ORDER_WINDOW)]
+        window = [(sequence, self._cached_len(sequence)) for sequence in self._window()]
         return sorted(window, key=self._admission_key)
 
-    def _admission_key(self, entry: tuple[Sequence, int]) -> tuple[bool, bool, int, int, int]:
+    def _window(self) -> list[Sequence]:
+        """Those that are compared: the longest waiting, or where service counts half of them and the least served."""
+        if not self._shares_service or len(self.waiting) <= ORDER_WINDOW:
+            return list(islice(self.waiting, ORDER_WINDOW))
+        oldest = ORDER_WINDOW // 2
+        rest = islice(self.waiting, oldest, None)
+        return [*islice(self.waiting, oldest), *nsmallest(ORDER_WINDOW - oldest, rest, key=self._class_of_service)]
+
+    def _admission_key(self, entry: tuple[Sequence, int]) -> tuple[bool, int, bool, int, int, int]:
         """What is aged goes first, then runs that have begun, so that few are under way when memory is short."""
         sequence, cached = entry
         if _is_aged(sequence):
-            return False, False, 0, 0, sequence.arrival
+            return False, 0, False, 0, 0, sequence.arrival
+        service = self._class_of_service(sequence)
         if not _is_planned(sequence):
-            return True, True, 0, 0, sequence.arrival
+            return True, service, True, 0, 0, sequence.arrival
         use = sequence.request.use
         if use is not None and self.uses.has_begun(use.owner):
-            return True, False, use.owner.order, -cached, sequence.arrival
-        return True, True, 0, -cached, sequence.arrival
+            return True, service, False, use.owner.order, -cached, sequence.arrival
+        return True, service, True, 0, -cached, sequence.arrival
+
+    def _class_of_service(self, sequence: Sequence) -> int:
+        """How much was computed for the sequence's run, where that counts: 0 is least."""
+        use = sequence.request.use
+        if not self._shares_service or use is None or _is_aged(sequence):
+            return 0
+        return (self.uses.served(use.owner) // FIRST_CLASS_TOKENS).bit_length()
+
+    def _least_served_first(self, sequences: Iterable[Sequence]) -> Iterable[Sequence]:
+        return sorted(sequences, key=self._class_of_service) if self._shares_service else sequences
 
     def _cached_len(self, sequence: Sequence) -> int:
         return self.tree.match_len(sequence.tokens[: sequence.first_logits])
 
     def _admit_from(self, window: list[tuple[Sequence, int]]) -> list[Sequence]:
         admitted: list[Sequence] = []
-        backlog = sum(sequence.target - sequence.computed for sequence in self._prefilling)
+        backlog: Counter[int] = Counter()
+        for sequence in self._prefilling:
+            backlog[self._class_of_service(sequence)] += sequence.target - sequence.computed
         holds_back = False
         for sequence, cached in window:
+            service = self._class_of_service(sequence)
+            before = sum(num_tokens for other, num_tokens in backlog.items() if other <= service)
             # What cannot be computed soon should not take memory yet, and may find more of its prompt cached later.
-            if len(self.running) >= self._max_running or backlog >= self._chunk_tokens:
+            if len(self.running) >= self._max_running or before >= self._chunk_tokens:
                 break
-            if self._waits_for_prefill(sequence, cached):
-                continue
             is_aged = _is_aged(sequence)
+            if self._waits_for_prefill(sequence, cached):
+                if is_aged:
+                    break
+                continue
             if not is_aged and self._begins_run(sequence):
                 # Those behind it would take what it waits for.
                 holds_back = holds_back or not self._has_room_for_run(sequence, cached)
                 if holds_back:
                     continue
             if self._try_admit(sequence, spares=not is_aged):
-                backlog += sequence.target - sequence.computed
+                backlog[service] += sequence.target - sequence.computed
                 admitted.append(sequence)
             elif is_aged:
                 break
@@ -371,12 +443,13 @@ def _is_planned(sequence: Sequence) -> bool:
     return use is None or use.plan is not False
 
 
-def _overtakes(other: Sequence, sequence: Sequence) -> bool:
-    """Whether a request that was admitted has come later; in one batch that is nobody's loss."""
-    own, others = sequence.request.use, other.request.use
-    if own is not None and others is not None and own.owner.batch is not None and own.owner.batch is others.owner.batch:
-        return False
-    return other.arrival > sequence.arrival
+def _weight(other: Sequence, sequence: Sequence) -> float:
+    """What it counts for a sequence that another one was admitted: nothing if that came earlier."""
+    if other.arrival < sequence.arrival:
+        return 0
+    own, others = sequence.owner, other.owner
+    is_batch = own is not None and others is not None and own.batch is not None and own.batch is others.batch
+    return BATCH_WEIGHT if is_batch else 1
 
 
 def _is_aged(sequence: Sequence) -> bool:

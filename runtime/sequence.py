@@ -13,6 +13,7 @@ from .pool import Extent
 from .radix import Node, TokenArray, prefix_len
 from .repeats import RepeatIndex
 from .request import EngineRequest, SamplingParams, TokenLogprob
+from .uses import Owner
 
 
 @dataclass(eq=False, slots=True)
@@ -26,8 +27,8 @@ class Sequence:
     is_score: nothing is generated. target: how many tokens of the prompt are computed. first_logits: the first position
     whose logits are wanted; only tokens before it may come from the cache. generated_room: tokens of KV that the
     generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
-    cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one. awaited:
-    how many of its tokens others wait for while it is prefilled.
+    cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one, those of
+    its own batch counting less. awaited: how many of its tokens others wait for while it is prefilled.
     repeats: where its end occurred before, once that was asked for.
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
     num_generated while forced tokens wait for their log-probabilities.
@@ -42,7 +43,7 @@ class Sequence:
     submitted_ms: float
     computed: int = 0
     cached: int = 0
-    overtaken: int = 0
+    overtaken: float = 0
     awaited: int = 0
     matcher: Matcher | None = None
     num_told: int = 0
@@ -71,6 +72,12 @@ class Sequence:
         self.first_logits = (self.prompt_len if score_from is None else score_from) - 1
         self.generated_room = max(self.params.max_tokens - 1, 0) if score_from is None else 0
         self.order_key = self.tokens[: self.prompt_len].tobytes()
+
+    @property
+    def owner(self) -> Owner | None:
+        """The run it belongs to, if it is known."""
+        use = self.request.use
+        return None if use is None else use.owner
 
     @property
     def num_generated(self) -> int:

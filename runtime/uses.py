@@ -91,6 +91,7 @@ class Expectations:
         self._lines: dict[Owner, dict[Hashable, tuple[Use, list[Mark]]]] = {}
         self._footprints = Footprints()
         self._shared: dict[Owner, int] = {}
+        self._served: dict[Owner, int] = {}
 
     @property
     def reserved(self) -> int:
@@ -104,6 +105,15 @@ class Expectations:
     def has_begun(self, owner: Owner) -> bool:
         """Whether a request of a run that has not ended was admitted."""
         return owner in self._lines
+
+    def serve(self, owner: Owner, num_tokens: int) -> None:
+        """So many tokens were computed for a run."""
+        if owner in self._lines:
+            self._served[owner] = self._served.get(owner, 0) + num_tokens
+
+    def served(self, owner: Owner) -> int:
+        """How many tokens were computed for a run that has not ended."""
+        return self._served.get(owner, 0)
 
     def begin(self, use: Use, node: Node | None = None, room: int = 0) -> None:
         """A request is admitted: what its line was expected to use is in use now.
@@ -146,6 +156,7 @@ class Expectations:
             self._drop(owner, line)
         self._lines.pop(owner, None)
         self._shared.pop(owner, None)
+        self._served.pop(owner, None)
         self._footprints.end(owner)
 
     def check(self) -> None:

@@ -55,6 +55,7 @@ def test_greedy_generation_is_the_models() -> None:
         {"chunk_tokens": 7, "max_running": 3},
         {"kv_tokens": 60},
         {"max_running": 1},
+        {"max_running": 2, "order": "service"},
         {"kv_tokens": 50, "chunk_tokens": 5, "prefix_cache": False},
     ],
 )
@@ -232,6 +233,11 @@ def test_a_bad_request_fails_alone(bad: Call, kind: type[Exception], words: str)
 def test_an_engine_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} must be at least 1, got 0"):
         new_engine(**{name: 0})
+
+
+def test_an_order_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="order must be 'prefix' or 'service', got 'lpm'"):
+        new_engine(order="lpm")
 
 
 def test_nan_logits_fail_their_request_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence as Tokens
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +13,22 @@ from ramify.runtime.output import Output
 from ramify.runtime.plan import build_batch
 from ramify.runtime.pool import KVPool
 from ramify.runtime.request import EngineRequest, SamplingParams
-from ramify.runtime.scheduler import MAX_OVERTAKEN, Scheduler
+from ramify.runtime.scheduler import BATCH_WEIGHT, MAX_OVERTAKEN, ORDER_WINDOW, Scheduler
 from ramify.runtime.sequence import Sequence, token_array
 from ramify.runtime.uses import Owner, Use
 
 from .fakes import LAYOUT, ToyStream
 
 
-def new_scheduler(capacity: int = 500, **options: int | bool) -> Scheduler:
-    settings = {"max_running": 8, "chunk_tokens": 16, "prefix_cache": True, "max_logit_rows": 4, **options}
-    return Scheduler(KVPool(LAYOUT, capacity), **settings)
+def new_scheduler(capacity: int = 500, **options: Any) -> Scheduler:
+    chosen: dict[str, Any] = {
+        "max_running": 8,
+        "chunk_tokens": 16,
+        "prefix_cache": True,
+        "max_logit_rows": 4,
+        **options,
+    }
+    return Scheduler(KVPool(LAYOUT, capacity), **chosen)
 
 
 class Arrivals:
@@ -102,23 +109,6 @@ def test_the_longest_cached_prefix_goes_first(arrive: Arrivals) -> None:
         scheduler.add(arrive(tokens, 1))
     order = [sequence.request.token_ids[-1] for sequence in (next(iter(chunks)) for chunks in run(scheduler))]
     assert order == [94, 93, 92]
-
-
-def test_nothing_starves(arrive: Arrivals) -> None:
-    scheduler = new_scheduler(max_running=1)
-    scheduler.add(arrive(range(10), 1))
-    run(scheduler)
-    unlucky = arrive([500, 501], 1)
-    scheduler.add(unlucky)
-    steps = 0
-    while unlucky.node is None and scheduler.has_work:
-        scheduler.add(arrive([*range(9), 600 + steps], 1))
-        scheduler.add(arrive([*range(9), 800 + steps], 1))
-        steps += 1
-        step(scheduler)
-        if unlucky not in scheduler.waiting:
-            break
-    assert MAX_OVERTAKEN // 2 < steps <= MAX_OVERTAKEN + 2
 
 
 def test_a_large_request_is_not_passed_for_ever_by_small_ones(arrive: Arrivals) -> None:
@@ -431,7 +421,7 @@ def test_runs_do_not_begin_that_would_grow_into_one_another(arrive: Arrivals) ->
     scheduler.uses.check()
 
 
-def test_those_of_a_batch_do_not_age_by_one_another(arrive: Arrivals) -> None:
+def test_those_of_a_batch_hardly_age_by_one_another(arrive: Arrivals) -> None:
     batch = object()
     uses = [Use(Owner(batch=batch), ((), 0), False, plan=True) for _ in range(MAX_OVERTAKEN + 8)]
     scheduler = new_scheduler(max_running=1)
@@ -442,6 +432,149 @@ def test_those_of_a_batch_do_not_age_by_one_another(arrive: Arrivals) -> None:
     for number, use in enumerate(uses[1:]):
         scheduler.add(arrive([*range(9), 600 + number], 1, use=use))
     assert next(iter(run(scheduler)[-1])) is last
+
+
+@pytest.mark.parametrize("weight", [1, BATCH_WEIGHT])
+def test_nobody_waits_longer_than_the_bound_for_a_stream_that_matches_better(arrive: Arrivals, weight: float) -> None:
+    batch = object() if weight < 1 else None
+    scheduler, most = new_scheduler(max_running=1, capacity=300), MAX_OVERTAKEN / weight
+    scheduler.add(arrive(range(10), 1))
+    run(scheduler)
+
+    def add(tokens: Tokens[int]) -> Sequence:
+        sequence = arrive(tokens, 1, use=Use(Owner(batch=batch), ((), 0), False, plan=True))
+        scheduler.add(sequence)
+        return sequence
+
+    unlucky, started = [add([500 + number]) for number in range(3)], []
+    for number in range(int(most) + 20):
+        add([*range(9), 600 + number % 300])
+        started += step(scheduler)
+    passed = [started.index(sequence) for sequence in unlucky]
+    assert most - 2 <= passed[0] <= most + 2 and passed == sorted(passed) and passed[2] <= most + 6
+
+
+def since(admitted: list[Sequence], place: int, order: str) -> int:
+    """From where on those count that were admitted before: where runs age, from the last one of its run."""
+    owner = admitted[place].owner if order == "service" else None
+    own = (at for at in range(place) if owner is not None and admitted[at].owner is owner)
+    return max(own, default=-1) + 1
+
+
+@pytest.mark.parametrize("order", ["prefix", "service"])
+@pytest.mark.parametrize("seed", range(6))
+def test_later_requests_pass_nobody_more_often_than_the_bound(
+    arrive: Arrivals, monkeypatch: pytest.MonkeyPatch, seed: int, order: str
+) -> None:
+    """Any mixture of prefixes, sizes and runs, arriving faster than it is served."""
+    draw, owners, admitted = random.Random(seed), [Owner() for _ in range(3)], []
+    scheduler = new_scheduler(max_running=4, capacity=120, order=order)
+    admit = scheduler.admit
+
+    def recorded() -> list[Sequence]:
+        started = admit()
+        admitted.extend(started)
+        return started
+
+    monkeypatch.setattr(scheduler, "admit", recorded)
+    for number in range(300):
+        for _ in range(2):
+            tokens = [draw.randrange(4)] * draw.randrange(1, 9)
+            tokens += [100 + draw.randrange(99)] * draw.choice([1, 1, 1, 1, 30])
+            use = Use(draw.choice(owners), ((number,), 0), None) if draw.random() < 0.5 else None
+            scheduler.add(arrive(tokens, draw.randrange(1, 9), use=use))
+        step(scheduler)
+    passed = [
+        sum(later.arrival > sequence.arrival for later in admitted[since(admitted, place, order) : place])
+        for place, sequence in enumerate(admitted)
+    ]
+    assert max(passed) <= MAX_OVERTAKEN + 4 and len(admitted) > 100
+    assert max(passed) > 8, "the order is another than that of arrival"
+
+
+def completions(arrive: Arrivals, order: str, *, plan: bool = True) -> tuple[list[int], int]:
+    """One run of 200 requests, and 40 runs of two that begin meanwhile: the steps that those took, and all together."""
+    scheduler = new_scheduler(max_running=8, chunk_tokens=64, capacity=2_000, order=order)
+    huge, last = Owner("huge"), {}
+    for number in range(200):
+        scheduler.add(arrive([1, 2, 3, 100 + number], 20, use=Use(huge, ((number,), 0), False, plan)))
+    taken = []
+    for now in range(3000):
+        if now % 10 == 0 and now < 400:
+            owner = Owner("short")
+            sequence = arrive([500 + now, 7], 3, use=Use(owner, ((), 0), True, plan))
+            last[sequence] = (owner, now, 1)
+            scheduler.add(sequence)
+        for sequence in step(scheduler):
+            if sequence in last and sequence.node is None and sequence.num_generated == 3:
+                owner, begun, count = last.pop(sequence)
+                if count == 2:
+                    owner.end()
+                    taken.append(now - begun)
+                    continue
+                follower = arrive(
+                    [*sequence.tokens[: sequence.num_tokens].tolist(), 9], 3, use=Use(owner, ((), 0), False, plan)
+                )
+                last[follower] = (owner, begun, 2)
+                scheduler.add(follower)
+        if not scheduler.has_work and now > 400:
+            huge.end()
+            scheduler.uses.check()
+            return taken, now
+    raise AssertionError("it does not come to an end")
+
+
+def test_least_attained_service_lets_short_runs_pass_a_huge_one() -> None:
+    fair, all_fair = completions(Arrivals(), "service")
+    plain, all_plain = completions(Arrivals(), "prefix", plan=False)
+    assert len(fair) == len(plain) == 40
+    mean, plain_mean = sum(fair) / 40, sum(plain) / 40
+    p95, plain_p95 = sorted(fair)[37], sorted(plain)[37]
+    assert mean < plain_mean / 10 and p95 < plain_p95 / 10
+    assert all_fair < all_plain * 1.05, "the huge one pays with little"
+
+
+def test_service_is_seen_beyond_the_window(arrive: Arrivals) -> None:
+    scheduler, huge = new_scheduler(max_running=1, order="service"), Owner()
+    for number in range(ORDER_WINDOW + 50):
+        scheduler.add(arrive([1, number], 1, use=used(huge, branch=(number,))))
+    scheduler.uses.begin(used(huge))
+    scheduler.uses.serve(huge, 10_000)
+    late = arrive([5], 1, use=used(Owner()))
+    scheduler.add(late)
+    assert list(step(scheduler)) == [late]
+
+
+def test_service_decides_whose_prompt_goes_on(arrive: Arrivals) -> None:
+    scheduler, huge = new_scheduler(chunk_tokens=300, capacity=5_000, order="service"), Owner()
+    large = arrive(range(900), 1, use=used(huge))
+    scheduler.add(large)
+    assert step(scheduler) == {large: 300}
+    small = arrive(range(999, 799, -1), 1, use=used(Owner()))
+    scheduler.add(small)
+    assert step(scheduler) == {large: 100, small: 200}
+    assert step(scheduler) == {large: 300}
+
+
+def test_chunks_are_as_large_as_decoding_bears(arrive: Arrivals) -> None:
+    scheduler = new_scheduler(chunk_tokens=512, capacity=5_000, step_seconds=0.25)
+
+    def timed() -> int:
+        """A step at 0.05 s and 0.002 s a token of a prompt; returns how many of these it had."""
+        scheduler.admit()
+        chunks = scheduler.plan()
+        num_prefilled = sum(chunk.count for chunk in chunks if chunk.sequence.is_prefilling)
+        scheduler.has_taken(chunks, 0.05 + 0.002 * num_prefilled)
+        for chunk in chunks:
+            scheduler.advance(chunk)
+            if chunk.num_logits:
+                chunk.sequence.append(7)
+        return num_prefilled
+
+    scheduler.add(arrive(range(5), 200))
+    assert timed() == 5 and timed() == 0
+    scheduler.add(arrive(range(100, 1000), 5))
+    assert [timed() for _ in range(3)] == [32, 96, 96], "what prefill costs is guessed from the first step, then seen"
 
 
 def test_a_run_does_not_evict_what_others_expect_while_it_goes_on_anyway(arrive: Arrivals) -> None:
