@@ -128,3 +128,8 @@ def model_directory(spec: str | Path) -> Path:
     if directory.is_dir():
         return directory.resolve()
     raise UsageError(f"there is no backend {str(spec)!r}: it is neither a known name nor a directory", help=_WAYS)
+
+
+def directory_name(directory: Path) -> str:
+    """What a backend on a model directory is called."""
+    return f"local:{TINY if directory == model_directory(TINY) else directory.name}"

@@ -30,6 +30,7 @@ from ..runtime.request import Delta, Done, EngineRequest, Event, Failed, Samplin
 from ..runtime.scheduler import AdmissionOrder
 from ..runtime.score_tree import Chain, Judged, ScoreTree
 from ..runtime.tokens import Tokenizer
+from . import directory_name
 from .scoring import scored, to_judge
 
 # Texts longer than this many characters are tokenized on a host thread.
@@ -70,7 +71,7 @@ class LocalBackend:
         directory = Path(model_dir)
         if not directory.is_dir():
             raise UsageError(f"there is no model directory {str(directory)!r}")
-        self.name = f"local:{directory.name}"
+        self.name = directory_name(directory)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.tokenizer = Tokenizer.load(directory)
         self.chat = self.tokenizer.chat or NO_TEMPLATE

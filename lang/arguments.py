@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -69,6 +69,10 @@ class Signature:
         """What a call gives for the state, if it gives anything."""
         return args[self._num_before] if len(args) > self._num_before else kwargs.get(self.state_name)
 
+    def missing(self, given: Collection[str] = ()) -> list[str]:
+        """The parameters that need a value, without those that are given."""
+        return [p.name for p in self.parameters.values() if _is_required(p) and p.name not in given]
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], row: int | None = None) -> Arguments:
         """Match arguments to parameters. Raises UsageError that names the wrong ones, and the row if there is one.
 
@@ -120,7 +124,7 @@ class Signature:
         collecting = {p.kind for p in self.parameters.values()}
         given = {*positional[: len(args)], *kwargs}
         problems = []
-        if missing := [p.name for p in self.parameters.values() if _is_required(p) and p.name not in given]:
+        if missing := self.missing(given):
             problems.append(f"missing {_listed(missing)}")
         unknown = [name for name in kwargs if name not in self.parameters]
         if unknown and kinds.VAR_KEYWORD not in collecting:

@@ -86,7 +86,7 @@ class Compiled:
         """Whether it was read from a file, after all passes."""
         return self.lowered.module is self.module
 
-    def explain(self, rows: Iterable[Row], **options: Unpack[ExplainKeywords]) -> Explanation:
+    def explain(self, rows: Iterable[Row] | None = None, **options: Unpack[ExplainKeywords]) -> Explanation:
         """What it costs to run over rows: see Program.explain. A method's receiver is one of each row's arguments."""
         from .program import of_compiled
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..backends import SCRIPTED, TINY, model_directory
+from ..backends import SCRIPTED, TINY, directory_name, model_directory
 from ..backends.scoring import to_judge
 from ..ir.errors import RequestError, Unsupported
 from ..ir.span import Span
@@ -76,7 +76,7 @@ class Model:
         dtype = torch.float32 if directory == model_directory(TINY) else config.dtype or torch.float32
         size = 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
         features, chat = LocalBackend.features, tokenizer.chat or DEFAULT_CHAT
-        name = f"local:{directory.name}"
+        name = directory_name(directory)
         return cls(name, PromptTokens(tokenizer), chat, features, size, config.context_length)
 
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypedDict
 
 from ..compiler.pipeline import PIPELINE
 from ..ir.core import Module
-from ..ir.errors import RamifyError, Unsupported
+from ..ir.errors import RamifyError, Unsupported, UsageError
 from ..ir.span import Span
 from ..runtime.generation import GenRecord
 from ..runtime.interpreter import Interpreter
@@ -204,7 +204,7 @@ class Explanation:
 
 def explain(
     program: Program,
-    rows: Iterable[Row],
+    rows: Iterable[Row] | None,
     *,
     backend: Any = None,
     actual: bool = False,
@@ -214,9 +214,11 @@ def explain(
     """See Program.explain."""
     given = {} if backend is None else {"backend": backend}
     program = program.options(**given)
-    rows = list(rows)
-    bound = [program.signature.bind((), row, number) for number, row in enumerate(rows)]
     compiled = program.compile()
+    if rows is None and (missing := program.signature.missing()):
+        return _without_arguments(program, compiled, missing)
+    rows = [{}] if rows is None else list(rows)
+    bound = [program.signature.bind((), row, number) for number, row in enumerate(rows)]
     found = _predict(program, compiled, bound, run_host=run_host, passes=passes and not run_host)
     if actual:
         from .explain_actual import measure
@@ -229,9 +231,7 @@ def _predict(
     program: Program, compiled: Compiled, rows: Sequence[Arguments], *, run_host: bool, passes: bool
 ) -> Explanation:
     options = program.run_options
-    module = compiled.module
-    told = outline(module)
-    found = Explanation(program.name, "", len(rows), [], Costs(), 0, 0, [], None, PrefixTree(), told, module)
+    found = _nothing_yet(program, compiled, len(rows))
     try:
         model = Model.of(options)
         _check_predictable(program)
@@ -249,6 +249,21 @@ def _predict(
             for name in (each.name for each in PIPELINE)
             if name not in compiled.disable
         ]
+    return found
+
+
+def _nothing_yet(program: Program, compiled: Compiled, num_rows: int) -> Explanation:
+    """What is known without a prediction."""
+    module = compiled.module
+    return Explanation(program.name, "", num_rows, [], Costs(), 0, 0, [], None, PrefixTree(), outline(module), module)
+
+
+def _without_arguments(program: Program, compiled: Compiled, missing: Sequence[str]) -> Explanation:
+    found = _nothing_yet(program, compiled, 0)
+    found.impossible = UsageError(
+        f"nothing can be predicted without {', '.join(map(repr, missing))}",
+        help=f"give a run's arguments (--arg {missing[0]}=...) or rows of them (--data FILE, explain([{{...}}, ...]))",
+    )
     return found
 
 

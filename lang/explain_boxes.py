@@ -27,6 +27,7 @@ _KINDS = {
 _REGION_LABELS = {
     "flow.if": ("then", "else"), "flow.while": ("test", "do"), "flow.try": ("do", "except", "else", "finally"),
 }  # fmt: skip
+_UNNAMED = {"prompt": "prompt", "cell": "state"}
 _PLACEHOLDER = re.compile(r"\b__\w+\b")
 _MOST_LINES = 4
 _MOST_CHARACTERS = 40
@@ -136,7 +137,7 @@ class _Boxes:
     def label(self, value: Value) -> str:
         """What a value is called where it is used."""
         text = self.constants.get(value) or value.name or self.code.get(value)
-        return text or ("prompt" if str(value.type) == "prompt" else self.names.of(value))
+        return text or _UNNAMED.get(str(value.type)) or self.names.of(value)
 
     def host_code(self, op: Op) -> str:
         """The op's code, with the names of values instead of made-up ones."""

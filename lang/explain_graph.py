@@ -70,7 +70,7 @@ class _Drawing:
         self._function = function
         self._boxes = [box for each in boxes for box in each.walk()]
         self._callees = {name: number for number, name in enumerate(found.module.functions)}
-        self._arrows = list(_arrows(self._boxes))
+        self._arrows = list(_arrows(boxes))
         self._touching: dict[int, list[int]] = defaultdict(list)
         for index, arrow in enumerate(self._arrows):
             for box in (arrow.source, arrow.target):
@@ -145,22 +145,32 @@ def _row_y(box: Box, number: int) -> float:
 
 
 def _arrows(boxes: Sequence[Box]) -> Iterator[_Arrow]:
-    """What goes from box to box: prompts from above, other values to the row that uses them, and what loops carry.
+    """What goes from box to box: prompts from above, other values to the row that uses them, and what loops carry."""
+    owners = {value: box for each in boxes for box in each.walk() for value in (*box.defines, *box.aliases)}
+    yield from _arrows_to(boxes, owners, {})
 
-    A state comes from where it was last used.
+
+def _arrows_to(boxes: Sequence[Box], owners: dict[Value, Box], last: dict[Value, Box]) -> Iterator[_Arrow]:
+    """The arrows that end in boxes of a region, or in it. last: where each state was used last; gets what these do.
+
+    Each region of a box begins with what stands before the box; behind it a state comes from the box as a whole.
     """
-    owners = {value: box for box in boxes for value in (*box.defines, *box.aliases)}
-    seen: dict[Value, Box] = {}
     for box in boxes:
         if box.chain is not None and box.chain in owners:
             yield _from_above(owners[box.chain], box, "chain")
         for number, row in enumerate(box.rows):
             for value in row.uses:
-                source = seen.get(value, owners.get(value))
+                source = last.get(value, owners.get(value))
                 if source is not None and source is not box:
                     yield _to_row(source, box, number, _kind(value))
         yield from _carried(box, owners)
-        seen.update((value, box) for op in box.ops if not box.parts for value in op.operands if is_place(value))
+        used: set[Value] = set()
+        for part in box.parts:
+            inside = dict(last)
+            yield from _arrows_to(part.boxes, owners, inside)
+            used |= {value for value, used_in in inside.items() if last.get(value) is not used_in}
+        used |= {value for op in box.ops if not box.parts for value in op.operands if is_place(value)}
+        last.update(dict.fromkeys(used, box))
 
 
 def _carried(box: Box, owners: dict[Value, Box]) -> Iterator[_Arrow]:
@@ -202,7 +212,8 @@ def _path(arrow: _Arrow) -> str:
     x, y = _out_of(arrow.source), arrow.source.bottom
     end_x, end_y = arrow.end
     if arrow.side:
-        bent = f"C{x:.1f} {y + _BEND:.1f} {x:.1f} {end_y:.1f} {end_x + arrow.side * _BEND * 2:.1f} {end_y:.1f}"
+        reach = arrow.side * min(_BEND * 2, abs(x - end_x))
+        bent = f"C{x:.1f} {y + _BEND:.1f} {x:.1f} {end_y:.1f} {end_x + reach:.1f} {end_y:.1f}"
         bent += f"L{end_x:.1f} {end_y:.1f}"
         back = end_x + arrow.side * 5
         head = f"M{back:.1f} {end_y - 4:.1f}L{end_x:.1f} {end_y:.1f}L{back:.1f} {end_y + 4:.1f}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..ir.core import Module
 from ..ir.printer import print_module
-from .explain import Explanation, Line
+from .explain import Costs, Explanation
 
 _LOCATION = re.compile(r' loc\("((?:[^"\\]|\\.)*)":(\d+):\d+-(\d+):\d+\)')
 _VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|(%\w+)')
@@ -46,15 +46,19 @@ def _places(module: Module) -> dict[str, set[int]]:
 
 def _source(file: str, lines: set[int], found: Explanation) -> str:
     last = min(max(lines) + _AROUND, len(linecache.getlines(file)))
-    costs = {line.span.line: line for line in found.lines if line.span is not None and line.span.file == file}
+    costs: defaultdict[int, Costs] = defaultdict(Costs)
+    for line in found.lines:
+        if line.span is not None and line.span.file == file:
+            costs[line.span.line].add(line.costs)
     return "".join(_source_line(file, number, costs.get(number)) for number in range(max(1, min(lines) - 1), last + 1))
 
 
-def _source_line(file: str, number: int, line: Line | None) -> str:
+def _source_line(file: str, number: int, costs: Costs | None) -> str:
     text = linecache.getline(file, number).rstrip("\n")
     cost = ""
-    if line is not None:
-        cost = f'  <span class="cost"># {line.costs.calls:,} calls, {line.costs.prefill:,} prefill</span>'
+    if costs is not None:
+        calls = "1 call" if costs.calls == 1 else f"{costs.calls:,} calls"
+        cost = f'  <span class="cost"># {calls}, {costs.prefill:,} prefill</span>'
     return f'<span class="line" id="source-{number}"><span class="number">{number}</span>{escape(text)}{cost}\n</span>'
 
 

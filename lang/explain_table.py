@@ -35,7 +35,8 @@ def print_explanation(found: Explanation, file: IO[str] | None = None) -> None:
     width = min(_WIDTH, Console(file=out).width) if out.isatty() else _WIDTH
     console = Console(file=out, highlight=False, markup=False, width=width)
     for part in _parts(found):
-        console.print(part)
+        as_written = isinstance(part, Text) and part.no_wrap is True
+        console.print(part, soft_wrap=as_written)
 
 
 def table_text(found: Explanation) -> str:
@@ -48,16 +49,16 @@ def table_text(found: Explanation) -> str:
 def _parts(found: Explanation) -> Iterator[Text | Table]:
     yield Text(_heading(found), style="bold")
     if found.impossible is not None:
-        yield Text(str(found.impossible))
+        yield _as_written(str(found.impossible))
         yield Text("What the program's IR says by itself:")
         yield _outline_table(found.outline)
         return
     yield _costs_table(found)
     yield from (Text(f"{mark} {MEANINGS[mark]}", style="dim") for mark in marks_of(found))
     yield Text(_critical_path(found))
-    yield from (Text(told, style="yellow") for told in map(stop_text, found.stops))
+    yield from (_as_written(told, "yellow") for told in map(stop_text, found.stops))
     for number, error in found.failures:
-        yield Text(f"row {number} failed when it was run: {type(error).__name__}: {error}", style="red")
+        yield _as_written(f"row {number} failed when it was run: {type(error).__name__}: {error}", "red")
     if found.passes:
         if any(saving.saves for saving in found.passes):
             yield Text("Without a pass of the compiler it would be:", style="bold")
@@ -69,7 +70,14 @@ def _parts(found: Explanation) -> Iterator[Text | Table]:
         yield _outline_table(unseen)
 
 
+def _as_written(text: str, style: str = "") -> Text:
+    """Text whose lines are not broken: carets stand under what they mean."""
+    return Text(text, style=style, no_wrap=True)
+
+
 def _heading(found: Explanation) -> str:
+    if found.impossible is not None and not found.num_rows:
+        return found.program
     rows = "1 row" if found.num_rows == 1 else f"{found.num_rows:,} rows"
     return f"{found.program} over {rows}" + (f" on {found.model}" if found.model else "")
 

@@ -206,8 +206,10 @@ class Program:
         )
         return batch if as_completed else batch.all()
 
-    def explain(self, rows: Iterable[Row], **options: Unpack[ExplainKeywords]) -> Explanation:
+    def explain(self, rows: Iterable[Row] | None = None, **options: Unpack[ExplainKeywords]) -> Explanation:
         """What the program costs to run over rows (dicts of arguments), predicted without asking the model.
+
+        Without rows, that of one run; of a program that takes arguments only what its IR tells.
 
         actual: also run it, and show what was measured beside the prediction; the backend's cache is emptied first.
         run_host: run all of the program's own code, tools included; otherwise only code that computes and changes

@@ -499,6 +499,31 @@ def ask(s, question: str):
 """
 
 
+def test_without_arguments_the_ir_tells():
+    found = few_shot.explain()
+    assert str(found.impossible).startswith("nothing can be predicted without 'question'")
+    assert str(found).startswith("few_shot\nnothing") and [each.kind for each in found.outline] == ["gen"]
+    ids_and_links(found.html())
+
+    @rf.program
+    def takes_nothing(s):
+        s += "Hello" + rf.gen("x", max_tokens=2)
+
+    assert takes_nothing.explain().total.calls == takes_nothing.compile().explain().total.calls == 1
+
+
+def test_lines_of_source_are_not_broken_and_hold_all_calls():
+    @rf.program
+    def long_line(s):
+        s += "Some words that make the line long enough" + rf.gen("first", max_tokens=2) + rf.gen("x", max_tokens=1)
+        print("a line that is no shorter than that, in order to reach beyond the hundredth column", id(s))
+        s += rf.gen("behind", max_tokens=2)
+
+    found = long_line.explain()
+    assert any(len(line) > 100 and line.rstrip().endswith("id(s))") for line in str(found).splitlines())
+    assert "# 2 calls, " in found.html() and "# 1 calls" not in found.html()
+
+
 def test_the_command(tmp_path, capsys):
     (tmp_path / "ask.py").write_text(PROGRAM)
     (tmp_path / "rows.jsonl").write_text('{"question": "What is 1 + 1?"}\n{"question": "What is 1 + 2?"}\n')

@@ -10,6 +10,7 @@ import ramify as rf
 from ramify.ir.core import Function
 from ramify.ir.parser import parse
 from ramify.lang.explain_boxes import Box, boxes_of
+from ramify.lang.explain_graph import _arrows
 from ramify.lang.explain_layout import place
 
 from .corpus import CASES
@@ -109,6 +110,29 @@ def helper_and_loop(s, items):
 def short_answer(s):
     s += rf.assistant(rf.gen("answer", max_tokens=2))
     return s["answer"]
+
+
+def halve(s, texts):
+    if len(texts) == 1:
+        s += rf.user(texts[0]) + rf.assistant(rf.gen("sum", max_tokens=2))
+        return s["sum"]
+    halve(s.copy(), texts[1:])
+    return s.text()
+
+
+@rf.program
+def halves(s, texts):
+    return halve(s, texts)
+
+
+def test_a_state_comes_from_the_box_around_branches():
+    function = halves.compile().module.functions["halve"]
+    boxes = boxes_of(function, lambda op: "")
+    (branch,) = (box for box in boxes if box.kind == "flow")
+    after = next(box for box in boxes[boxes.index(branch) :] if [row.text for row in box.rows] == ["from s"])
+    arrows = list(_arrows(boxes))
+    assert [arrow.source for arrow in arrows if arrow.target is after] == [branch]
+    assert "call halve(state, texts[1:])" in {row.text for box in boxes for row in box.rows}
 
 
 @pytest.fixture(scope="module")
