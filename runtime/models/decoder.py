@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attention.partial import choose_partial_attention
-from ..attention.plan import AttentionPlan
 from ..batch import Batch
 from ..kv_file import ModelIdentity
 from ..pool import KVLayout
 from .config import ModelConfig
 from .linear import Linear
-from .rope import inverse_frequencies, magnitude, rotate_, rotations
+from .native import choose_operations
+from .operations import Step
+from .rope import inverse_frequencies, magnitude, rotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Model:
         self._weights = weights
         self._frequencies = inverse_frequencies(config.rope, config.head_dim).to(self.device)
         self._magnitude = magnitude(config.rope)
-        self._partial = choose_partial_attention(self.device, self.dtype)
+        self._operations = choose_operations(config, self.device, self.dtype)
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits (m, vocab_size) of the batch's logit_rows. Writes every row's KV into the batch's extents."""
@@ -72,37 +72,24 @@ class Model:
 
     def _hidden(self, batch: Batch) -> Tensor:
         """The normed last hidden states (m, hidden_size) of the batch's logit_rows."""
-        plan = AttentionPlan(batch, self.config.num_heads, self._partial)
         factors = rotations(batch.positions.to(self.device), self._frequencies, self._magnitude)
+        step = self._operations.step(batch, factors)
         hidden = functional.embedding(batch.token_ids.to(self.device), self._weights.embedding)
         last = self.config.num_layers - 1
         for layer, weights in enumerate(self._weights.layers):
-            attended = self._attention(hidden, weights, layer, plan, factors)
+            attended = self._attention(hidden, weights, layer, step)
             if layer == last:
                 rows = batch.logit_rows.to(self.device)
                 hidden, attended = hidden[rows], attended[rows]
             hidden = weights.output.add_to(hidden, attended)
             hidden = self._mlp(hidden, weights)
-        return self._norm(hidden, self._weights.norm)
+        return self._operations.norm(hidden, self._weights.norm)
 
-    def _attention(
-        self, hidden: Tensor, weights: LayerWeights, layer: int, plan: AttentionPlan, factors: Tensor
-    ) -> Tensor:
+    def _attention(self, hidden: Tensor, weights: LayerWeights, layer: int, step: Step) -> Tensor:
         """Stores the rows' KV and returns their attention before the output projection, (n, num_heads * head_dim)."""
-        config, num_rows = self.config, hidden.shape[0]
-        fused = weights.qkv(self._norm(hidden, weights.input_norm))
-        heads = fused.view(num_rows, -1, config.head_dim)
-        turned = heads[:, : config.num_heads + config.num_kv_heads]
-        if weights.qk_norm is not None:
-            normed = functional.rms_norm(turned, (config.head_dim,), eps=config.norm_eps)
-            torch.mul(normed, weights.qk_norm, out=turned)
-        rotate_(turned, factors)
-        plan.store(heads[:, config.num_heads :].view(num_rows, 2, config.num_kv_heads, config.head_dim), layer)
-        return plan.attend(heads[:, : config.num_heads], layer)
+        normed = self._operations.norm(hidden, weights.input_norm)
+        return step.attend(weights.qkv(normed), layer, weights.qk_norm)
 
     def _mlp(self, hidden: Tensor, weights: LayerWeights) -> Tensor:
-        gate, up = weights.gate_up(self._norm(hidden, weights.mlp_norm)).chunk(2, 1)
-        return weights.down.add_to(hidden, functional.silu(gate).mul_(up))
-
-    def _norm(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        return functional.rms_norm(hidden, weight.shape, weight, self.config.norm_eps)
+        normed = self._operations.norm(hidden, weights.mlp_norm)
+        return weights.down.add_to(hidden, self._operations.gate(weights.gate_up(normed)))

@@ -1,0 +1,606 @@
+// The decoder's operations beside its matrix products, for CPUs; what they mean is said in operations.py, whose torch
+// versions the tests hold them to.
+//
+// Everything is computed in float32 from what is stored in float32 or bfloat16. A row's result does not depend on the
+// rows beside it: the same instructions in the same order compute it wherever it lies in a batch.
+//
+// Compiled on first use for the machine at hand (native_build.py) by a compiler with GNU's vector extensions. Nothing of
+// torch is included, so that this takes a second or two.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+// Floats in a vector register; how many vectors and rows of a product are kept in registers at a time.
+#if defined(__AVX512F__)
+constexpr int kWidth = 16, kColumns = 4, kRows = 6;
+#elif defined(__AVX__)
+constexpr int kWidth = 8, kColumns = 2, kRows = 6;
+#elif defined(__aarch64__)
+constexpr int kWidth = 4, kColumns = 4, kRows = 6;
+#else
+constexpr int kWidth = 4, kColumns = 2, kRows = 4;
+#endif
+
+// Keys that are met at a time, and the most query vectors that meet them together.
+constexpr int64_t kTile = 64, kMostQueries = 96;
+// Work below which threads cost more than they save: numbers that an operation goes through, or multiplies.
+constexpr int64_t kParallelNumbers = 1 << 15, kParallelProducts = 1 << 18;
+
+typedef float Vector __attribute__((vector_size(4 * kWidth)));
+typedef float Loose __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+
+inline Vector load(const float* from) { return *reinterpret_cast<const Loose*>(from); }
+inline void store(float* to, Vector value) { *reinterpret_cast<Loose*>(to) = value; }
+inline Vector spread(float value) { return value - Vector{}; }
+
+template <class To, class From>
+inline To bits(From from) {
+    To to;
+    static_assert(sizeof(to) == sizeof(from), "bits are kept");
+    __builtin_memcpy(&to, &from, sizeof(to));
+    return to;
+}
+
+typedef uint16_t Bfloat16;
+
+inline float widen(float value) { return value; }
+inline float widen(Bfloat16 value) { return bits<float>(static_cast<uint32_t>(value) << 16); }
+
+inline void narrow(float value, float& to) { to = value; }
+inline void narrow(float value, Bfloat16& to) {
+    uint32_t word = bits<uint32_t>(value);
+    uint32_t rounded = (word + 0x7fff + ((word >> 16) & 1)) >> 16;
+    to = static_cast<Bfloat16>(value == value ? rounded : 0x7fc0);
+}
+
+// e to the x, to two units in the last place; 0 below the least normal number.
+inline float exponential(float x) {
+    float clamped = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float shifted = clamped * 1.44269504f + 12582912.0f;  // rounds to a whole number, in the last bits
+    int32_t power = bits<int32_t>(shifted) - 0x4b400000;
+    float whole = shifted - 12582912.0f;
+    float rest = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    float sum = 1.9875691500e-4f;
+    sum = sum * rest + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    sum = sum * rest * rest + rest + 1.0f;
+    float result = sum * bits<float>((power + 127) << 23);
+    return x < -87.0f ? 0.0f : result;
+}
+
+inline float add_up(Vector vector) {
+    float sum = 0.0f;
+    for (int i = 0; i < kWidth; i++) sum += vector[i];
+    return sum;
+}
+
+// The sum of the squares of size floats, size a multiple of nothing.
+inline float squares(const float* values, int64_t size) {
+    Vector sum{};
+    int64_t i = 0;
+    for (; i + kWidth <= size; i += kWidth) sum += load(values + i) * load(values + i);
+    float total = add_up(sum);
+    for (; i < size; i++) total += values[i] * values[i];
+    return total;
+}
+
+// Memory of a thread that grows and is kept.
+float* scratch(int which, size_t floats) {
+    struct Kept {
+        float* memory = nullptr;
+        size_t floats = 0;
+        ~Kept() { std::free(memory); }
+    };
+    static thread_local Kept kept[6];
+    Kept& one = kept[which];
+    if (one.floats < floats) {
+        std::free(one.memory);
+        one.memory = static_cast<float*>(std::aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64));
+        one.floats = floats;
+    }
+    return one.memory;
+}
+
+// ---- operations on rows ----
+
+template <class T>
+void norm_row(const T* from, const T* weight, T* to, int64_t size, float eps, float* buffer) {
+    for (int64_t i = 0; i < size; i++) buffer[i] = widen(from[i]);
+    float factor = 1.0f / std::sqrt(squares(buffer, size) / static_cast<float>(size) + eps);
+    for (int64_t i = 0; i < size; i++) narrow(buffer[i] * factor * widen(weight[i]), to[i]);
+}
+
+template <class T>
+void norm(const T* from, const T* weight, T* to, int64_t rows, int64_t size, float eps, int threads) {
+#pragma omp parallel num_threads(threads) if (rows > 1 && rows * size > kParallelNumbers)
+    {
+        float* buffer = scratch(0, size);
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) {
+            norm_row(from + row * size, weight, to + row * size, size, eps, buffer);
+        }
+    }
+}
+
+template <class T>
+void gate(const T* from, T* to, int64_t rows, int64_t size, int threads) {
+    constexpr int64_t kPart = 1024;
+    int64_t parts = (size + kPart - 1) / kPart;
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * size > kParallelNumbers)
+    for (int64_t task = 0; task < rows * parts; task++) {
+        int64_t row = task / parts, begin = task % parts * kPart, end = std::min(size, begin + kPart);
+        const T* gates = from + row * 2 * size;
+        const T* ups = gates + size;
+        T* out = to + row * size;
+        for (int64_t i = begin; i < end; i++) {
+            float x = widen(gates[i]);
+            narrow(x / (1.0f + exponential(-x)) * widen(ups[i]), out[i]);
+        }
+    }
+}
+
+// Where a row's keys and values go: `place` is that of its first key head in layer 0.
+struct Target {
+    int64_t place, head_stride;
+};
+
+struct Heads {
+    int64_t rows, queries, keys, size;
+    int64_t layer;
+    float eps;
+};
+
+template <class T>
+void turn_head(T* head, const T* weight, const float* factors, T* to, int64_t size, float eps, float* buffer) {
+    for (int64_t i = 0; i < size; i++) buffer[i] = widen(head[i]);
+    if (weight != nullptr) {
+        float factor = 1.0f / std::sqrt(squares(buffer, size) / static_cast<float>(size) + eps);
+        for (int64_t i = 0; i < size; i++) buffer[i] *= factor * widen(weight[i]);
+    }
+    for (int64_t i = 0; i < size; i += 2) {
+        float real = buffer[i] * factors[i] - buffer[i + 1] * factors[i + 1];
+        float imaginary = buffer[i] * factors[i + 1] + buffer[i + 1] * factors[i];
+        narrow(real, to[i]);
+        narrow(imaginary, to[i + 1]);
+    }
+}
+
+template <class T>
+void turn(T* fused, const T* weight, const float* factors, const Target* targets, const Heads& heads, int threads) {
+    int64_t all = heads.queries + 2 * heads.keys, size = heads.size;
+#pragma omp parallel num_threads(threads) if (heads.rows * all * size > kParallelNumbers)
+    {
+        float* buffer = scratch(0, size);
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < heads.rows * all; task++) {
+            int64_t row = task / all, head = task % all;
+            T* from = fused + task * size;
+            const T* scale = weight == nullptr || head >= heads.queries + heads.keys ? nullptr : weight + head * size;
+            const float* angles = factors + row * size;
+            if (head < heads.queries) {
+                turn_head(from, scale, angles, from, size, heads.eps, buffer);
+                continue;
+            }
+            const Target& target = targets[row];
+            int64_t slab = head - heads.queries + heads.layer * 2 * heads.keys;
+            T* to = reinterpret_cast<T*>(target.place) + slab * target.head_stride;
+            if (head < heads.queries + heads.keys) {
+                turn_head(from, scale, angles, to, size, heads.eps, buffer);
+            } else {
+                std::memcpy(to, from, size * sizeof(T));
+            }
+        }
+    }
+}
+
+// ---- attention ----
+
+// How the numbers of a product are held: as floats, or as pairs of bfloat16 that are multiplied and added at once.
+// Words are 32 bits; a product's inner length is counted in words.
+struct Floats {
+    static constexpr int kPer = 1;
+    static Vector times(Vector sum, float left, Vector right) { return sum + left * right; }
+    static void put(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
+    static void put(const Bfloat16* from, int64_t count, float* to) {
+        for (int64_t i = 0; i < count; i++) to[i] = widen(from[i]);
+    }
+};
+
+#if defined(__AVX512BF16__)
+struct Pairs {
+    static constexpr int kPer = 2;
+    static Vector times(Vector sum, float left, Vector right) {
+        __m512bh both = (__m512bh)_mm512_set1_epi32(bits<int32_t>(left));
+        return (Vector)_mm512_dpbf16_ps((__m512)sum, both, (__m512bh)right);
+    }
+    static void put(const Bfloat16* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(Bfloat16)); }
+    static void put(const float* from, int64_t count, float* to) {
+        for (int64_t i = 0; i < count; i += kWidth) {
+            __m256bh half = _mm512_cvtneps_pbh((__m512)load(from + i));
+            std::memcpy(to + i / 2, &half, sizeof(half));
+        }
+    }
+};
+#endif
+
+// kR rows by kC vectors: sums[r] += left[r] * right, over `steps` words; rows and steps that many floats apart.
+template <class Format, int kR, int kC>
+inline void product(
+    const float* left, int64_t left_stride, const float* right, int64_t right_stride, int64_t steps, float* sums,
+    int64_t sums_stride, const float* scales) {
+    Vector all[kR][kC];
+#pragma GCC unroll 6
+    for (int r = 0; r < kR; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < kC; c++) {
+            all[r][c] = scales == nullptr ? Vector{} : load(sums + r * sums_stride + c * kWidth) * scales[r];
+        }
+    }
+    for (int64_t step = 0; step < steps; step++) {
+        Vector columns[kC];
+#pragma GCC unroll 4
+        for (int c = 0; c < kC; c++) columns[c] = load(right + step * right_stride + c * kWidth);
+#pragma GCC unroll 6
+        for (int r = 0; r < kR; r++) {
+            float one = left[r * left_stride + step];
+#pragma GCC unroll 4
+            for (int c = 0; c < kC; c++) all[r][c] = Format::times(all[r][c], one, columns[c]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < kR; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < kC; c++) store(sums + r * sums_stride + c * kWidth, all[r][c]);
+    }
+}
+
+// `width` columns, a multiple of a vector. scales: what the sums that are there are multiplied by; null for none there.
+template <class Format, int kR>
+inline void wide_product(
+    const float* left, int64_t left_stride, const float* right, int64_t right_stride, int64_t steps, float* sums,
+    int64_t sums_stride, int64_t width, const float* scales) {
+    int64_t at = 0;
+    for (; at + kColumns * kWidth <= width; at += kColumns * kWidth) {
+        product<Format, kR, kColumns>(
+            left, left_stride, right + at, right_stride, steps, sums + at, sums_stride, scales);
+    }
+    for (; at < width; at += kWidth) {
+        product<Format, kR, 1>(left, left_stride, right + at, right_stride, steps, sums + at, sums_stride, scales);
+    }
+}
+
+template <class Format, class... Rest>
+inline void any_product(int64_t rows, Rest... rest) {
+    switch (rows) {
+        case 1: return wide_product<Format, 1>(rest...);
+        case 2: return wide_product<Format, 2>(rest...);
+        case 3: return wide_product<Format, 3>(rest...);
+        case 4: return wide_product<Format, 4>(rest...);
+#if defined(__AVX__) || defined(__aarch64__)
+        case 5: return wide_product<Format, 5>(rest...);
+        case 6: return wide_product<Format, 6>(rest...);
+#endif
+    }
+}
+
+#if defined(__AVX512F__)
+// 16 rows of up to 16 words, `stride` words apart, to 16 columns of a tile.
+inline void transpose_block(const float* from, int64_t stride, int rows, int words, float* to) {
+    __m512i a[16], b[16];
+    __mmask16 some = static_cast<__mmask16>((1u << words) - 1);
+    for (int i = 0; i < 16; i++) {
+        a[i] = i < rows ? _mm512_maskz_loadu_epi32(some, from + i * stride) : _mm512_setzero_si512();
+    }
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88);
+        b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
+        b[i + 8] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
+        b[i + 12] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 4; i++) {
+        a[i] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88);
+        a[i + 8] = _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd);
+        a[i + 4] = _mm512_shuffle_i32x4(b[i + 4], b[i + 12], 0x88);
+        a[i + 12] = _mm512_shuffle_i32x4(b[i + 4], b[i + 12], 0xdd);
+    }
+    for (int i = 0; i < words; i++) _mm512_storeu_si512(to + i * kTile, a[i]);
+}
+#endif
+
+// Rows of words, side by side in memory, to columns: to[word * kTile + row]; zeros up to a multiple of a vector.
+inline void transpose(const float* from, int64_t rows, int64_t words, float* to) {
+#if defined(__AVX512F__)
+    for (int64_t row = 0; row < rows; row += 16) {
+        for (int64_t word = 0; word < words; word += 16) {
+            transpose_block(
+                from + row * words + word, words, static_cast<int>(std::min<int64_t>(16, rows - row)),
+                static_cast<int>(std::min<int64_t>(16, words - word)), to + word * kTile + row);
+        }
+    }
+#else
+    int64_t padded = (rows + kWidth - 1) / kWidth * kWidth;
+    for (int64_t word = 0; word < words; word++) {
+        for (int64_t row = 0; row < rows; row++) to[word * kTile + row] = from[row * words + word];
+        for (int64_t row = rows; row < padded; row++) to[word * kTile + row] = 0.0f;
+    }
+#endif
+}
+
+// Keys (count, size) to columns; returns nothing but `to`, size / kPer rows of kTile words.
+inline void put_keys(Floats, const float* keys, int64_t count, int64_t size, float* to) {
+    transpose(keys, count, size, to);
+}
+inline void put_keys(Floats format, const Bfloat16* keys, int64_t count, int64_t size, float* to) {
+    float* wide = scratch(1, kTile * size);
+    format.put(keys, count * size, wide);
+    transpose(wide, count, size, to);
+}
+
+// Values (count, size), rows padded to `width` numbers.
+template <class T>
+inline void put_values(Floats format, const T* values, int64_t count, int64_t size, int64_t width, float* to) {
+    for (int64_t i = 0; i < count; i++) {
+        format.put(values + i * size, size, to + i * width);
+        std::fill(to + i * width + size, to + (i + 1) * width, 0.0f);
+    }
+}
+
+#if defined(__AVX512BF16__)
+inline void put_keys(Pairs, const Bfloat16* keys, int64_t count, int64_t size, float* to) {
+    transpose(reinterpret_cast<const float*>(keys), count, size / 2, to);
+}
+// Two values' rows become one of pairs.
+inline void put_values(Pairs, const Bfloat16* values, int64_t count, int64_t size, int64_t width, float* to) {
+    for (int64_t i = 0; i < count; i += 2, to += width) {
+        const Bfloat16* upper = values + i * size;
+        for (int64_t at = 0; at < width; at += kWidth) {
+            __mmask16 some = static_cast<__mmask16>(at >= size ? 0 : size - at >= 16 ? 0xffff : (1 << (size - at)) - 1);
+            __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, upper + at));
+            __m512i high = _mm512_setzero_si512();
+            if (i + 1 < count) high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, upper + size + at));
+            _mm512_storeu_si512(to + at, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        }
+    }
+}
+#endif
+
+// Query rows that meet `length` keys and values. causal: the last row sees all, each before it one less.
+struct Meeting {
+    int64_t place, head_stride, length, causal, first_row, num_rows, first_slot;
+};
+
+// What a layer's attention is given. rows: the row of each meeting's rows. slot_begin, slots: where the parts of each row
+// lie; a row with one part has none, as its result is written at once.
+struct Attention {
+    const Meeting* meetings;
+    int64_t num_meetings;
+    const int32_t* rows;
+    const int64_t* slot_begin;
+    const int64_t* slots;
+    int64_t num_rows, num_heads, num_kv_heads, size, query_stride, layer;
+    float* parts;  // (slots, num_heads, size), and then (slots, num_heads) log-sum-exps
+    int64_t num_slots;
+};
+
+struct Item {
+    int32_t meeting, head;
+    int64_t begin, end;
+};
+
+struct Softmax {
+    float* greatest;
+    float* sums;
+    float* scales;
+};
+
+// Scores to weights, for rows that see so many of the tile's keys; `width` columns. Returns by `softmax`.
+inline void soften(float* scores, int64_t rows, int64_t width, const int64_t* seen, float scale, Softmax softmax) {
+    for (int64_t r = 0; r < rows; r++) {
+        float* row = scores + r * kTile;
+        int64_t visible = std::min(std::max<int64_t>(seen[r], 0), width);
+        std::fill(row + visible, row + width, -std::numeric_limits<float>::infinity());
+        Vector most = load(row) * scale;
+        store(row, most);
+        for (int64_t i = kWidth; i < width; i += kWidth) {
+            Vector scaled = load(row + i) * scale;
+            store(row + i, scaled);
+            most = scaled > most ? scaled : most;
+        }
+        float greatest = softmax.greatest[r];
+        for (int i = 0; i < kWidth; i++) greatest = std::max(greatest, most[i]);
+        for (int64_t i = 0; i < width; i++) row[i] = exponential(row[i] - greatest);
+        Vector sum{};
+        for (int64_t i = 0; i < width; i += kWidth) sum += load(row + i);
+        softmax.scales[r] = exponential(softmax.greatest[r] - greatest);
+        softmax.sums[r] = softmax.sums[r] * softmax.scales[r] + add_up(sum);
+        softmax.greatest[r] = greatest;
+    }
+}
+
+template <class Format, class T>
+void meet(const Attention& a, const Item& item, const T* query, T* result) {
+    const Meeting& meeting = a.meetings[item.meeting];
+    int64_t group = a.num_heads / a.num_kv_heads, size = a.size;
+    int64_t words = size / Format::kPer, width = (size + kWidth - 1) / kWidth * kWidth;
+    int64_t count = (item.end - item.begin) * group;
+    int64_t slab = a.layer * 2 * a.num_kv_heads + item.head;
+    const T* keys = reinterpret_cast<const T*>(meeting.place) + slab * meeting.head_stride;
+    const T* values = keys + a.num_kv_heads * meeting.head_stride;
+
+    float* queries = scratch(2, kMostQueries * size);
+    float* packed = scratch(3, kTile * (size + width));
+    float* packed_values = packed + kTile * size;
+    float* output = scratch(4, kMostQueries * (width + 3));
+    float* totals = output + kMostQueries * width;
+    float* scores = scratch(5, 2 * kRows * kTile);
+    float* weights = scores + kRows * kTile;
+    Softmax whole{totals, totals + kMostQueries, totals + 2 * kMostQueries};
+    std::fill(output, output + count * width, 0.0f);
+    std::fill(whole.greatest, whole.greatest + count, -std::numeric_limits<float>::infinity());
+    std::fill(whole.sums, whole.sums + count, 0.0f);
+
+    int64_t seen[kMostQueries];
+    for (int64_t i = 0; i < count; i++) {
+        int64_t row = item.begin + i / group;
+        seen[i] = meeting.causal ? meeting.length - meeting.num_rows + row + 1 : meeting.length;
+        int64_t head = item.head * group + i % group;
+        Format::put(query + a.rows[meeting.first_row + row] * a.query_stride + head * size, size, queries + i * words);
+    }
+    float scale = 1.0f / std::sqrt(static_cast<float>(size));
+    int64_t limit = seen[count - 1];
+    for (int64_t tile = 0; tile < limit; tile += kTile) {
+        int64_t here = std::min(kTile, limit - tile), columns = (here + kWidth - 1) / kWidth * kWidth;
+        put_keys(Format{}, keys + tile * size, here, size, packed);
+        const float* tile_values = packed_values;
+        if (Format::kPer == 1 && sizeof(T) == sizeof(float) && width == size) {
+            tile_values = reinterpret_cast<const float*>(values + tile * size);
+        } else {
+            put_values(Format{}, values + tile * size, here, size, width, packed_values);
+        }
+        for (int64_t at = 0; at < count; at += kRows) {
+            int64_t rows = std::min<int64_t>(kRows, count - at);
+            if (seen[at + rows - 1] <= tile) continue;
+            int64_t visible[kRows];
+            for (int64_t r = 0; r < rows; r++) visible[r] = seen[at + r] - tile;
+            any_product<Format>(
+                rows, (const float*)queries + at * words, words, (const float*)packed, kTile, words, scores, kTile,
+                columns, (const float*)nullptr);
+            Softmax part{whole.greatest + at, whole.sums + at, whole.scales + at};
+            soften(scores, rows, columns, visible, scale, part);
+            const float* left = scores;
+            if (Format::kPer > 1) {
+                Format::put((const float*)scores, rows * kTile, weights);
+                left = weights;
+            }
+            any_product<Format>(
+                rows, left, kTile / Format::kPer, tile_values, width, (here + Format::kPer - 1) / Format::kPer,
+                output + at * width, width, width, (const float*)part.scales);
+        }
+    }
+    for (int64_t i = 0; i < count; i++) {
+        int64_t index = item.begin + i / group, row = a.rows[meeting.first_row + index];
+        int64_t head = item.head * group + i % group;
+        float factor = 1.0f / whole.sums[i];
+        if (a.slot_begin[row] == a.slot_begin[row + 1]) {
+            T* to = result + (row * a.num_heads + head) * size;
+            for (int64_t j = 0; j < size; j++) narrow(output[i * width + j] * factor, to[j]);
+        } else {
+            int64_t slot = (meeting.first_slot + index) * a.num_heads + head;
+            for (int64_t j = 0; j < size; j++) a.parts[slot * size + j] = output[i * width + j] * factor;
+            a.parts[a.num_slots * a.num_heads * size + slot] = whole.greatest[i] + std::log(whole.sums[i]);
+        }
+    }
+}
+
+// The parts of one row and head, weighted by their log-sum-exps.
+template <class T>
+void merge(const Attention& a, int64_t row, int64_t head, T* result, float* sums) {
+    const float* logs = a.parts + a.num_slots * a.num_heads * a.size;
+    float greatest = -std::numeric_limits<float>::infinity(), total = 0.0f;
+    for (int64_t i = a.slot_begin[row]; i < a.slot_begin[row + 1]; i++) {
+        greatest = std::max(greatest, logs[a.slots[i] * a.num_heads + head]);
+    }
+    std::fill(sums, sums + a.size, 0.0f);
+    for (int64_t i = a.slot_begin[row]; i < a.slot_begin[row + 1]; i++) {
+        int64_t slot = a.slots[i] * a.num_heads + head;
+        float weight = exponential(logs[slot] - greatest);
+        total += weight;
+        for (int64_t j = 0; j < a.size; j++) sums[j] += a.parts[slot * a.size + j] * weight;
+    }
+    float factor = 1.0f / total;
+    T* to = result + (row * a.num_heads + head) * a.size;
+    for (int64_t j = 0; j < a.size; j++) narrow(sums[j] * factor, to[j]);
+}
+
+template <class Format, class T>
+void attend(const Attention& a, const T* query, T* result, int threads) {
+    int64_t group = a.num_heads / a.num_kv_heads, most = std::max<int64_t>(1, kMostQueries / group), work = 0;
+    std::vector<Item> items;
+    for (int64_t m = 0; m < a.num_meetings; m++) {
+        const Meeting& meeting = a.meetings[m];
+        work += meeting.length * meeting.num_rows * a.num_heads * a.size;
+        // From the last rows on: of a causal square these are the most work.
+        for (int64_t end = meeting.num_rows; end > 0; end -= most) {
+            for (int64_t head = 0; head < a.num_kv_heads; head++) {
+                int64_t begin = std::max<int64_t>(0, end - most);
+                items.push_back({static_cast<int32_t>(m), static_cast<int32_t>(head), begin, end});
+            }
+        }
+    }
+#pragma omp parallel num_threads(threads) if (work > kParallelProducts)
+    {
+#pragma omp for schedule(dynamic, 1)
+        for (size_t i = 0; i < items.size(); i++) meet<Format, T>(a, items[i], query, result);
+        float* sums = scratch(0, a.size);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < a.num_rows * a.num_heads; i++) {
+            int64_t row = i / a.num_heads;
+            if (a.slot_begin[row] != a.slot_begin[row + 1]) merge(a, row, i % a.num_heads, result, sums);
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+void ramify_norm_float32(const float* from, const float* weight, float* to, int64_t rows, int64_t size, float eps, int threads) {
+    norm(from, weight, to, rows, size, eps, threads);
+}
+void ramify_norm_bfloat16(
+    const uint16_t* from, const uint16_t* weight, uint16_t* to, int64_t rows, int64_t size, float eps, int threads) {
+    norm(from, weight, to, rows, size, eps, threads);
+}
+
+void ramify_gate_float32(const float* from, float* to, int64_t rows, int64_t size, int threads) {
+    gate(from, to, rows, size, threads);
+}
+void ramify_gate_bfloat16(const uint16_t* from, uint16_t* to, int64_t rows, int64_t size, int threads) {
+    gate(from, to, rows, size, threads);
+}
+
+void ramify_turn_float32(
+    float* fused, const float* weight, const float* factors, const Target* targets, const Heads* heads, int threads) {
+    turn(fused, weight, factors, targets, *heads, threads);
+}
+void ramify_turn_bfloat16(
+    uint16_t* fused, const uint16_t* weight, const float* factors, const Target* targets, const Heads* heads, int threads) {
+    turn(fused, weight, factors, targets, *heads, threads);
+}
+
+void ramify_attend_float32(const Attention* attention, const float* query, float* result, int threads) {
+    attend<Floats>(*attention, query, result, threads);
+}
+void ramify_attend_bfloat16(const Attention* attention, const uint16_t* query, uint16_t* result, int threads) {
+#if defined(__AVX512BF16__)
+    attend<Pairs>(*attention, query, result, threads);
+#else
+    attend<Floats>(*attention, query, result, threads);
+#endif
+}
+
+}
