@@ -20,15 +20,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("native.cpp")
 _COMPILE = [
-    "-c",
-    "-O3",
-    "-march=native",
-    "-std=c++17",
-    "-fPIC",
-    "-fopenmp",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-w",
+    *("-c", "-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp"),
+    *("-fno-math-errno", "-fno-trapping-math", "-w"),
 ]
 _SECONDS = 120
 _log = logging.getLogger(__name__)

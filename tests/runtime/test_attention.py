@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -17,9 +16,11 @@ from ramify.runtime.attention.partial import (
     plain_attention,
 )
 from ramify.runtime.attention.plan import AttentionPlan
-from ramify.runtime.batch import Batch, Read, Write
+from ramify.runtime.batch import Read, Write
 from ramify.runtime.pool import Extent, KVLayout, KVPool
 from torch import Tensor
+
+from .trees import Tree, random_tree
 
 NUM_LAYERS, HEAD_DIM = 2, 8
 PARTIALS = [flash_attention, plain_attention]
@@ -27,52 +28,6 @@ PARTIALS = [flash_attention, plain_attention]
 # The worst difference seen over thousands of trees is 1e-6 in float32 and 2e-2 in bfloat16, where every partial result
 # is rounded once.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2, torch.float16: 5e-3}
-
-
-@dataclass
-class Tree:
-    """A batch under construction and, for every row, the extents it sees and how far."""
-
-    pool: KVPool
-    rng: random.Random
-    rows: list[list[tuple[Extent, int]]] = field(default_factory=list)
-    writes: list[Write] = field(default_factory=list)
-    reads: list[Read] = field(default_factory=list)
-
-    def extent(self, room: int) -> Extent:
-        """An extent full of random numbers, at times a part of a larger storage."""
-        extent = self.pool.allocate(room + 3)
-        extent.data.normal_()
-        return self.pool.split(extent, room)[0] if self.rng.random() < 0.5 else self.pool.split(extent, 3)[1]
-
-    def grow(self, path: list[Extent], depth: int) -> list[tuple[int, int]]:
-        """Adds what lies below a node and returns the row ranges of the sequences there."""
-        if depth == 0 or self.rng.random() < 0.25:
-            return [self.sequence(path)]
-        node = self.extent(self.rng.randint(1, 9))
-        ranges = [rows for _ in range(self.rng.randint(1, 3)) for rows in self.grow([*path, node], depth - 1)]
-        self.reads.append(Read(node, node.room, ranges if self.rng.random() < 0.3 else _joined(ranges), False))
-        return ranges
-
-    def sequence(self, path: list[Extent]) -> tuple[int, int]:
-        """A running sequence with old tokens of its own and one or more new ones."""
-        old, new = self.rng.choice([0, 0, 4]), self.rng.choice([1, 1, 1, 2, 5])
-        tail = self.extent(old + new + self.rng.randint(0, 2))
-        start = len(self.rows)
-        prefix = [(node, node.room) for node in path]
-        self.rows += [[*prefix, (tail, old + i + 1)] for i in range(new)]
-        self.writes.append(Write(tail, old, start, start + new))
-        self.reads.append(Read(tail, old + new, [(start, start + new)], new > 1 or self.rng.random() < 0.5))
-        return start, start + new
-
-    def batch(self) -> Batch:
-        self.rng.shuffle(self.writes)
-        if self.rng.random() < 0.5:
-            self.reads.reverse()
-        positions = torch.tensor([sum(length for _, length in row) - 1 for row in self.rows])
-        batch = Batch(torch.zeros_like(positions), positions, self.writes, self.reads, torch.tensor([0]))
-        batch.check()
-        return batch
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -84,26 +39,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined = ranges[:1]
-    for start, stop in ranges[1:]:
-        if joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    return joined
-
-
 def _layout(num_kv_heads: int, dtype: torch.dtype) -> KVLayout:
     return KVLayout(NUM_LAYERS, num_kv_heads, HEAD_DIM, dtype, torch.device("cpu"))
-
-
-def _tree(seed: int, num_kv_heads: int, dtype: torch.dtype) -> Tree:
-    torch.manual_seed(seed)
-    tree = Tree(KVPool(_layout(num_kv_heads, dtype), 10_000), random.Random(seed))
-    for _ in range(tree.rng.randint(1, 3)):
-        tree.grow([], tree.rng.randint(0, 4))
-    return tree
 
 
 def _flat(query: Tensor, visible: list[tuple[Extent, int]], layer: int) -> Tensor:
@@ -141,7 +78,7 @@ def _check(tree: Tree, num_heads: int, partial: PartialAttention) -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), heads=st.sampled_from([(1, 1), (2, 2), (4, 2), (6, 2), (3, 1)]))
 def test_random_trees(partial: PartialAttention, seed: int, heads: tuple[int, int]) -> None:
-    _check(_tree(seed, heads[1], torch.float32), heads[0], partial)
+    _check(random_tree(seed, _layout(heads[1], torch.float32)), heads[0], partial)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -149,7 +86,7 @@ def test_random_trees(partial: PartialAttention, seed: int, heads: tuple[int, in
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_random_trees_in_half_precision(partial: PartialAttention, dtype: torch.dtype, seed: int) -> None:
-    _check(_tree(seed, 2, dtype), 4, partial)
+    _check(random_tree(seed, _layout(2, dtype)), 4, partial)
 
 
 def _decode_tree(prefix_len: int, num_branches: int) -> Tree:
