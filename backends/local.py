@@ -47,8 +47,8 @@ class LocalBackend:
     dtype: None is the checkpoint's. kv_tokens: how many tokens of KV are kept; None is sized by free memory. order:
     "service" shares the engine fairly between programs. step_seconds: how long a step may take in which some decode
     while prompts are computed. lookup: whether what generations repeat is drafted (runtime/lookup.py), which gives the
-    same tokens in fewer steps. check: verify the engine's accounting whenever it is idle. For the rest see Engine.
-    Raises ModelError for a directory that cannot be loaded.
+    same tokens in fewer steps (None: where that is worth it). check: verify the engine's accounting whenever idle.
+    For the rest see Engine. Raises ModelError for a directory that cannot be loaded.
     """
 
     features = OWN | {"processors", "dtype", "prefill"}
@@ -65,7 +65,7 @@ class LocalBackend:
         prefix_cache: bool = True,
         order: AdmissionOrder = "prefix",
         step_seconds: float | None = STEP_SECONDS,
-        lookup: bool = False,
+        lookup: bool | None = False,
         check: bool = False,
     ) -> None:
         directory = Path(model_dir)

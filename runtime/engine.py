@@ -125,9 +125,9 @@ class Engine:
     decode while prompts are computed (None: no bound), see runtime/pace.py. eos_token_ids: what ends a generation
     unless it ignores them. grammars: compiles constraints; without it, requests with one are refused. fast_forward:
     whether tokens that a constraint forces are taken together instead of one a step; the result is the same.
-    lookup: whether what generations repeat is drafted, which gives the same tokens in fewer steps. speculation_share:
-    how much `prefill` may delay requests, in parts of the time that they take. check: verify all accounting whenever
-    idle. Raises UsageError for a number below 1, or an order there is not.
+    lookup: whether what generations repeat is drafted, which gives the same tokens in fewer steps (None: where that is
+    worth it, True: always). speculation_share: how much `prefill` may delay requests, in parts of the time that they
+    take. check: verify all accounting whenever idle. Raises UsageError for a number below 1, or an order there is not.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Engine:
         eos_token_ids: tuple[int, ...] = (),
         grammars: Grammars | None = None,
         fast_forward: bool = True,
-        lookup: bool = False,
+        lookup: bool | None = False,
         speculation_share: float = _SPECULATION_SHARE,
         check: bool = False,
     ) -> None:
@@ -164,7 +164,6 @@ class Engine:
         self._fast_forward = fast_forward
         self._check = check
         max_logit_rows = max(1, _SCORE_LOGITS // shape.vocab_size)
-        self._lookup = Lookup(max_rows=min(chunk_tokens, max_logit_rows)) if lookup else None
         self._scheduler = Scheduler(
             KVPool(model.layout, capacity),
             max_running=max_running,
@@ -175,6 +174,14 @@ class Engine:
             step_seconds=step_seconds,
             later=self._inbox.put,
         )
+        self._lookup: Lookup | None = None
+        if lookup is not False:
+            self._lookup = Lookup(
+                self._scheduler.tree if prefix_cache else None,
+                max_rows=min(chunk_tokens, max_logit_rows),
+                forces=fast_forward,
+                is_eager=lookup is True,
+            )
         self._speculation = Speculation(
             self._scheduler.tree, self._scheduler.pool, share=speculation_share, chunk_tokens=chunk_tokens
         )
@@ -442,6 +449,8 @@ class Engine:
         seconds = time.perf_counter() - begun
         self._speculation.has_worked(seconds)
         self._scheduler.has_taken(chunks, seconds)
+        if self._lookup is not None:
+            self._lookup.took(chunks, seconds)
         for chunk in chunks:
             self._scheduler.advance(chunk)
         for sequence, logprobs in scores:
@@ -586,7 +595,7 @@ class Engine:
 
 def _begin_masks(chunks: list[Chunk]) -> Future[Tensor] | None:
     """Has the masks of the tokens that are drawn in this step computed beside the forward pass, if there are any."""
-    matchers = [chunk.sequence.matcher for chunk in chunks if chunk.draws]
+    matchers = [matcher for chunk in chunks if chunk.draws for matcher in chunk.matchers]
     grammars = next((matcher.grammars for matcher in matchers if matcher is not None), None)
     return None if grammars is None else grammars.begin(matchers)
 
@@ -620,7 +629,6 @@ def _read_logits(
 def _sample_rows(chunk: Chunk) -> list[SampleRow]:
     """The rows that choose the token after what is known, and after each token of the draft."""
     sequence = chunk.sequence
-    ends = range(sequence.num_tokens, sequence.num_tokens + len(chunk.draft) + 1)
     return [
         SampleRow(
             sequence.params,
@@ -628,9 +636,9 @@ def _sample_rows(chunk: Chunk) -> list[SampleRow]:
             sequence.tokens[:end],
             sequence.prompt_len,
             sequence.stop_ids,
-            matcher=sequence.matcher,
+            matcher=matcher,
         )
-        for end in ends
+        for end, matcher in enumerate(chunk.matchers, sequence.num_tokens)
     ]
 
 

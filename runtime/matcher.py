@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
+from copy import copy
 from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING, Protocol
@@ -85,6 +86,38 @@ class Matcher:
     def ends_number(self) -> bool:
         """Whether the number that the text ends with is so long that it should end where it can."""
         return self._digits is not None and self._digits.is_enough
+
+    def copy(self) -> Matcher:
+        """One in the same state that goes its own way."""
+        other = Matcher(self.grammars, self.constraint, self.inner.deep_copy(), self.end_ids)
+        other._token_ids = list(self._token_ids)
+        other._digits = copy(self._digits)
+        return other
+
+    def ahead(self, guess: Sequence[int], *, most: int, forces: bool) -> tuple[list[int], list[Matcher]]:
+        """As much of a guess as may follow, and the states after each of its tokens. Stays where it is.
+
+        forces: what is forced after a token takes the place of the guess's next ones, so that there may be more of it,
+        `most` tokens in all; where the guess says something else it ends.
+        """
+        token_ids: list[int] = []
+        states: list[Matcher] = []
+        if self.inner.is_stopped():
+            return token_ids, states
+        todo = list(guess[: self.inner.validate_tokens(list(guess))])
+        state = self
+        while todo and len(token_ids) < most:
+            state = state.copy()
+            try:
+                state.consume(todo[0])
+            except BackendError:
+                break
+            token_ids.append(todo.pop(0))
+            states.append(state)
+            forced = state.forced() if forces else []
+            if forced[: len(todo)] != todo[: len(forced)] or len(forced) > len(todo):
+                todo = forced
+        return token_ids, states
 
     def consume(self, token_id: int) -> None:
         """Takes the next token. Raises BackendError when the constraint does not allow it."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .batch import Batch, Read, Write
+from .matcher import Matcher
 from .pool import Extent
 from .sequence import Sequence
 
@@ -24,13 +25,14 @@ class Chunk:
     """`count` tokens of a sequence to compute in this step; the last `num_logits` of them want logits.
 
     draft: what may follow them if they are all that is known (runtime/lookup.py); it stands in the sequence's array
-    already, is computed too, and wants logits.
+    already, is computed too, and wants logits. draft_matchers: the states of its constraint after each of these tokens.
     """
 
     sequence: Sequence
     count: int
     num_logits: int
     draft: tuple[int, ...] = ()
+    draft_matchers: tuple[Matcher, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -41,6 +43,11 @@ class Chunk:
     def num_logit_rows(self) -> int:
         """Rows of the batch that want logits, the last ones of the chunk."""
         return self.num_logits + len(self.draft)
+
+    @property
+    def matchers(self) -> list[Matcher | None]:
+        """The states of the constraint, if there is one, where the step chooses tokens: after what is known and on."""
+        return [self.sequence.matcher, *(self.draft_matchers or [None] * len(self.draft))]
 
     @property
     def draws(self) -> bool:

@@ -117,6 +117,24 @@ class RadixTree:
         node, inside = self._descend(None, tokens)
         return self._children(node)[int(tokens[prefix_len(node)])] if inside else node
 
+    def continuation(self, node: Node | None, tokens: TokenArray, count: int) -> list[int] | None:
+        """Up to `count` tokens that are cached after the run `tokens` below `node`; None if that is not cached itself.
+
+        Where several follow, those used last. Changes nothing.
+        """
+        last, inside = self._descend(node, tokens)
+        done = prefix_len(last) - prefix_len(node)
+        if done + inside < len(tokens):
+            return None
+        found: list[int] = []
+        if inside:
+            last = self._children(last)[int(tokens[done])]
+            found += last.tokens[inside : inside + count].tolist()
+        while len(found) < count and (children := self._children(last)):
+            last = max(children.values(), key=lambda child: child.last_used)
+            found += last.tokens[: count - len(found)].tolist()
+        return found
+
     def match(self, tokens: TokenArray) -> Node | None:
         """The node at which the longest cached prefix of `tokens` ends; splits a node when that is inside it."""
         return self._touch(self._match_below(None, tokens))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from .matcher import Matcher
 from .output import Output
 from .pool import Extent
 from .radix import Node, TokenArray, prefix_len
-from .repeats import RepeatIndex
 from .request import EngineRequest, SamplingParams, TokenLogprob
 from .uses import Owner
+
+if TYPE_CHECKING:
+    from .lookup import Drafting
 
 
 @dataclass(eq=False, slots=True)
@@ -29,7 +32,7 @@ class Sequence:
     generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
     cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one, those of
     its own batch counting less. awaited: how many of its tokens others wait for while it is prefilled.
-    repeats: where its end occurred before, once that was asked for.
+    drafting: what is guessed to follow, once that was asked for.
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
     num_generated while forced tokens wait for their log-probabilities.
     """
@@ -52,7 +55,7 @@ class Sequence:
     prompt_extent: Extent | None = None
     generated_extent: Extent | None = None
     scores: list[TokenLogprob] = field(default_factory=list)
-    repeats: RepeatIndex | None = None
+    drafting: Drafting | None = None
     params: SamplingParams = field(init=False)
     is_score: bool = field(init=False)
     prompt_len: int = field(init=False)

@@ -14,15 +14,21 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ramify.backends.tiny import model_dir
+from ramify.runtime.constraint import Constraint, json_schema_constraint
+from ramify.runtime.draft_costs import DraftCosts
 from ramify.runtime.engine import Engine
+from ramify.runtime.matcher import Grammars
 from ramify.runtime.models import load_model
 from ramify.runtime.repeats import CANDIDATES, LONGEST, MATCHED, RepeatIndex
 from ramify.runtime.request import Done
 from ramify.runtime.tokens import Tokenizer
 
-from .fakes import Call, RepeatingModel, call, finish, new_engine
+from .fakes import Call, FakeConfig, FakeModel, RepeatingModel, call, finish, new_engine
 
 TOKENIZER = Tokenizer.load(Path(model_dir()))
+VOCAB = TOKENIZER.vocab_size
+GRAMMARS = Grammars(TOKENIZER, VOCAB)
+END = TOKENIZER.eos_ids[0]
 LOOP = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
@@ -137,6 +143,136 @@ def test_lookup_changes_no_result(options: dict[str, Any]) -> None:
         stats = engine.stats()
         assert options.get("chunk_tokens") == 3 or 0 < stats.accepted_tokens < stats.drafted_tokens
         engine.check_idle()
+
+
+REPORT = json_schema_constraint(
+    {
+        "type": "object",
+        "properties": {
+            "names": {"type": "array", "items": {"type": "string", "maxLength": 12}, "maxItems": 6},
+            "how many of them": {"type": "integer"},
+            "kinds": {"type": "array", "items": {"enum": ["cold and wet", "cold and dry"]}, "maxItems": 9},
+        },
+        "required": ["names", "how many of them", "kinds"],
+        "additionalProperties": False,
+    }
+)
+CONSTRAINTS = [REPORT, Constraint("regex", "([ab]{2}c, ){3,30}"), Constraint("regex", "(to be or not to be[.,] ?)+")]
+
+
+def constrained(seed: int) -> list[Call]:
+    """Requests with constraints among which a few have none."""
+    rng = random.Random(seed)
+    calls = []
+    for number in range(12):
+        params: dict[str, Any] = {"max_tokens": rng.randint(1, 90), "seed": number}
+        if rng.random() < 0.8:
+            params |= {"constraint": rng.choice(CONSTRAINTS)}
+        if rng.random() < 0.5:
+            params |= {"temperature": rng.choice([0.3, 1.0])}
+        if rng.random() < 0.2:
+            params |= {"logprobs": 1}
+        if rng.random() < 0.2:
+            params |= {"stop": (rng.choice(["bc", "ot", '",', "7"]),)}
+        if rng.random() < 0.2:
+            params |= {"min_tokens": rng.randint(0, params["max_tokens"])}
+        calls.append(call([rng.randrange(VOCAB) for _ in range(rng.randint(1, 9))], **params))
+    return calls
+
+
+@pytest.mark.parametrize("options", [{}, {"fast_forward": False}, {"chunk_tokens": 9, "prefix_cache": False}])
+@pytest.mark.parametrize("lookup", [True, None])
+def test_lookup_follows_constraints(options: dict[str, Any], lookup: bool | None) -> None:
+    """The masks of a draft's rows are those that single steps would have had, and what is forced is forced."""
+
+    def run(lookup: bool | None) -> tuple[list[Any], Engine]:
+        serving = Engine(
+            RepeatingModel(FakeConfig(VOCAB, 1000)),
+            TOKENIZER.decode_stream,
+            grammars=GRAMMARS,
+            eos_token_ids=(END,),
+            kv_tokens=4000,
+            check=True,
+            lookup=lookup,
+            **options,
+        )
+        return [essence(done) for seed in range(3) for done in finish(serving, *constrained(seed))], serving
+
+    wanted, plain = run(lookup=False)
+    found, serving = run(lookup)
+    assert found == wanted
+    assert lookup is None or serving.stats().steps < plain.stats().steps
+    assert lookup is None or serving.stats().accepted_tokens > 100 or "chunk_tokens" in options
+
+
+def test_a_guess_goes_through_the_constraint() -> None:
+    """It ends where it is not allowed, and what is forced takes its place."""
+    text = "one two three, "
+    constraint = Constraint("regex", f"(x[yz]{text})+")
+    matcher = GRAMMARS.matcher(constraint)
+    forced = list(TOKENIZER.encode_after(text))
+    x, y, n = (TOKENIZER.encode_after(letter)[0] for letter in "xyn")
+    for token_id in (x, y):
+        matcher.consume(token_id)
+    before = matcher.forced()
+    assert before and forced[: len(before)] == before
+    for token_id in before:
+        matcher.consume(token_id)
+    guess = [*forced[len(before) :], x, y]
+    known, states = matcher.ahead([*guess, n, n], most=50, forces=True)
+    assert known[: len(guess)] == guess and known[len(guess) :] == before, "what is forced goes on where the guess ends"
+    assert matcher.ahead([*guess, n, n], most=50, forces=False)[0] == guess
+    assert matcher.ahead([*guess, n, n], most=2, forces=True)[0] == guess[:2]
+    assert matcher.ahead([n], most=5, forces=True) == ([], [])
+    assert len(states) == len(known)
+    alone = matcher.copy()
+    for token_id, state in zip(known, states, strict=True):
+        alone.consume(token_id)
+        assert torch.equal(GRAMMARS.fill([alone]), GRAMMARS.fill([state]))
+
+
+def test_an_earlier_generation_is_the_guess() -> None:
+    """What was generated after the same prompt is drafted whole, though nothing in it repeats."""
+    prompt = list(range(10))
+    model = FakeModel()
+    engine = new_engine(model, lookup=True)
+    (first,) = finish(engine, call(prompt, max_tokens=60))
+    num_rows = len(model.rows)
+    (again,) = finish(engine, call(prompt, max_tokens=60))
+    assert again.token_ids == first.token_ids
+    assert len(model.rows) - num_rows < 8, "16 drafted tokens and one more a step"
+    engine.clear_cache()
+    (after,) = finish(engine, call(prompt, max_tokens=60))
+    assert after.token_ids == first.token_ids
+
+
+def test_costs_decide_and_are_learned() -> None:
+    costs = DraftCosts()
+    assert costs.best_len(0.95, 1, 16) == 16
+    assert costs.best_len(0.6, 1, 1) == 0 < costs.best_len(0.6, 1, 16), "one token alone hardly pays"
+    assert costs.best_len(0.1, 1, 16) == costs.best_len(0.0, 1, 16) == 0
+    assert 0 < costs.best_len(0.8, 8, 16) <= costs.best_len(0.8, 1, 16) < 16
+    assert costs.can_win(1) and costs.can_win(32) and not costs.can_win(256)
+    for price, seconds in ((0.05, 1.0), (4.0, 60.0)):
+        costs = DraftCosts()
+        for _ in range(200):
+            costs.took(32, 0, 0, 1.0)
+            costs.took(32, 4, 20, seconds)
+        assert costs.price == pytest.approx(price)
+        assert costs.can_win(256) == (price < 1)
+    assert not costs.can_win(32)
+
+
+def test_guesses_are_judged_before_they_are_computed() -> None:
+    """With costs in mind, a sequence that repeats is drafted for, and one that does not is not."""
+    repeating, changing = RepeatingModel(surprise=0.0), FakeModel()
+    for model, wins in ((repeating, True), (changing, False)):
+        engine = new_engine(model, lookup=None)
+        plain = new_engine(type(model)(**({"surprise": 0.0} if wins else {})))
+        wanted = [done.token_ids for done in finish(plain, call(LOOP * 2, max_tokens=120))]
+        assert [done.token_ids for done in finish(engine, call(LOOP * 2, max_tokens=120))] == wanted
+        stats = engine.stats()
+        assert stats.accepted_tokens > 80 if wins else stats.drafted_tokens < 12
 
 
 def test_what_repeats_takes_fewer_steps() -> None:

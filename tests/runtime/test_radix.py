@@ -212,6 +212,23 @@ def test_check_notices_damage() -> None:
         tree.check()
 
 
+def test_a_continuation_is_what_is_cached_after_a_run() -> None:
+    tree = new_tree()
+    stem = add(tree, 1, 2, 3)
+    add(tree, 4, 5, 6, below=stem)
+    assert tree.continuation(None, array(1, 2), 9) == [3, 4, 5, 6]
+    assert tree.continuation(None, array(1, 2), 3) == [3, 4, 5]
+    assert tree.continuation(stem, array(4), 9) == [5, 6]
+    assert tree.continuation(stem, array(4, 5, 6), 9) == []
+    assert tree.continuation(stem, array(4, 5, 6, 7), 9) is None
+    assert tree.continuation(stem, array(9), 9) is None
+    add(tree, 7, 8, below=stem)
+    assert tree.continuation(stem, array(), 9) == [7, 8], "of several, those used last"
+    tree.match(array(1, 2, 3, 4, 5, 6))
+    assert tree.continuation(None, array(1), 9) == [2, 3, 4, 5, 6]
+    assert new_tree().continuation(None, array(1), 9) is None
+
+
 class RadixMachine(RuleBasedStateMachine):
     """Random use of the tree, against the set of prefixes that it should hold."""
 
@@ -243,6 +260,16 @@ class RadixMachine(RuleBasedStateMachine):
         before = self.tree.num_nodes
         assert self.tree.match_len(array(*run)) == self.longest(run)
         assert self.tree.num_nodes == before
+
+    @rule(run=runs, count=st.integers(1, 5))
+    def go_on(self, run: list[int], count: int) -> None:
+        found = self.tree.continuation(None, array(*run), count)
+        if found is None:
+            assert tuple(run) not in self.cached
+            return
+        whole = (*run, *found)
+        assert whole in self.cached and len(found) <= count
+        assert len(found) == count or all(whole != longer[: len(whole)] or whole == longer for longer in self.cached)
 
     @rule(target=locks, run=runs)
     def match_and_lock(self, run: list[int]) -> tuple[Node | None, tuple[int, ...]]:
