@@ -151,6 +151,8 @@ def _describe_run(parser: _Parser) -> None:
     add("--overwrite", action="store_true", help="replace the output of an earlier run")
     add("--in-flight", metavar="N", type=int, default=256, help="rows at once; with fewer, the first finish sooner")
     _describe_model(parser)
+    add("--cache", metavar="FILE", help="where a model in this process keeps computed prompts between runs")
+    add("--cache-tokens", metavar="N", type=int, help="the most tokens to keep there: those used last")
     add("--trust", action="store_true", help="run the host code that a saved program holds")
     add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
     _describe_sampling(parser)

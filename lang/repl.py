@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from ..ir.errors import UsageError, nearest
 from .failures import wants_debug
 from .loading import load_file, program_of, split_target
-from .options import set_default_backend
+from .options import Options, set_default_backend
 from .program import Program
 from .session import Session
 
@@ -77,6 +77,7 @@ class Commands:
         self.table: dict[str, tuple[Callable[[list[str]], None], str]] = {
             ":ir": (self._ir, ":ir PROGRAM [--after PASS]   the program's IR"),
             ":tree": (self._tree, ":tree                        the prompt tree of the last run"),
+            ":cache": (self._cache, ":cache [save FILE | load FILE | clear]   what the model has computed and keeps"),
             ":help": (self._help, ":help                        this list"),
             ":quit": (self._quit, ":quit                        leave (as Ctrl-D does)"),
         }
@@ -117,6 +118,29 @@ class Commands:
         if self.session.last_run is None:
             raise UsageError("nothing was run yet", help="run a program, as in NAME.run(...)")
         print_tree(self.session.last_run, self.session.out)
+
+    def _cache(self, words: list[str]) -> None:
+        from .cache_file import with_cache
+
+        local = with_cache(Options().open_backend())
+        match words:
+            case []:
+                stats = local.stats()
+                said = (
+                    f"{stats.cached:,} tokens cached, room for {stats.capacity:,}; {stats.hit_tokens:,} were used again"
+                )
+            case ["save", file]:
+                said = f"{file}: {local.save_cache(file):,} tokens saved"
+            case ["load", file]:
+                said = f"{file}: {local.load_cache(file):,} tokens loaded"
+            case ["clear"]:
+                local.clear_cache()
+                said = f"{local.stats().cached:,} tokens cached"
+            case _:
+                raise UsageError(
+                    f":cache does not know what to do with {' '.join(words)}", help=self.table[":cache"][1]
+                )
+        print(said, file=self.session.out)
 
     def _help(self, words: list[str]) -> None:
         print("\n".join(summary for _, summary in self.table.values()), file=self.session.out)

@@ -27,11 +27,12 @@ def run_command(given: argparse.Namespace) -> int:
         loaded = load_saved(path, trust=given.trust) if is_saved(path) else load_file(path)
         program = configured(loaded.runnable(name), given)
         arguments = parse_arguments(program, given.arg)
-        if given.data is not None:
-            from .data_command import run_data
+        with _cache(program, given):
+            if given.data is not None:
+                from .data_command import run_data
 
-            return run_data(loaded, program, arguments, given, out)
-        return _run_once(program, arguments, given, out)
+                return run_data(loaded, program, arguments, given, out)
+            return _run_once(program, arguments, given, out)
 
 
 def _check_options(given: argparse.Namespace) -> None:
@@ -39,8 +40,19 @@ def _check_options(given: argparse.Namespace) -> None:
         raise UsageError("--out, --resume and --overwrite belong to a run over --data")
     if given.out is None and (given.resume or given.overwrite):
         raise UsageError("--resume and --overwrite need --out, the file that the rows are in")
+    if given.cache is None and given.cache_tokens is not None:
+        raise UsageError("--cache-tokens needs --cache, the file of the cache")
     if given.resume and given.overwrite:
         raise UsageError("--resume goes on with an output and --overwrite replaces it: give one of them")
+
+
+def _cache(program: Program, given: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """What keeps computed prefixes in the file of --cache, if one is named."""
+    if given.cache is None:
+        return contextlib.nullcontext()
+    from .cache_file import kept_in
+
+    return kept_in(given.cache, program.run_options.open_backend(), given.cache_tokens)
 
 
 def configured(program: Program, given: argparse.Namespace) -> Program:

@@ -1,35 +1,29 @@
 """From a model directory to a Model: config.json and safetensors, in one file or in shards with an index.
 
-Files are mapped and read tensor by tensor. Before anything is converted, every tensor's presence, shape and dtype are
-checked against the configuration, and all that is wrong is said at once.
+Before anything is read, every tensor's presence, shape and dtype are checked against the configuration, and all that is
+wrong is said at once. Then a layer is read at a time, so that no more than one is there twice.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...ir.errors import ModelError
 from ..kv_file import ModelIdentity
-from .config import ModelConfig, read_config, read_json_object
+from .checkpoint import FLOATS, Checkpoint, TensorReader, listed, read_checkpoint
+from .config import ModelConfig, read_config
 from .decoder import LayerWeights, Model, Weights
 from .linear import Linear, make_linear
 from .rope import interleave_pairs
 
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # Old exports carry the frequencies as tensors; they follow from the configuration.
 _IGNORED_SUFFIX = ".rotary_emb.inv_freq"
-_MOST_LISTED = 8
-
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -39,102 +33,25 @@ def load_model(path: Path, *, dtype: torch.dtype | None = None, device: torch.de
     Raises ModelError that names the file, key or tensor at fault.
     """
     config = read_config(path)
-    with ExitStack() as stack:
-        checkpoint = _open_checkpoint(path, stack)
-        _check_tensors(checkpoint, config, path)
-        target = dtype or config.dtype or _FLOATS[checkpoint.dtype("model.embed_tokens.weight")]
-        weights = _read_weights(_Reader(checkpoint, target, torch.device(device)), config)
-        return Model(config, weights, _identity(path, config, checkpoint))
+    checkpoint = read_checkpoint(path)
+    _check_tensors(checkpoint, config, path)
+    target = dtype or config.dtype or FLOATS[checkpoint["model.embed_tokens.weight"].dtype]
+    with TensorReader(checkpoint, target, torch.device(device)) as reader:
+        weights = _read_weights(reader, config)
+    return Model(config, weights, _identity(path, config, reader))
 
 
-@dataclass(frozen=True, slots=True)
-class _Checkpoint:
-    """Open files, and for every tensor the one that holds it."""
-
-    files: dict[str, Any]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.files[name].get_slice(name).get_shape())
-
-    def dtype(self, name: str) -> str:
-        return str(self.files[name].get_slice(name).get_dtype())
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Reads tensors in the dtype and on the device that the model will have."""
-
-    checkpoint: _Checkpoint
-    target: torch.dtype
-    device: torch.device
-
-    def tensor(self, name: str) -> Tensor:
-        stored: Tensor = self.checkpoint.files[name].get_tensor(name)
-        # A copy, because what is stored is a map of the file, and the file may change while the model lives.
-        return stored.to(device=self.device, dtype=self.target, copy=True)
-
-    def concatenated(self, names: Iterable[str]) -> Tensor:
-        return torch.cat([self.tensor(name) for name in names])
-
-
-def _identity(model_dir: Path, config: ModelConfig, checkpoint: _Checkpoint) -> ModelIdentity:
-    """Equal for copies of a model, wherever they lie, and different when its configuration or its weights are.
-
-    Of each matrix about one number in each row is looked at: training changes nearly all of them.
-    """
-    digest = hashlib.blake2b(repr(replace(config, dtype=None)).encode(), digest_size=16)
-    for name in sorted(_expected_shapes(config)):
-        stored: Tensor = checkpoint.files[name].get_tensor(name)
-        sampled = stored.flatten()[:: stored.shape[-1] + 1 if stored.dim() > 1 else 1].contiguous()
-        digest.update(f"{name} {stored.dtype} {tuple(stored.shape)} ".encode())
-        digest.update(sampled.view(torch.uint8).numpy().data)
+def _identity(model_dir: Path, config: ModelConfig, reader: TensorReader) -> ModelIdentity:
+    """Equal for copies of a model, wherever they lie, and different when its configuration or its weights are."""
+    said = repr(replace(config, dtype=None)) + reader.fingerprint()
     name = f"{model_dir.resolve().name} ({config.architecture}, {config.num_layers} layers)"
-    return ModelIdentity(name, digest.hexdigest())
+    return ModelIdentity(name, hashlib.blake2b(said.encode(), digest_size=16).hexdigest())
 
 
-def _open_checkpoint(model_dir: Path, stack: ExitStack) -> _Checkpoint:
-    if (model_dir / _INDEX).exists():
-        return _open_shards(model_dir, stack)
-    if not (model_dir / _SINGLE).exists():
-        raise ModelError(
-            f"{model_dir} holds neither {_SINGLE} nor {_INDEX}",
-            help="only safetensors are read; convert other formats with transformers' save_pretrained",
-        )
-    file = _open_file(model_dir / _SINGLE, stack)
-    return _Checkpoint(dict.fromkeys(file.keys(), file))
-
-
-def _open_shards(model_dir: Path, stack: ExitStack) -> _Checkpoint:
-    """The files that the index names. Raises ModelError for missing files and for tensors that a file lacks."""
-    index = model_dir / _INDEX
-    places = read_json_object(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise ModelError(f"{index}: weight_map must map tensor names to file names")
-    names = sorted(set(places.values()))
-    absent = [name for name in names if not (model_dir / name).exists()]
-    if absent:
-        raise ModelError(f"{index} names files that are not there: {_listed(absent)}")
-    shards = {name: _open_file(model_dir / name, stack) for name in names}
-    held = {name: set(shard.keys()) for name, shard in shards.items()}
-    lacking = [f"{tensor} (in {name})" for tensor, name in places.items() if tensor not in held[name]]
-    if lacking:
-        raise ModelError(f"{index} names tensors that their files do not hold: {_listed(lacking)}")
-    return _Checkpoint({tensor: shards[name] for tensor, name in places.items()})
-
-
-def _open_file(path: Path, stack: ExitStack) -> Any:
-    try:
-        return stack.enter_context(safe_open(path, framework="pt"))
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path} is not a readable safetensors file: {error}", help="the download may be cut off; fetch it again"
-        ) from error
-
-
-def _check_tensors(checkpoint: _Checkpoint, config: ModelConfig, model_dir: Path) -> None:
+def _check_tensors(checkpoint: Checkpoint, config: ModelConfig, model_dir: Path) -> None:
     """Raises ModelError that lists all missing, unexpected and wrong tensors."""
     wanted = _expected_shapes(config)
-    found = {name for name in checkpoint.files if not name.endswith(_IGNORED_SUFFIX)}
+    found = {name for name in checkpoint if not name.endswith(_IGNORED_SUFFIX)}
     optional = {"lm_head.weight"} if config.tied_embeddings else set()
     problems = [
         _problem("missing", sorted(wanted.keys() - found)),
@@ -148,24 +65,19 @@ def _check_tensors(checkpoint: _Checkpoint, config: ModelConfig, model_dir: Path
         raise ModelError("\n  ".join([heading, *said]))
 
 
-def _wrong_shapes(checkpoint: _Checkpoint, wanted: Shapes) -> list[str]:
-    shapes = {name: checkpoint.shape(name) for name in wanted if name in checkpoint.files}
+def _wrong_shapes(checkpoint: Checkpoint, wanted: Shapes) -> list[str]:
+    shapes = {name: checkpoint[name].shape for name in wanted if name in checkpoint}
     return [f"{name} (is {shape}, must be {wanted[name]})" for name, shape in shapes.items() if shape != wanted[name]]
 
 
-def _wrong_dtypes(checkpoint: _Checkpoint, wanted: Shapes) -> list[str]:
-    dtypes = {name: checkpoint.dtype(name) for name in wanted if name in checkpoint.files}
-    supported = " or ".join(_FLOATS)
-    return [f"{name} (is {dtype}, must be {supported})" for name, dtype in dtypes.items() if dtype not in _FLOATS]
+def _wrong_dtypes(checkpoint: Checkpoint, wanted: Shapes) -> list[str]:
+    dtypes = {name: checkpoint[name].dtype for name in wanted if name in checkpoint}
+    supported = " or ".join(FLOATS)
+    return [f"{name} (is {dtype}, must be {supported})" for name, dtype in dtypes.items() if dtype not in FLOATS]
 
 
 def _problem(what: str, entries: list[str]) -> str:
-    return f"{what}: {_listed(entries)}" if entries else ""
-
-
-def _listed(entries: list[str]) -> str:
-    more = len(entries) - _MOST_LISTED
-    return ", ".join(entries[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return f"{what}: {listed(entries)}" if entries else ""
 
 
 def _expected_shapes(config: ModelConfig) -> Shapes:
@@ -199,7 +111,7 @@ def _layer_shapes(config: ModelConfig) -> Shapes:
     return shapes
 
 
-def _read_weights(reader: _Reader, config: ModelConfig) -> Weights:
+def _read_weights(reader: TensorReader, config: ModelConfig) -> Weights:
     embedding = reader.tensor("model.embed_tokens.weight")
     return Weights(
         embedding=embedding,
@@ -209,7 +121,8 @@ def _read_weights(reader: _Reader, config: ModelConfig) -> Weights:
     )
 
 
-def _read_layer(reader: _Reader, config: ModelConfig, prefix: str) -> LayerWeights:
+def _read_layer(reader: TensorReader, config: ModelConfig, prefix: str) -> LayerWeights:
+    reader.close()  # what was mapped so far is not needed any more
     attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
     gate_up = [f"{mlp}gate_proj.", f"{mlp}up_proj."]
     return LayerWeights(
@@ -226,18 +139,18 @@ def _read_layer(reader: _Reader, config: ModelConfig, prefix: str) -> LayerWeigh
     )
 
 
-def _read_linear(reader: _Reader, prefixes: list[str], *, has_bias: bool) -> Linear:
+def _read_linear(reader: TensorReader, prefixes: list[str], *, has_bias: bool) -> Linear:
     """One layer that gives what several give, beside one another."""
-    bias = reader.concatenated(f"{prefix}bias" for prefix in prefixes) if has_bias else None
-    return make_linear(reader.concatenated(f"{prefix}weight" for prefix in prefixes), bias)
+    bias = reader.concatenated([f"{prefix}bias" for prefix in prefixes]) if has_bias else None
+    return make_linear(reader.concatenated([f"{prefix}weight" for prefix in prefixes]), bias)
 
 
-def _read_qkv(reader: _Reader, config: ModelConfig, attention: str, kind: str) -> Tensor:
-    query, key, value = (reader.tensor(f"{attention}{name}_proj.{kind}") for name in "qkv")
-    return torch.cat([interleave_pairs(query, config.head_dim), interleave_pairs(key, config.head_dim), value])
+def _read_qkv(reader: TensorReader, config: ModelConfig, attention: str, kind: str) -> Tensor:
+    turned = partial(interleave_pairs, head_dim=config.head_dim)
+    return reader.concatenated([f"{attention}{name}_proj.{kind}" for name in "qkv"], [turned, turned, None])
 
 
-def _read_qk_norm(reader: _Reader, config: ModelConfig, attention: str) -> Tensor:
+def _read_qk_norm(reader: TensorReader, config: ModelConfig, attention: str) -> Tensor:
     """The norms' weights, one row for every query head and then every key head."""
     rows = [(f"{attention}q_norm.weight", config.num_heads), (f"{attention}k_norm.weight", config.num_kv_heads)]
     return torch.cat([interleave_pairs(reader.tensor(name), config.head_dim).expand(count, -1) for name, count in rows])

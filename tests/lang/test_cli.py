@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ramify.backends import close_backends
 from ramify.backends.scripted import ScriptedBackend
 from ramify.compiler.pipeline import PIPELINE
 from ramify.ir.codec import decode
@@ -292,6 +293,41 @@ def test_saved_programs_run_if_they_are_trusted(ramify: Ramify, form: str) -> No
     assert ramify("check", form).err == (
         f"error: {form} is a saved program, not its source\n  help: to run it: ramify run {form} --trust\n"
     )
+
+
+@pytest.fixture
+def fresh() -> Iterator[Callable[[], None]]:
+    """Closes the models of this process, as its end would."""
+    yield close_backends
+    close_backends()
+
+
+def test_a_cache_outlives_the_process(ramify: Ramify, folder: Path, fresh: Callable[[], None]) -> None:
+    fresh()
+    words = ("run", "programs.py:ask", "--arg", "question=How many?", "--model", "tiny", "--json", "--cache", "kv")
+    first, size = json.loads(ramify(*words).out), (folder / "kv").stat().st_size
+    fresh()
+    second = json.loads(ramify(*words).out)
+    assert first["usage"]["cached_tokens"] == 0 < second["usage"]["cached_tokens"]
+    assert first["text"] == second["text"] and size == (folder / "kv").stat().st_size
+    fresh()
+    assert ramify(*(word.replace("many?", "much is it, all in all?") for word in words)).code == 0
+    assert (folder / "kv").stat().st_size > size
+    fresh()
+    assert ramify(*words, "--cache-tokens", "8", "--arg", "times=2").code == 0
+    assert (folder / "kv").stat().st_size < size
+
+
+def test_a_cache_that_cannot_be_used(ramify: Ramify, folder: Path) -> None:
+    words = ("run", "programs.py:ask", "--arg", "question=1", "--model")
+    (folder / "kv").write_bytes(b"something else")
+    refused = ramify(*words, "tiny", "--cache", "kv")
+    assert refused.code == 2 and "kv is no saved cache" in refused.err and not refused.out
+    assert (folder / "kv").read_bytes() == b"something else"
+    assert "there is no folder nowhere" in ramify(*words, "tiny", "--cache", "nowhere/kv").err
+    assert "the model scripted has no cache here" in ramify(*words, "scripted", "--cache", "kv").err
+    assert "--cache-tokens needs --cache" in ramify(*words, "tiny", "--cache-tokens", "5").err
+    assert "must be at least 1, got 0" in ramify(*words, "tiny", "--cache", "kv2", "--cache-tokens", "0").err
 
 
 def test_an_output_that_is_a_folder(ramify: Ramify, folder: Path) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
+from ramify.backends.local import LocalBackend
 from ramify.backends.scripted import ScriptedBackend
+from ramify.backends.tiny import model_dir
 from ramify.lang.console import NameCompleter, is_whole
 from ramify.lang.loading import load_file
 from ramify.lang.options import set_default_backend
@@ -164,7 +166,8 @@ def test_the_ir_of_a_program(type_in: Type) -> None:
 
 def test_commands(type_in: Type) -> None:
     assert type_in(":tre\n") == "error: there is no command :tre\n  help: did you mean ':tree'?\n"
-    assert [line.split()[0] for line in type_in(":help\n").splitlines()] == [":ir", ":tree", ":help", ":quit"]
+    commands = [":ir", ":tree", ":cache", ":help", ":quit"]
+    assert [line.split()[0] for line in type_in(":help\n").splitlines()] == commands
     assert type_in("if True:\n    1\n:help\n").startswith("1\n:ir")
     with pytest.raises(SystemExit):
         type_in(":quit\n")
@@ -299,3 +302,19 @@ def test_on_a_terminal(tmux: Tmux, tmp_path: Path) -> None:
     tmux.keys("C-c", "C-d")
     tmux.wait_for("^left with 0")
     assert "+hello.run('Bob')\n" in (tmp_path / "ramify" / "history").read_text()
+
+
+def test_the_cache(type_in: Type, tmp_path: Path) -> None:
+    assert "the model scripted has no cache here" in type_in(":cache\n")
+    local = LocalBackend(model_dir(), device="cpu")
+    set_default_backend(local)
+    written = type_in(HELLO + 'hello.run("you", max_tokens=4).ok\n:cache\n')
+    cached = local.stats().cached
+    assert cached and f"{cached} tokens cached, room for " in written
+    path = tmp_path / "kv"
+    assert f"{cached} tokens saved" in type_in(f":cache save {path}\n")
+    assert "0 tokens cached" in type_in(":cache clear\n")
+    assert f"{cached} tokens loaded" in type_in(f":cache load {path}\n")
+    assert local.stats().cached == cached
+    assert ":cache does not know what to do with drop it" in type_in(":cache drop it\n")
+    local.close()

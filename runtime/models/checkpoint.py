@@ -1,0 +1,149 @@
+"""The tensors of a model directory's safetensors files: what the headers say of them, and reading them.
+
+Files are mapped while they are read and no longer, since what is mapped counts as the process's memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ...ir.errors import ModelError
+from .config import read_json_object
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_MOST_LISTED = 8
+_Change: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor in a file, its dtype as safetensors names it."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+Checkpoint: TypeAlias = dict[str, StoredTensor]
+
+
+def read_checkpoint(model_dir: Path) -> Checkpoint:
+    """All tensors of a model directory, by name. Raises ModelError that names the file at fault."""
+    if (model_dir / _INDEX).exists():
+        return _read_shards(model_dir)
+    if not (model_dir / _SINGLE).exists():
+        raise ModelError(
+            f"{model_dir} holds neither {_SINGLE} nor {_INDEX}",
+            help="only safetensors are read; convert other formats with transformers' save_pretrained",
+        )
+    return _read_file(model_dir / _SINGLE)
+
+
+def _read_shards(model_dir: Path) -> Checkpoint:
+    """The files that the index names. Raises ModelError for missing files and for tensors that a file lacks."""
+    index = model_dir / _INDEX
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise ModelError(f"{index}: weight_map must map tensor names to file names")
+    names = sorted(set(places.values()))
+    absent = [name for name in names if not (model_dir / name).exists()]
+    if absent:
+        raise ModelError(f"{index} names files that are not there: {listed(absent)}")
+    held = {name: _read_file(model_dir / name) for name in names}
+    lacking = [f"{tensor} (in {name})" for tensor, name in places.items() if tensor not in held[name]]
+    if lacking:
+        raise ModelError(f"{index} names tensors that their files do not hold: {listed(lacking)}")
+    return {tensor: held[name][tensor] for tensor, name in places.items()}
+
+
+def _read_file(path: Path) -> Checkpoint:
+    with _open_file(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        return {
+            name: StoredTensor(path, str(part.get_dtype()), tuple(part.get_shape())) for name, part in slices.items()
+        }
+
+
+def _open_file(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path} is not a readable safetensors file: {error}", help="the download may be cut off; fetch it again"
+        ) from error
+
+
+def listed(entries: list[str]) -> str:
+    """The first entries, and how many more there are."""
+    more = len(entries) - _MOST_LISTED
+    return ", ".join(entries[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+class TensorReader:
+    """Reads tensors in the dtype and on the device that the model will have."""
+
+    def __init__(self, checkpoint: Checkpoint, target: torch.dtype, device: torch.device) -> None:
+        self._checkpoint = checkpoint
+        self._target = target
+        self._device = device
+        self._files: dict[Path, Any] = {}
+        self._mapped = ExitStack()
+        self._digests: dict[str, str] = {}
+
+    def __enter__(self) -> TensorReader:
+        """Nothing is opened yet."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """See close."""
+        self.close()
+
+    def close(self) -> None:
+        """Unmaps the files; those that are needed again are opened again."""
+        self._files.clear()
+        self._mapped.close()
+
+    def tensor(self, name: str) -> Tensor:
+        """A copy of a tensor: the file may change while the model lives."""
+        return self.concatenated([name])
+
+    def concatenated(self, names: Sequence[str], changes: Sequence[_Change | None] = ()) -> Tensor:
+        """Tensors beside one another, each changed by its own function, in which the shape stays."""
+        shapes = [self._checkpoint[name].shape for name in names]
+        rows = [shape[0] for shape in shapes]
+        result = torch.empty((sum(rows), *shapes[0][1:]), dtype=self._target, device=self._device)
+        for part, name, change in zip(result.split_with_sizes(rows), names, changes or [None] * len(names), strict=True):
+            stored = self._stored(name)
+            part.copy_(stored if change is None else change(stored))
+        return result
+
+    def _stored(self, name: str) -> Tensor:
+        """A view of the file."""
+        path = self._checkpoint[name].file
+        if path not in self._files:
+            self._files[path] = self._mapped.enter_context(_open_file(path))
+        stored: Tensor = self._files[path].get_tensor(name)
+        self._digests[name] = _digest(stored)
+        return stored
+
+    def fingerprint(self) -> str:
+        """Tells all that was read from tensors with other names, dtypes, shapes or (nearly certainly) numbers."""
+        return " ".join(f"{name} {digest}" for name, digest in sorted(self._digests.items()))
+
+
+def _digest(stored: Tensor) -> str:
+    """Of a matrix it looks at about one number in each row: training changes nearly all of them."""
+    sample = stored.flatten()[:: stored.shape[-1] + 1 if stored.dim() > 1 else 1].contiguous()
+    digest = hashlib.blake2b(f"{stored.dtype} {tuple(stored.shape)} ".encode(), digest_size=16)
+    digest.update(sample.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
