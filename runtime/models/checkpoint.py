@@ -122,7 +122,8 @@ class TensorReader:
         shapes = [self._checkpoint[name].shape for name in names]
         rows = [shape[0] for shape in shapes]
         result = torch.empty((sum(rows), *shapes[0][1:]), dtype=self._target, device=self._device)
-        for part, name, change in zip(result.split_with_sizes(rows), names, changes or [None] * len(names), strict=True):
+        for at, (part, name) in enumerate(zip(result.split_with_sizes(rows), names, strict=True)):
+            change = changes[at] if changes else None
             stored = self._stored(name)
             part.copy_(stored if change is None else change(stored))
         return result

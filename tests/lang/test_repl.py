@@ -224,7 +224,7 @@ def test_completion(session: Session, type_in: Type) -> None:
     assert completions(session, "x = hel") == ["x = hello", "x = help"]
     assert "hello.run_batch" in completions(session, "hello.run")
     assert completions(session, "rf.sel") == ["rf.select"]
-    assert completions(session, ":") == [":ir ", ":tree", ":help", ":quit"]
+    assert completions(session, ":") == [":ir ", ":tree", ":cache", ":help", ":quit"]
     assert completions(session, ":ir he") == [":ir hello"]
     assert completions(session, ":ir hello --after pro") == [":ir hello --after promote"]
     assert completions(session, "nothing_like_this.") == []
@@ -308,7 +308,7 @@ def test_the_cache(type_in: Type, tmp_path: Path) -> None:
     assert "the model scripted has no cache here" in type_in(":cache\n")
     local = LocalBackend(model_dir(), device="cpu")
     set_default_backend(local)
-    written = type_in(HELLO + 'hello.run("you", max_tokens=4).ok\n:cache\n')
+    written = type_in(HELLO + 'hello.options(max_tokens=4).run("you").ok\n:cache\n')
     cached = local.stats().cached
     assert cached and f"{cached} tokens cached, room for " in written
     path = tmp_path / "kv"
