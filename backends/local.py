@@ -51,7 +51,7 @@ class LocalBackend:
     For the rest see Engine. Raises ModelError for a directory that cannot be loaded.
     """
 
-    features = OWN | {"processors", "dtype", "prefill"}
+    features = OWN | {"processors", "dtype", "prefill", "tools"}
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..ir.errors import Unsupported
+from .call_format import CallFormat
 from .roles import ASSISTANT, SYSTEM, TOOL, USER, Pair
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class ChatFormat:
     the marks hold the beginning-of-text token wherever there is to be one, so that none is put before them. notes: what
     the user should know of the format, in words.
     unusable: why it has no messages at all, and what to do. warning: what its use is to be warned of.
-    check: the template itself, for single messages.
+    check: the template itself, for single messages. calls: how an assistant's message holds calls of tools; None where
+    the template has no form for them.
     """
 
     openings: Mapping[Pair, Opening]
@@ -131,6 +133,7 @@ class ChatFormat:
     unusable: tuple[str, str] | None = None
     warning: str | None = None
     check: TemplateCheck | None = field(default=None, compare=False, repr=False)
+    calls: CallFormat | None = None
 
     @classmethod
     def from_marks(

@@ -13,6 +13,7 @@ from itertools import product
 from types import MappingProxyType
 
 from ..ir.errors import Unsupported
+from .call_derivation import derive_calls
 from .chat import ChatFormat, Content, Opening, common_start
 from .chat_check import ANSWERED, TemplateCheck, sample, sample_text
 from .chat_template import Refused, Template
@@ -83,6 +84,7 @@ class _Derivation:
             raise Unsupported(f"no role marks can be told from the chat template: {error}", help=_NO_MARKS) from error
         self._learn_role(SYSTEM, _SYSTEM)
         self._learn_role(TOOL, _TOOL)
+        self.calls = derive_calls(template)
         self.sure = frozenset(self.gaps)
         for roles in _FREE:
             self._learn_order(roles)
@@ -109,6 +111,7 @@ class _Derivation:
             has_bos=True,
             notes=tuple(self.notes),
             check=TemplateCheck(self.template),
+            calls=self.calls,
         )
 
     def _first_wrong(self, made: ChatFormat) -> _Roles | None:

@@ -64,10 +64,15 @@ class Template:
 
     def render(self, messages: Messages, *, prompt: bool) -> str:
         """The conversation as text; prompt: with the generation prompt. Raises Refused, in the template's words."""
-        records = [{"role": role, "content": content} for role, content in messages]
+        return self.render_records([{"role": role, "content": content} for role, content in messages], prompt=prompt)
+
+    def render_records(
+        self, records: Sequence[Mapping[str, Any]], *, prompt: bool, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> str:
+        """The same for messages as chat APIs have them, with calls of tools; tools: descriptions of those there are."""
         try:
             return self._template.render(
-                messages=records, add_generation_prompt=prompt, tools=None, documents=None, **self.tokens
+                messages=records, add_generation_prompt=prompt, tools=tools, documents=None, **self.tokens
             )
         except Exception as error:  # A template is a program: it may also fail by a type error or a division.
             raise Refused(str(error) or type(error).__name__) from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from ..ir.errors import RequestError
+from .call_grammar import CallRequest, call_grammar
 from .grammar import brief, json_grammar, limits, problem_in
 from .schema_blame import located
 from .schema_lowering import bounded, lowered
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
 
 # What llguidance says of a text that nothing can follow.
 _STUCK = "NoExtensionBias"
-ConstraintKind = Literal["regex", "json_schema", "lark"]
-_LABELS: dict[ConstraintKind, str] = {"regex": "regex", "json_schema": "json_schema", "lark": "grammar"}
+ConstraintKind = Literal["regex", "json_schema", "lark", "calls"]
+_LABELS: dict[ConstraintKind, str] = {
+    "regex": "regex",
+    "json_schema": "json_schema",
+    "lark": "grammar",
+    "calls": "tools",
+}
 _HELP = {
     "regex": "the syntax is that of Rust's regex crate: no look-around, no back-references",
     "lark": "the syntax is llguidance's Lark dialect: rules in lower case, terminals in upper case, `start` first",
@@ -36,8 +42,8 @@ _HELP = {
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """source: the regular expression, the JSON schema as text, or the Lark grammar. has_space: whether JSON may hold
-    white space."""
+    """source: the regular expression, the JSON schema as text, the Lark grammar, or the JSON of a CallRequest.
+    has_space: whether JSON may hold white space."""
 
     kind: ConstraintKind
     source: str
@@ -52,8 +58,17 @@ class Constraint:
         """Raises RequestError for a source that does not parse, or that asks for what cannot be enforced."""
         _check(self)
 
-    def grammar(self, *, is_bounded: bool = False) -> str:
-        """The grammar that llguidance compiles. is_bounded: with bounds on what would have none in JSON.
+    @property
+    def token_ids(self) -> frozenset[int]:
+        """The tokens of the model that stand for text in it: special ones too, which show nothing elsewhere."""
+        if self.kind != "calls":
+            return frozenset()
+        form = msgspec.json.decode(self.source, type=CallRequest).form
+        return frozenset(token_id for _, token_id in form.tokens)
+
+    def grammar(self, *, is_bounded: bool = False, with_tokens: bool = False) -> str:
+        """The grammar that llguidance compiles. is_bounded: with bounds on what would have none in JSON. with_tokens:
+        with the model's tokens that it names, which for a look at a text byte by byte are text.
 
         Raises RequestError for a JSON schema that cannot be enforced.
         """
@@ -63,6 +78,11 @@ class Constraint:
             return LLMatcher.grammar_from_regex(self.source)
         if self.kind == "lark":
             return LLMatcher.grammar_from_lark(self.source)
+        if self.kind == "calls":
+            grammar = call_grammar(
+                self.source, has_space=self.has_space, is_bounded=is_bounded, with_tokens=with_tokens
+            )
+            return LLMatcher.grammar_from_lark(grammar)
         schema = lowered(msgspec.json.decode(self.source))
         return json_grammar(bounded(schema) if is_bounded else schema, has_space=self.has_space)
 
@@ -73,7 +93,7 @@ def _check(constraint: Constraint) -> None:
     if problem is not None and constraint.kind == "json_schema":
         raise located(msgspec.json.decode(constraint.source), problem)
     if problem is not None:
-        raise RequestError(f"{constraint.label}: {problem}", help=_HELP[constraint.kind])
+        raise RequestError(f"{constraint.label}: {problem}", help=_HELP.get(constraint.kind))
 
 
 def _emptiness(constraint: Constraint) -> str | None:

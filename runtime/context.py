@@ -17,7 +17,8 @@ from typing import Any
 
 from ..ir.errors import Cancelled, RamifyError
 from .backend import Backend, Handle
-from .expression import Call, Gen, Spot, Where, sampling, span_of
+from .call_format import CallFormat
+from .expression import Call, Gen, Spot, Where, sampling, span_of, with_calls_in
 from .features import require
 from .generation import Generation, GenRecord, StreamEvent
 from .loop import loop, post
@@ -28,6 +29,7 @@ from .routine import Routine
 from .seeds import gen_seed, sample_seed
 from .sharing import Sharing
 from .strand import Strand
+from .tool_schema import CallSchema
 from .toolcall import ToolCall, ToolRecord
 from .uses import Owner
 from .values import typed
@@ -35,8 +37,10 @@ from .warming import take_back
 
 _RELEASE_SECONDS = 5.0
 _branch_numbers = threading.Lock()
-# Parameters of gens that were looked at before: for an expression, defaults and features, by their ids.
-_served: dict[tuple[int, int, int], tuple[Call, SamplingParams, frozenset[str], SamplingParams | None]] = {}
+# Gens that were looked at before, with their parameters: for an expression, defaults, features and the form of its
+# calls, by their ids.
+_Served = tuple[Call, SamplingParams | None]
+_served: dict[tuple[int, int, int, int, bool], tuple[tuple[Any, ...], _Served]] = {}
 _MOST_SERVED = 4096
 _entering = threading.Lock()
 running: contextvars.ContextVar[Context | None] = contextvars.ContextVar("ramify_running", default=None)
@@ -119,7 +123,7 @@ class Context:
 
         Thread-safe. Raises RequestError for sampling parameters out of range, Unsupported for what the backend lacks.
         """
-        params = self._params(expression, where)
+        expression, params = self._as_served(expression, prompt, where)
         if params is not None:
             params = self._seeded(params, prompt, expression)
         samples = self._samples(prompt, expression, params, where)
@@ -149,20 +153,34 @@ class Context:
             sample.samples = samples
         return samples
 
-    def _params(self, expression: Call, where: Where) -> SamplingParams | None:
-        """The parameters of a gen, which the backend can serve; None for choices and scores."""
+    def _as_served(self, expression: Call, prompt: Prompt, where: Where) -> _Served:
+        """What is asked of the backend, with the parameters of a gen, which it can serve (None for choices, scores)."""
         features = self.backend.features
-        key = (id(expression), id(self.defaults), id(features))
+        form = prompt.call_form if isinstance(expression, Gen) and isinstance(expression.schema, CallSchema) else None
+        follows_text = form is not None and prompt.follows_text
+        key = (id(expression), id(self.defaults), id(features), id(form), follows_text)
         known = _served.get(key)
         if known is not None:
-            return known[-1]
-        params = self._new_params(expression, where) if isinstance(expression, Gen) else None
-        require(self.backend, expression, params, where)
+            return known[1]
+        asked = expression
+        if form is not None:
+            assert isinstance(expression, Gen)
+            asked = self._with_calls(form, expression, where, follows_text=follows_text)
+        params = self._new_params(asked, where) if isinstance(asked, Gen) else None
+        require(self.backend, asked, params, where)
         if not isinstance(expression.where, Spot):  # one that a compiled op makes once for all runs
             if len(_served) >= _MOST_SERVED:
                 _served.clear()
-            _served[key] = (expression, self.defaults, features, params)  # kept, so that the ids stay theirs
-        return params
+            kept = (expression, self.defaults, features, form)  # so that the ids stay theirs
+            _served[key] = kept, (asked, params)
+        return asked, params
+
+    def _with_calls(self, form: CallFormat, expression: Gen, where: Where, *, follows_text: bool) -> Gen:
+        try:
+            return with_calls_in(form, expression, follows_text=follows_text)
+        except RamifyError as error:
+            error.span = span_of(where)
+            raise
 
     def _new_params(self, expression: Gen, where: Where) -> SamplingParams:
         try:

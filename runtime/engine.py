@@ -118,22 +118,23 @@ class EngineStats:
 class Engine:
     """Serves EngineRequests with one model.
 
-    stream: makes a detokenizer for one request. kv_tokens: how many tokens of KV are kept at most (None: see
-    `memory.default_kv_tokens`: 80 % of a GPU's free memory, a quarter of a machine's). max_running: the most sequences
-    in one step. chunk_tokens: about how many tokens a step computes. prefix_cache: whether KV is shared and kept.
-    order: whose requests come first, see runtime/scheduler.py. step_seconds: how long a step may take in which some
-    decode while prompts are computed (None: no bound), see runtime/pace.py. eos_token_ids: what ends a generation
-    unless it ignores them. grammars: compiles constraints; without it, requests with one are refused. fast_forward:
-    whether tokens that a constraint forces are taken together instead of one a step; the result is the same.
-    lookup: whether what generations repeat is drafted, which gives the same tokens in fewer steps (None: where that is
-    worth it, True: always). speculation_share: how much `prefill` may delay requests, in parts of the time that they
-    take. check: verify all accounting whenever idle. Raises UsageError for a number below 1, or an order there is not.
+    stream: makes a detokenizer for one request, which may show special tokens. kv_tokens: how many tokens of KV are
+    kept at most (None: see `memory.default_kv_tokens`: 80 % of a GPU's free memory, a quarter of a machine's).
+    max_running: the most sequences in one step. chunk_tokens: about how many tokens a step computes. prefix_cache:
+    whether KV is shared and kept. order: whose requests come first, see runtime/scheduler.py. step_seconds: how
+    long a step may take in which some decode while prompts are computed (None: no bound), see runtime/pace.py.
+    eos_token_ids: what ends a generation unless it ignores them. grammars: compiles constraints; without it,
+    requests with one are refused. fast_forward: whether tokens that a constraint forces are taken together instead
+    of one a step; the result is the same. lookup: whether what generations repeat is drafted, which gives the same
+    tokens in fewer steps (None: where that is worth it, True: always). speculation_share: how much `prefill` may
+    delay requests, in parts of the time that they take. check: verify all accounting whenever idle. Raises
+    UsageError for a number below 1, or an order there is not.
     """
 
     def __init__(
         self,
         model: LanguageModel,
-        stream: Callable[[], TextStream],
+        stream: Callable[..., TextStream],
         *,
         kv_tokens: int | None = None,
         max_running: int = 256,
@@ -415,13 +416,18 @@ class Engine:
         return Sequence(
             request=request,
             tokens=tokens,
-            output=Output(self._stream, params.stop, params.stop_regex),
+            output=Output(self._new_stream(params.constraint), params.stop, params.stop_regex),
             seed=secrets.randbits(64) if params.seed is None else params.seed,
             stop_ids=stop_ids,
             arrival=self._num_arrived,
             submitted_ms=submitted_ms,
             matcher=None if params.constraint is None else self._new_matcher(params.constraint, stop_ids),
         )
+
+    def _new_stream(self, constraint: Constraint | None) -> Callable[[], TextStream]:
+        """Makes detokenizers for a request: tokens that its constraint names are text in it."""
+        shown = constraint.token_ids if constraint is not None else None
+        return partial(self._stream, shown) if shown else self._stream
 
     def _new_matcher(self, constraint: Constraint, stop_ids: tuple[int, ...]) -> Matcher:
         if self._grammars is None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from ..ir.errors import RamifyError, UsageError
 from ..ir.span import Span
+from .call_format import CallFormat
 from .choices import CHOICE_METHODS, ChoiceMethod, token_length_normalized
 from .constraint import Constraint, take_constraint
 from .request import SamplingParams
@@ -106,6 +107,14 @@ class Gen(Expression):
     schema: Schema | CallSchema | None = None
     where: Where = field(default=None, compare=False, repr=False)
     hints: Hints = field(default=Hints(), compare=False, repr=False)
+
+
+def with_calls_in(form: CallFormat, expression: Gen, *, follows_text: bool) -> Gen:
+    """A gen of calls that are written in a form of the backend's own. Raises as CallSchema.written_in."""
+    assert isinstance(expression.schema, CallSchema)
+    schema, given = expression.schema.written_in(form, follows_text=follows_text), dict(expression.params)
+    constraint = replace(schema.constraint, has_space=given["constraint"].has_space)
+    return replace(expression, schema=schema, params=tuple((given | {"constraint": constraint}).items()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ FEATURES = {
     "regex": "regex",
     "json_schema": "json_schema",
     "grammar": "grammar",
+    "tools": "calls of tools in a form of its own",
     "processors": "processors",
     "dtype": "dtype, so that the text always stands for a value",
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _NEEDS_TOKENIZER = "no tokenizer"
 _NOTHING = "Unsatisfiable schema"
 # White space where it is asked for: at most so much at a place, so that it cannot go on for ever.
-_SPACE = r"[ \t\r\n]{1,64}"
+SPACE = r"[ \t\r\n]{1,64}"
 # What a mask, and following a text, may cost, so that patterns with long counted repetitions work: a third of a second
 # at worst, once.
 _LEXER_FUEL = 5_000_000
@@ -35,7 +35,7 @@ def json_grammar(schema: Any, *, has_space: bool = False) -> str:
 
     options: JsonCompileOptions = {"whitespace_flexible": False}
     if has_space:
-        options["whitespace_pattern"] = _SPACE
+        options["whitespace_pattern"] = SPACE
     return LLMatcher.grammar_from_json_schema(msgspec.json.encode(schema).decode(), overrides=options)
 
 

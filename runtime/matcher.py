@@ -70,7 +70,7 @@ class Matcher:
         self.inner = inner
         self.end_ids = end_ids
         self._token_ids: list[int] = []
-        self._digits = DigitCount() if constraint.kind == "json_schema" else None
+        self._digits = DigitCount() if constraint.kind in ("json_schema", "calls") else None
 
     @property
     def is_complete(self) -> bool:
@@ -223,7 +223,9 @@ class Grammars:
 
         with self._lock:
             self._compiled.pop(constraint, None)
-        return LLMatcher(self._tokenizer, constraint.grammar(is_bounded=True), log_level=0, limits=limits())
+        return LLMatcher(
+            self._tokenizer, constraint.grammar(is_bounded=True, with_tokens=True), log_level=0, limits=limits()
+        )
 
     def _prototype(self, constraint: Constraint) -> LLMatcher:
         compiled = self._compiled.get(constraint) or self._compile(constraint)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..ir.errors import RamifyError, UsageError, nearest, order_matters
+from .call_format import CallFormat
 from .chat import Opening
 from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content, span_of
 from .features import require_feature
@@ -20,6 +21,7 @@ from .media import Media, add_media, add_text
 from .pending import Pending, PendingObject, PendingText, gather
 from .reading import Reading
 from .reasoning import PartOfText, Reasoned, append_reasoned
+from .roles import ASSISTANT
 from .writing import Writing, warn_of
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from .generation import Generation
 
 Kind = Literal["root", "text", "role", "gen", "select", "score", "image", "video", "bind", "fork", "item"]
-# The kinds of nodes whose value is a Generation.
+# The kinds of nodes that are text of a message, and those whose value is a Generation.
+_TEXTS = ("text", "gen", "select")
 CALLS = ("gen", "select", "score")
 
 
@@ -137,6 +140,19 @@ class Prompt(Reading):
         if self.context.streams:
             self.context.tell(node)
         return node
+
+    @property
+    def call_form(self) -> CallFormat | None:
+        """The form that the backend has for calls of tools here: in a message of the assistant."""
+        if "tools" not in self.context.backend.features or not self.open:
+            return None
+        assert self.message is not None
+        return self.context.backend.chat.calls if self.message.role == ASSISTANT else None
+
+    @property
+    def follows_text(self) -> bool:
+        """Whether something of the open message's text stands before."""
+        return next(node.kind for node in self.upwards() if node.kind in ("role", *_TEXTS)) in _TEXTS
 
     def role(self, role: str, mark: str) -> Prompt:
         """Begin or end a chat message.

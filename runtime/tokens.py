@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Inner
 
 from ..ir.errors import ModelError, RequestError, Unsupported
+from .call_format import CallFormat
 from .chat import ChatFormat
 from .chat_derivation import derive_chat_format
 from .cuts import METASPACE, CutRule, cut_rule
@@ -148,7 +149,15 @@ class Tokenizer:
         A template from which none can be derived gives a format that refuses messages. Raises ModelError for one that
         is not valid.
         """
-        return self._chat()
+        chat = self._chat()
+        if chat is None or chat.calls is None:
+            return chat
+        return replace(chat, calls=self._with_tokens(chat.calls))
+
+    def _with_tokens(self, calls: CallFormat) -> CallFormat:
+        """The format of calls with the tokens that its marks are."""
+        found = ((mark, self._inner.token_to_id(mark)) for mark in sorted(calls.marks()))
+        return msgspec.structs.replace(calls, tokens=tuple(each for each in found if each[1] in self._added))
 
     @cached_property
     def chat_in_text(self) -> ChatFormat | None:
@@ -198,9 +207,12 @@ class Tokenizer:
         text = b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
         return text.removeprefix(" ") if at_start and self._strips_first_space else text
 
-    def decode_stream(self) -> DecodeStream:
-        """A fresh incremental decoder of generated ids."""
-        return DecodeStream(self.token_bytes)
+    def decode_stream(self, shown: Collection[int] = ()) -> DecodeStream:
+        """A fresh incremental decoder of generated ids. shown: special tokens that it writes by their names."""
+        if not shown:
+            return DecodeStream(self.token_bytes)
+        names = {token_id: self.token_text(token_id).encode() for token_id in shown}
+        return DecodeStream(lambda token_id: names.get(token_id) or self.token_bytes(token_id))
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token adds to a text: none for special tokens and for ids without a token."""
