@@ -53,6 +53,12 @@ inline To bits(From from) {
 }
 
 typedef uint16_t Bfloat16;
+typedef Bfloat16 LooseHalves __attribute__((vector_size(2 * kWidth), aligned(2), may_alias));
+typedef uint32_t Words __attribute__((vector_size(4 * kWidth)));
+
+inline Vector load(const Bfloat16* from) {
+    return (Vector)(__builtin_convertvector(*reinterpret_cast<const LooseHalves*>(from), Words) << 16);
+}
 
 inline float widen(float value) { return value; }
 inline float widen(Bfloat16 value) { return bits<float>(static_cast<uint32_t>(value) << 16); }
@@ -207,7 +213,7 @@ void turn(T* fused, const T* weight, const float* factors, const Target* targets
     }
 }
 
-// ---- attention ----
+// ---- products ----
 
 // How the numbers of a product are held: as floats, or as pairs of bfloat16 that are multiplied and added at once.
 // Words are 32 bits; a product's inner length is counted in words.
@@ -238,9 +244,9 @@ struct Pairs {
 #endif
 
 // kR rows by kC vectors: sums[r] += left[r] * right, over `steps` words; rows and steps that many floats apart.
-template <class Format, int kR, int kC>
+template <class Format, int kR, int kC, class Right>
 inline void product(
-    const float* left, int64_t left_stride, const float* right, int64_t right_stride, int64_t steps, float* sums,
+    const float* left, int64_t left_stride, const Right* right, int64_t right_stride, int64_t steps, float* sums,
     int64_t sums_stride, const float* scales) {
     Vector all[kR][kC];
 #pragma GCC unroll 6
@@ -269,9 +275,9 @@ inline void product(
 }
 
 // `width` columns, a multiple of a vector. scales: what the sums that are there are multiplied by; null for none there.
-template <class Format, int kR>
+template <class Format, int kR, class Right>
 inline void wide_product(
-    const float* left, int64_t left_stride, const float* right, int64_t right_stride, int64_t steps, float* sums,
+    const float* left, int64_t left_stride, const Right* right, int64_t right_stride, int64_t steps, float* sums,
     int64_t sums_stride, int64_t width, const float* scales) {
     int64_t at = 0;
     for (; at + kColumns * kWidth <= width; at += kColumns * kWidth) {
@@ -296,6 +302,48 @@ inline void any_product(int64_t rows, Rest... rest) {
 #endif
     }
 }
+
+// Rows (num_rows, inner) times weights that lie in panels of kTile outputs: (panels, inner, kTile). Sums go over the inner
+// length in blocks that stay in the cache while all rows go by.
+template <class Weight>
+void linear(
+    const float* rows, const Weight* panels, const float* bias, const float* residual, float* to, int64_t num_rows,
+    int64_t inner, int64_t outputs, int threads) {
+    constexpr int64_t kInner = 1024, kMostRows = 96;
+    static const float ones[kRows] = {1, 1, 1, 1, 1, 1};
+    int64_t num_panels = (outputs + kTile - 1) / kTile, chunks = (num_rows + kMostRows - 1) / kMostRows;
+#pragma omp parallel num_threads(threads) if (num_rows * inner * outputs > kParallelProducts)
+    {
+        float* sums = scratch(0, kMostRows * kTile);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < num_panels * chunks; task++) {
+            int64_t panel = task % num_panels, first = task / num_panels * kMostRows;
+            int64_t count = std::min(kMostRows, num_rows - first);
+            const Weight* weights = panels + panel * inner * kTile;
+            for (int64_t at = 0; at < inner; at += kInner) {
+                int64_t steps = std::min(kInner, inner - at);
+                for (int64_t row = 0; row < count; row += kRows) {
+                    any_product<Floats>(
+                        std::min<int64_t>(kRows, count - row), rows + (first + row) * inner + at, inner,
+                        weights + at * kTile, kTile, steps, sums + row * kTile, kTile, kTile,
+                        at == 0 ? (const float*)nullptr : ones);
+                }
+            }
+            int64_t column = panel * kTile, width = std::min(kTile, outputs - column);
+            for (int64_t row = 0; row < count; row++) {
+                int64_t place = (first + row) * outputs + column;
+                for (int64_t i = 0; i < width; i++) {
+                    float sum = sums[row * kTile + i];
+                    if (bias != nullptr) sum += bias[column + i];
+                    if (residual != nullptr) sum += residual[place + i];
+                    to[place + i] = sum;
+                }
+            }
+        }
+    }
+}
+
+// ---- attention ----
 
 #if defined(__AVX512F__)
 // 16 rows of up to 16 words, `stride` words apart, to 16 columns of a tile.
@@ -574,6 +622,17 @@ void ramify_norm_float32(const float* from, const float* weight, float* to, int6
 void ramify_norm_bfloat16(
     const uint16_t* from, const uint16_t* weight, uint16_t* to, int64_t rows, int64_t size, float eps, int threads) {
     norm(from, weight, to, rows, size, eps, threads);
+}
+
+void ramify_linear_float32(
+    const float* rows, const float* panels, const float* bias, const float* residual, float* to, int64_t num_rows,
+    int64_t inner, int64_t outputs, int threads) {
+    linear(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
+}
+void ramify_linear_bfloat16(
+    const float* rows, const uint16_t* panels, const float* bias, const float* residual, float* to, int64_t num_rows,
+    int64_t inner, int64_t outputs, int threads) {
+    linear(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
 }
 
 void ramify_gate_float32(const float* from, float* to, int64_t rows, int64_t size, int threads) {

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..batch import Batch, Read, Write
 from .config import ModelConfig
-from .native_build import library
+from .native_build import library, typed
 from .operations import Operations, Step, TorchOperations
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -57,10 +57,10 @@ class NativeOperations:
     def __init__(self, config: ModelConfig, dtype: torch.dtype, kernels: ctypes.CDLL) -> None:
         self._config = config
         name = _NAMES[dtype]
-        self._norm = _typed(kernels[f"ramify_norm_{name}"], 3, c_int64, c_int64, c_float, c_int)
-        self._gate = _typed(kernels[f"ramify_gate_{name}"], 2, c_int64, c_int64, c_int)
-        self._turn = _typed(kernels[f"ramify_turn_{name}"], 4, POINTER(_Heads), c_int)
-        self._attend = _typed(kernels[f"ramify_attend_{name}"], 0, POINTER(_Attention), c_void_p, c_void_p, c_int)
+        self._norm = typed(kernels[f"ramify_norm_{name}"], 3, c_int64, c_int64, c_float, c_int)
+        self._gate = typed(kernels[f"ramify_gate_{name}"], 2, c_int64, c_int64, c_int)
+        self._turn = typed(kernels[f"ramify_turn_{name}"], 4, POINTER(_Heads), c_int)
+        self._attend = typed(kernels[f"ramify_attend_{name}"], 0, POINTER(_Attention), c_void_p, c_void_p, c_int)
 
     def norm(self, rows: Tensor, weight: Tensor) -> Tensor:
         """See Operations."""
@@ -122,12 +122,6 @@ class _NativeStep:
         attended = fused.new_empty(heads.rows, heads.queries * heads.size)
         self._attend(self._attention, fused.data_ptr(), attended.data_ptr(), threads)
         return attended
-
-
-def _typed(function: ctypes._FuncPointer, num_pointers: int, *rest: type) -> ctypes._FuncPointer:
-    function.argtypes = [*[c_void_p] * num_pointers, *rest]
-    function.restype = None
-    return function
 
 
 def _targets(writes: Sequence[Write], num_rows: int) -> np.ndarray:

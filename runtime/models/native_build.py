@@ -43,6 +43,13 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def typed(function: ctypes._FuncPointer, num_pointers: int, *rest: type) -> ctypes._FuncPointer:
+    """A function of the library that takes so many addresses and then the rest, and returns nothing."""
+    function.argtypes = [*[ctypes.c_void_p] * num_pointers, *rest]
+    function.restype = None
+    return function
+
+
 def _built() -> Path:
     """The library for this source, compiler and processor, compiled unless it is there."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")

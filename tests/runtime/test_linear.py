@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ramify.runtime.models.linear import _can_reorder, _Plain, _Reordered, make_linear
+from ramify.runtime.models.linear import _can_reorder, _Panels, _Plain, _Reordered, make_linear
+from ramify.runtime.models.native_build import library
 from torch.nn import functional
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -42,3 +43,25 @@ def test_a_torch_without_the_operations_is_no_error(monkeypatch: pytest.MonkeyPa
         assert isinstance(make_linear(torch.ones(4, 4, dtype=torch.bfloat16)), _Plain)
     finally:
         _can_reorder.cache_clear()
+
+
+@pytest.mark.parametrize("is_half", [False, True])
+@pytest.mark.parametrize(("inner", "outputs"), [(1, 1), (33, 64), (32, 65), (1500, 130)])
+@pytest.mark.parametrize("num_rows", [1, 6, 7, 200])
+def test_panels_give_what_exact_products_give(is_half: bool, inner: int, outputs: int, num_rows: int) -> None:
+    if (kernels := library()) is None:
+        pytest.skip("no compiled kernels here")
+    torch.manual_seed(inner)
+    weight, bias = torch.randn(outputs, inner), torch.randn(outputs)
+    if is_half:
+        weight = weight.bfloat16().float()
+    rows, residual = torch.randn(num_rows, inner), torch.randn(num_rows, outputs)
+    layer = _Panels(weight, bias, kernels)
+    assert layer._is_half == is_half and (layer._panels.dtype == torch.bfloat16) == is_half
+    expected = functional.linear(rows.double(), weight.double(), bias.double())
+    torch.testing.assert_close(layer(rows).double(), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        layer.add_to(residual, rows).double(), residual.double() + expected, rtol=1e-5, atol=1e-4
+    )
+    alone = torch.cat([layer(rows[i : i + 1]) for i in range(num_rows)])
+    assert torch.equal(alone, layer(rows)), "a row's result depends on the rows beside it"
