@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..ir.core import Module, clone
-from ..ir.errors import UsageError
+from ..ir.errors import UsageError, nearest
 from ..ir.verify import verify
 from .canonicalize import canonicalize
 from .constrain import constrain
@@ -59,7 +59,9 @@ def run_pipeline(
     module and the milliseconds it took. Raises UsageError for a name that is no pass, VerifyError, which names the
     pass, when one breaks the module.
     """
-    check_names([*disable, *([after] if after else [])])
+    check_names(disable)
+    if after != "frontend":
+        check_names([after] if after else [])
     verify(module, after="frontend")
     passes = [] if after == "frontend" else _until(after)
     passes = [each for each in passes if each.name not in disable]
@@ -98,7 +100,7 @@ def _blame(module: Module, passes: list[Pass]) -> None:
 
 def check_names(names: Collection[str]) -> None:
     """Raises UsageError for a name that is no pass."""
-    known = ["frontend", *(each.name for each in PIPELINE)]
+    known = [each.name for each in PIPELINE]
     for name in names:
         if name not in known:
-            raise UsageError(f"there is no pass named {name!r}", help=f"the passes are {', '.join(known)}")
+            raise UsageError(f"there is no pass {name!r}", help=nearest(str(name), known, "the passes are"))

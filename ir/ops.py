@@ -54,8 +54,8 @@ _DECLARED = (
         "prompt, prompt",
         "prompt",
         "The end of an unordered group that began at the second prompt: its items may stand in any order. With "
-        "`reorder` the rows of a batch put first what they share.",
-        {"reorder": "bool?"},
+        "`reorder` the rows of a batch put first what they share, of that first the `constants`.",
+        {"reorder": "bool?", "constants": "strs?"},
     ),
     OpDef("prompt.image", "prompt, obj", "prompt", "Append an image: a path, a URL, bytes, or an image of PIL."),
     OpDef("prompt.video", "prompt, obj, obj", "prompt", "Append a video, and how many frames of it are looked at."),

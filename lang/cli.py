@@ -25,6 +25,7 @@ _COMMANDS = {
     "explain": ("explain_command", "explain_command", "predict what a program costs over rows of data, line by line"),
     "repl": ("repl", "repl_command", "work with programs at a prompt"),
 }
+_DISABLE = "leave this pass of the compiler out; may be given several times"
 _DEBUG = "show errors with every frame (or set RAMIFY_DEBUG=1)"
 _TARGET = "a Python file; with several programs, FILE:PROGRAM"
 _RUN_TARGET = f"{_TARGET}; or a saved program (see --trust)"
@@ -155,6 +156,7 @@ def _describe_run(parser: _Parser) -> None:
     add("--cache-tokens", metavar="N", type=int, help="the most tokens to keep there: those used last")
     add("--trust", action="store_true", help="run the host code that a saved program holds")
     add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
+    add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
     _describe_sampling(parser)
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--quiet", action="store_true", help="print the value only; no progress")
@@ -165,7 +167,7 @@ def _describe_compile(parser: _Parser) -> None:
     add("target", metavar="FILE[:PROGRAM]", help=_TARGET)
     add("--emit", choices=["ir", "bin"], default="ir", help="the textual form (the default) or the binary one")
     add("--after", metavar="PASS", help="stop after this pass; `frontend` stops before the first")
-    add("--disable", metavar="PASS", action="append", default=[], help="leave this pass out")
+    add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
     add("--timing", action="store_true", help="say on stderr what each pass took")
     add("-o", "--output", metavar="FILE", help="where to write it")
 
@@ -179,6 +181,7 @@ def _describe_explain(parser: _Parser) -> None:
     _describe_model(parser)
     add("--actual", action="store_true", help="also run it, and show what was measured beside what was predicted")
     add("--run-host", action="store_true", help="run all of the program's own code in the prediction, tools included")
+    add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
     add("--no-passes", action="store_true", help="do not tell what each pass of the compiler saves")
     add("--trust", action="store_true", help="run the host code that a saved program holds")
     _describe_sampling(parser)

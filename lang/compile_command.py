@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..compiler.frontend import EagerNote
 from ..compiler.groups import check_groups
-from ..compiler.pipeline import PIPELINE, run_pipeline
+from ..compiler.pipeline import PIPELINE, check_names, run_pipeline
 from ..compiler.portable import pack
 from ..compiler.rebound import Rebound
 from ..ir.codec import encode
@@ -22,7 +22,8 @@ from .program import Program
 
 def compile_command(given: argparse.Namespace) -> int:
     """Write the IR of a program."""
-    check_passes([*given.disable, *([given.after] if given.after else [])])
+    check_names(given.disable)
+    check_after(given.after)
     if given.emit == "bin" and given.output is None and sys.stdout.isatty():
         raise UsageError("binary IR does not belong on a terminal", help="write it to a file with -o FILE")
     path, name = split_target(given.target)
@@ -48,11 +49,10 @@ def pass_names() -> list[str]:
     return ["frontend", *(each.name for each in PIPELINE)]
 
 
-def check_passes(names: list[str]) -> None:
-    """Raises UsageError for a name that is no pass."""
-    for name in names:
-        if name not in pass_names():
-            raise UsageError(f"there is no pass {name!r}", help=nearest(name, pass_names(), "the passes are"))
+def check_after(name: str | None) -> None:
+    """Raises UsageError for what --after does not take."""
+    if name is not None and name not in pass_names():
+        raise UsageError(f"there is no pass {name!r}", help=nearest(name, pass_names(), "the passes are"))
 
 
 def _emit(module: Module, form: str, output: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,9 @@ def _pass_names(disable: object) -> tuple[str, ...]:
     """The passes to leave out, in the pipeline's order. Raises UsageError for a name that is none."""
     from ..compiler.pipeline import PIPELINE, check_names
 
-    names = {disable} if isinstance(disable, str) else set(disable)  # type: ignore[call-overload]
+    if not isinstance(disable, str | Collection):
+        raise UsageError(f"disable takes the name of a pass or a list of names, not {type(disable).__name__}")
+    names = {disable} if isinstance(disable, str) else set(disable)
     check_names(names)
     return tuple(each.name for each in PIPELINE if each.name in names)
 

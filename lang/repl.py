@@ -100,11 +100,11 @@ class Commands:
     def _ir(self, words: list[str]) -> None:
         from ..compiler.pipeline import run_pipeline
         from ..ir.printer import print_module
-        from .compile_command import check_passes
+        from .compile_command import check_after
 
         name, after = _ir_words(words)
         if after is not None:
-            check_passes([after])
+            check_after(after)
         programs = self.programs()
         if name not in programs:
             known = nearest(name, programs, "the programs are") if programs else "none is defined yet"

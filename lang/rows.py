@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.errors import UsageError
+from ..ir.span import underline
 from .loading import Loaded
 
 Row = dict[str, Any]
+# How many characters of a broken line are shown.
+_SHOWN = 80
 
 
 def read_rows(path: Path, loaded: Loaded) -> list[Row]:
@@ -34,22 +37,29 @@ def _parse(path: Path) -> Iterator[Row]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the data file {path} cannot be read: {error}") from None
     if text.lstrip().startswith("["):
-        for number, row in enumerate(_json(text, str(path))):
+        for number, row in enumerate(_json(text, path, 1)):
             yield _checked(row, f"{path}: item {number}")
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield _checked(_json(line, f"{path}:{number}"), f"{path}:{number}")
+            yield _checked(_json(line, path, number), f"{path}:{number}")
 
 
-def _json(text: str, where: str) -> Any:
+def _json(text: str, path: Path, first_line: int) -> Any:
+    """What a part of the file says that begins at a line. Raises UsageError, with the place where it is no JSON."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except json.JSONDecodeError as error:
+        line, column = text.split("\n")[error.lineno - 1], error.colno - 1
+        start = max(0, column - _SHOWN // 2)
+        shown = underline(line[start : start + _SHOWN], column - start, column - start + 1)
+        where = f"{path}:{first_line + error.lineno - 1}"
         raise UsageError(
-            f"{where} is not JSON: {error}",
+            "\n".join([f"{where} is not JSON: {error.msg[:1].lower()}{error.msg[1:]}", *shown]),
             help="data are JSON lines or a JSON list; for other formats the program's file defines load_rows(path)",
         ) from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, lists in lists in lists
+        raise UsageError(f"{path}:{first_line} cannot be read: {error}") from None
 
 
 def _checked(row: Any, where: str) -> Row:

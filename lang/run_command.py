@@ -61,6 +61,8 @@ def configured(program: Program, given: argparse.Namespace) -> Program:
     options = {name: value for name, value in options.items() if value is not None}
     if given.model is not None:
         options["backend"] = given.model
+    if given.disable:
+        options["disable"] = given.disable
     if getattr(given, "eager", False):
         options["eager"] = True
     return program.options(**options)

@@ -1,8 +1,9 @@
 """The order of the parts of an unordered group: what many rows of a batch share comes first and is computed once.
 
 Greedy group recursion after arXiv 2403.05821, on sets of texts instead of the fields of a table: the text that saves
-most goes first in all rows that have it; among those rows, and among the others, the same again. The decisions are
-kept as a tree, so that rows that come later fall in with those before them.
+most goes first in all rows that have it; among those rows, and among the others, the same again. Constants of the
+program that all of the rows have go before anything else: that costs them nothing, and other batches share them. The
+decisions are kept as a tree, so that rows that come later fall in with those before them.
 """
 
 from __future__ import annotations
@@ -46,8 +47,12 @@ class _Row:
 
 @dataclass(slots=True)
 class Decisions:
-    """Which texts come first, in the order they were chosen, each with the decisions for the rows that have it."""
+    """Which texts come first, in the order they were chosen, each with the decisions for the rows that have it.
 
+    constants: the program's own texts, in its order.
+    """
+
+    constants: Sequence[str] = ()
     chosen: list[tuple[str, Decisions]] = field(default_factory=list)
 
     def arrange(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
@@ -74,14 +79,18 @@ class Decisions:
             for text in mine:
                 holders.setdefault(text, []).append(row)
         counts = Counter({text: len(having) for text, having in holders.items()})
-        while (first := _best_first(counts, texts)) is not None:
-            inner = Decisions()
+        while (first := self._constant(counts, len(texts)) or _best_first(counts, texts)) is not None:
+            inner = Decisions(self.constants)
             self.chosen.append((first, inner))
             having = [row for row in holders[first] if row in texts]
             for row in having:
                 counts.subtract(texts.pop(row))
                 row.place(first)
             inner._arrange(having)
+
+    def _constant(self, counts: Counter[str], num_rows: int) -> str | None:
+        """The first constant that all rows have, if there are several rows."""
+        return next((text for text in self.constants if counts[text] == num_rows > 1), None)
 
 
 def _best_first(counts: Counter[str], texts: dict[_Row, frozenset[str]]) -> str | None:
@@ -124,8 +133,9 @@ class Arranger:
         self._decisions: dict[object, Decisions] = {}
         self._waiting: list[tuple[object, Sequence[str], Pending[list[int]]]] = []
 
-    def arrange(self, group: object, parts: Sequence[str]) -> Pending[list[int]]:
-        """The order of a row's parts in a group of the program. On the loop thread."""
+    def arrange(self, group: object, parts: Sequence[str], constants: Sequence[str] = ()) -> Pending[list[int]]:
+        """The order of a row's parts in a group of the program, which has these constants. On the loop thread."""
+        self._decisions.setdefault(group, Decisions(constants))
         order: Pending[list[int]] = Pending()
         self._waiting.append((group, parts, order))
         if self._decides_by_itself and len(self._waiting) == 1:
@@ -144,7 +154,8 @@ class Arranger:
         waiting, self._waiting = self._waiting, []
         for group in dict.fromkeys(group for group, _, _ in waiting):
             mine = [(parts, order) for other, parts, order in waiting if other == group]
-            decisions = self._decisions.setdefault(group, Decisions())
-            for (_, order), indexes in zip(mine, decisions.arrange([parts for parts, _ in mine]), strict=True):
+            for (_, order), indexes in zip(
+                mine, self._decisions[group].arrange([parts for parts, _ in mine]), strict=True
+            ):
                 order.set_result(indexes)
         return bool(waiting)

@@ -149,7 +149,7 @@ def prompt_group(linker: Linker, op: Op) -> Step:
     """Without `reorder`, outside of a batch, and where somebody has seen the text already, the order stays."""
     (before, started), result = linker.slots(op.operands), linker.slot(op.result)
     place = (op.inlined[0].callee if op.inlined else linker.function.name, op.span)
-    reorders = bool(op.attrs.get("reorder"))
+    reorders, constants = bool(op.attrs.get("reorder")), op.attrs.get("constants") or ()
 
     def step(frame: Frame) -> Waiting:
         context, prompt, start = frame.context, frame.values[before], frame.values[started]
@@ -166,7 +166,7 @@ def prompt_group(linker: Linker, op: Op) -> Step:
         arranger = frame.context.sharing.arranger
         assert arranger is not None
         texts = ["".join(node.content() for node in item) for item in items]
-        order = await arranger.arrange(place, texts)
+        order = await arranger.arrange(place, texts, constants)
         frame.values[result] = prompt.arranged(start, items, order)
 
     return step

@@ -30,7 +30,7 @@ def test_every_pass_has_golden_files() -> None:
 
 
 def test_unknown_pass_is_named() -> None:
-    with pytest.raises(UsageError, match="there is no pass named 'promot'"):
+    with pytest.raises(UsageError, match="there is no pass 'promot'"):
         run_pipeline(Module({}, "f"), after="promot")
 
 

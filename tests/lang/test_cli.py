@@ -182,6 +182,9 @@ WRONG = {
         "the model 'scripted:x' has no delay in seconds after the colon"
     ),
     "compile programs.py:ask --after promot": "there is no pass 'promot'\n  help: did you mean 'promote'?",
+    "compile programs.py:ask --disable promot": "there is no pass 'promot'\n  help: did you mean 'promote'?",
+    "run programs.py:ask --arg question=1 --disable cs": "there is no pass 'cs'\n  help: did you mean 'cse'?",
+    "explain programs.py:ask --arg question=1 --disable cs": "there is no pass 'cs'\n  help: did you mean 'cse'?",
     "compile programs.py:ask --emit xml": (
         "argument --emit: invalid choice: 'xml' (choose from 'ir', 'bin')\n  help: see ramify compile --help"
     ),

@@ -164,8 +164,16 @@ def test_rows_from_a_pipe(two: Any, tmp_path: Path) -> None:
 def test_rows_that_are_none(two: Any, write: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no data file"):
         read_rows(tmp_path / "none.jsonl", two)
-    with pytest.raises(UsageError, match=r"rows.jsonl:2 is not JSON: Expecting value.*\n  help: .*load_rows"):
-        read_rows(write('{"a": 1}\nb\n', "rows.jsonl"), two)
+    with pytest.raises(UsageError) as caught:
+        read_rows(write('{"a": 1}\n{"a": [}\n', "rows.jsonl"), two)
+    assert str(caught.value).partition("\n")[2].startswith('    {"a": [}\n           ^\n  help: data are JSON lines')
+    with pytest.raises(UsageError, match=r"rows.json:2 is not JSON: expecting ':' delimiter\n     ..a. 1..\n"):
+        read_rows(write('[{"a": 1},\n {"a" 1}]', "rows.json"), two)
+    with pytest.raises(UsageError, match=r"rows.jsonl:1 is not JSON: .*\n    x{30,60}\n"):
+        read_rows(write("x" * 200, "rows.jsonl"), two)
+    for text in ("[" * 100_000, '{"a": ' + "1" * 5000 + "}"):
+        with pytest.raises(UsageError, match=r"rows.json:1 cannot be read: .*(recursion|digits)"):
+            read_rows(write(text, "rows.json"), two)
     with pytest.raises(UsageError, match=r"rows.jsonl:2 is int, not an object"):
         read_rows(write('{"a": 1}\n2\n', "rows.jsonl"), two)
     with pytest.raises(UsageError, match=r"rows.json: item 1 is str, not an object"):

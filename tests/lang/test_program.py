@@ -431,8 +431,12 @@ def test_passes_can_be_left_out(backend: ScriptedBackend) -> None:
     assert "cell.new" in plain.compile().ir and "cell.new" not in drafted.compile().ir
     assert plain.compile() is drafted.options(disable=["promote"]).compile()
     assert plain.run().value == drafted.run(backend=backend).value
-    with pytest.raises(UsageError, match="there is no pass named 'promotion'"):
+    with pytest.raises(UsageError, match="there is no pass 'promotion'"):
         drafted.options(disable="promotion")
+    with pytest.raises(UsageError, match="there is no pass 'frontend'"):
+        drafted.options(disable=["frontend"])
+    with pytest.raises(UsageError, match="disable takes the name of a pass or a list of names, not int"):
+        drafted.options(disable=3)
 
 
 @BOTH

@@ -66,6 +66,28 @@ def test_fewer_tokens_are_computed():
     assert computed(table) < 0.7 * computed(table.options(disable="reorder"))
 
 
+@rf.program
+def priced(s, product, shared, is_new):
+    with s.unordered():
+        s += f"{product}\n"
+        s += f"{shared}, which is a long text that all rows of the batch share\n"
+        if is_new:
+            s += "It is new.\n"
+        s += "In francs.\n"
+        s += "With taxes.\n"
+    s += rf.gen("price", max_tokens=2)
+
+
+def test_constants_come_first_then_what_is_shared_then_the_rest():
+    rows = [{"product": name, "shared": "Made here", "is_new": name != "desk"} for name in ("lamp", "desk", "chair")]
+    runs = priced.run_batch(rows, backend=ScriptedBackend())
+    assert [run.text.splitlines()[:2] for run in runs] == [["In francs.", "With taxes."]] * 3
+    assert all(run.text.splitlines()[2].startswith("Made here") for run in runs)
+    assert [run.text.splitlines()[3:-1] for run in runs] == [["It is new.", "lamp"], ["desk"], ["It is new.", "chair"]]
+    (alone,) = priced.run_batch(rows[:1], backend=ScriptedBackend())
+    assert alone.text.startswith("lamp\nMade here")
+
+
 @pytest.mark.parametrize("eager", [True, False])
 def test_a_generation_inside_is_refused(eager):
     @rf.program
