@@ -306,7 +306,7 @@ class _Generation(_Request):
         if self._params.constraint is not None:
             self._grammars.compile(self._params.constraint)  # here, since the engine would wait for it
         token_ids = work.run().token_ids
-        requests = [EngineRequest(token_ids, self._params, self._on_engine)]
+        requests = [EngineRequest(token_ids, self._params, self._on_engine, wants_deltas=self._wants_deltas)]
         start = self._params.logprob_start_len
         if start is not None:
             if start > len(token_ids):
@@ -317,8 +317,7 @@ class _Generation(_Request):
 
     def _on_engine(self, event: Event) -> None:
         """Take an event on the engine's thread."""
-        if self._wants_deltas or not isinstance(event, Delta):
-            loop().soon(self._take, event)
+        loop().soon(self._take, event)
 
     def _on_prompt(self, event: Event) -> None:
         """Take the prompt's scores on the engine's thread."""

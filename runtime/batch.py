@@ -9,14 +9,14 @@ read once for all of them. A row attends to exactly what its reads cover: the KV
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 from .pool import Extent
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """The rows [start, stop) put their keys and values at extent[offset : offset + stop - start)."""
 
     extent: Extent
@@ -25,8 +25,7 @@ class Write:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """The query rows in `rows`, a list of row ranges (start, stop), attend to extent[0:length).
 
     causal=False: every row sees all `length` tokens. causal=True: there is exactly one row range, and its rows are the

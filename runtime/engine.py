@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Protocol, TypeVar, get_args
+from typing import ParamSpec, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ _SPECULATION_SHARE = 0.01
 # What a step may take that decodes and prefills.
 STEP_SECONDS = 0.25
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 _Choice = Sample | BackendError | None
 
 
@@ -404,9 +405,9 @@ class Engine:
             return
         self._sequences[id(request)] = sequence
         if sequence.needs_nothing:
-            self._guarded(sequence, partial(self._finish, sequence, "stop" if sequence.is_score else "length"))
+            self._guarded(sequence, self._finish, sequence, "stop" if sequence.is_score else "length")
         else:
-            self._guarded(sequence, partial(self._force, sequence))
+            self._guarded(sequence, self._force, sequence)
 
     def _new_sequence(self, request: EngineRequest, submitted_ms: float) -> Sequence:
         shape, params = self._model.config, request.params
@@ -438,7 +439,7 @@ class Engine:
         self._speculation.cancel(request)
         sequence = self._sequences.get(id(request))
         if sequence is not None:
-            self._guarded(sequence, partial(self._finish, sequence, "cancelled"))
+            self._guarded(sequence, self._finish, sequence, "cancelled")
 
     def _run(self, chunks: list[Chunk]) -> None:
         """One forward pass, and what follows from its logits for each sequence."""
@@ -460,9 +461,12 @@ class Engine:
         for chunk in chunks:
             self._scheduler.advance(chunk)
         for sequence, logprobs in scores:
-            self._guarded(sequence, partial(self._take_scores, sequence, logprobs))
+            self._guarded(sequence, self._take_scores, sequence, logprobs)
         for chunk, chosen in choices:
-            self._guarded(chunk.sequence, partial(self._accept_all, chunk, chosen))
+            if chunk.draft:
+                self._guarded(chunk.sequence, self._accept_all, chunk, chosen)
+            else:
+                self._guarded(chunk.sequence, self._accept, chunk.sequence, chosen[0])
 
     def _take_scores(self, sequence: Sequence, logprobs: list[TokenLogprob]) -> None:
         """Notes the log-probabilities of the next tokens that were known before."""
@@ -474,17 +478,17 @@ class Engine:
             self._emit_new(sequence)
 
     def _accept_all(self, chunk: Chunk, choices: list[_Choice]) -> None:
-        """Adds the token chosen after what is known, and those after the draft as far as it foretold them."""
+        """Adds the token chosen after what is known, and those after a draft as far as it foretold them."""
         sequence, known, accepted = chunk.sequence, chunk.sequence.num_tokens, 0
         self._accept(sequence, choices[0])
-        while chunk.draft and self._is_alive(sequence):
+        while self._is_alive(sequence):
             foretold = _num_foretold(chunk, known)
             self._scheduler.keep(sequence, foretold - accepted)
             accepted = foretold
             if known + accepted < sequence.num_tokens:
                 break
             self._accept(sequence, choices[accepted])
-        if chunk.draft and self._lookup is not None:
+        if self._lookup is not None:
             self._lookup.record(chunk, _num_foretold(chunk, known))
 
     def _accept(self, sequence: Sequence, choice: _Choice) -> None:
@@ -506,11 +510,14 @@ class Engine:
     def _force(self, sequence: Sequence) -> None:
         """Adds the tokens that a sequence's constraint leaves no choice about."""
         matcher = sequence.matcher
-        if matcher is not None and matcher.is_finished and not sequence.num_generated:
+        if matcher is None:
+            self._emit_new(sequence)
+            return
+        if matcher.is_finished and not sequence.num_generated:
             self._finish(sequence, "stop")
             return
         # Processors see every token: one may forbid what the constraint demands.
-        if matcher is not None and self._fast_forward and not sequence.params.processors:
+        if self._fast_forward and not sequence.params.processors:
             for token_id in matcher.forced()[: sequence.num_left]:
                 if token_id in sequence.stop_ids:
                     break
@@ -558,10 +565,10 @@ class Engine:
     def _is_alive(self, sequence: Sequence) -> bool:
         return id(sequence.request) in self._sequences
 
-    def _guarded(self, sequence: Sequence, action: Callable[[], None]) -> None:
+    def _guarded(self, sequence: Sequence, action: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
         """Runs an action of one sequence whose failure must not touch the others."""
         try:
-            action()
+            action(*args, **kwargs)
         except Exception as error:
             self._fail(sequence, error, "the request failed")
 
@@ -584,7 +591,7 @@ class Engine:
 
     def _emit_new(self, sequence: Sequence) -> bool:
         """Streams what is new; a request whose sink raises is dropped. Returns whether it goes on."""
-        delta = sequence.output.take()
+        delta = sequence.output.take() if sequence.request.wants_deltas else None
         if delta is None or _call_sink(sequence.request, delta):
             return True
         self._sequences.pop(id(sequence.request), None)
@@ -635,15 +642,9 @@ def _read_logits(
 def _sample_rows(chunk: Chunk) -> list[SampleRow]:
     """The rows that choose the token after what is known, and after each token of the draft."""
     sequence = chunk.sequence
+    params, seed, tokens, prompt_len = sequence.params, sequence.seed, sequence.tokens, sequence.prompt_len
     return [
-        SampleRow(
-            sequence.params,
-            sequence.seed,
-            sequence.tokens[:end],
-            sequence.prompt_len,
-            sequence.stop_ids,
-            matcher=matcher,
-        )
+        SampleRow(params, seed, tokens[:end], prompt_len, sequence.stop_ids, matcher)
         for end, matcher in enumerate(chunk.matchers, sequence.num_tokens)
     ]
 

@@ -35,8 +35,8 @@ class Output:
     """
 
     __slots__ = (
-        "_ends", "_held", "_logprobs", "_num_kept", "_num_taken", "_patterns", "_pieces", "_pieces_taken", "_probe",
-        "_released", "_stops", "_stream", "_token_ids", "matched",
+        "_ends", "_has_logprobs", "_has_stops", "_held", "_logprobs", "_num_kept", "_num_taken", "_patterns", "_pieces",
+        "_pieces_taken", "_probe", "_released", "_stops", "_stream", "_token_ids", "matched",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +47,8 @@ class Output:
         self._probe = new_stream()
         self._stops = stops
         self._patterns = patterns
+        self._has_stops = bool(stops or patterns)
+        self._has_logprobs = False
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob | None] = []
         self._ends: list[int] = []
@@ -70,7 +72,7 @@ class Output:
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...]:
         """The log-probabilities of `token_ids`, where they were asked for."""
-        return tuple(logprob for logprob in self._logprobs[: self._num_kept] if logprob is not None)
+        return self._known_logprobs(0)
 
     @property
     def tail(self) -> str:
@@ -84,7 +86,13 @@ class Output:
         piece = self._stream.step(token_id)
         self._token_ids.append(token_id)
         self._logprobs.append(logprob)
-        if not (self._stops or self._patterns) or self._ends_in_character():
+        if logprob is not None:
+            self._has_logprobs = True
+        if not self._has_stops:
+            self._pieces.append(piece)
+            self._num_kept += 1
+            return
+        if self._ends_in_character():
             end = self._released + len(self._held) + len(piece)
             self._ends += [end] * (len(self._token_ids) - len(self._ends))
         self._add_text(piece)
@@ -99,13 +107,16 @@ class Output:
 
     def take(self) -> Delta | None:
         """What was released since the last call, if anything was."""
-        text = "".join(self._pieces[self._pieces_taken :])
-        new = slice(self._num_taken, self._num_kept)
-        self._pieces_taken, self._num_taken = len(self._pieces), self._num_kept
-        if not text and new.start == new.stop:
+        pieces, token_ids = self._pieces[self._pieces_taken :], self._token_ids[self._num_taken : self._num_kept]
+        text = pieces[0] if len(pieces) == 1 else "".join(pieces)
+        if not text and not token_ids:
             return None
-        logprobs = tuple(logprob for logprob in self._logprobs[new] if logprob is not None)
-        return Delta(text, tuple(self._token_ids[new]), logprobs)
+        logprobs = self._known_logprobs(self._num_taken) if self._has_logprobs else ()
+        self._pieces_taken, self._num_taken = len(self._pieces), self._num_kept
+        return Delta(text, tuple(token_ids), logprobs)
+
+    def _known_logprobs(self, start: int) -> tuple[TokenLogprob, ...]:
+        return tuple(logprob for logprob in self._logprobs[start : self._num_kept] if logprob is not None)
 
     def _add_text(self, piece: str) -> None:
         num_searched = len(self._held)

@@ -15,12 +15,13 @@ import torch
 from .batch import Batch, Read, Write
 from .matcher import Matcher
 from .pool import Extent
+from .radix import Node, TokenArray
 from .sequence import Sequence
 
 RowRange = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen: one is made for each token, and frozen ones take three times as long
 class Chunk:
     """`count` tokens of a sequence to compute in this step; the last `num_logits` of them want logits.
 
@@ -60,12 +61,16 @@ class Chunk:
 
 def build_batch(chunks: list[Chunk]) -> Batch:
     """The batch that computes the chunks, best in the order of their sequences' order_key."""
-    stops = np.cumsum([chunk.num_rows for chunk in chunks]).tolist()
-    rows: list[RowRange] = [(stop - chunk.num_rows, stop) for chunk, stop in zip(chunks, stops, strict=True)]
-    spans = [(chunk.sequence, chunk.sequence.computed, chunk.sequence.computed + chunk.num_rows) for chunk in chunks]
-    token_ids = np.concatenate([sequence.tokens[start:stop] for sequence, start, stop in spans])
-    positions = np.concatenate([np.arange(start, stop) for _, start, stop in spans])
-    logit_rows = np.concatenate([np.arange(r[1] - c.num_logit_rows, r[1]) for c, r in zip(chunks, rows, strict=True)])
+    counts = np.array([chunk.num_rows for chunk in chunks])
+    stops = counts.cumsum()
+    starts = stops - counts
+    rows: list[RowRange] = list(zip(starts.tolist(), stops.tolist(), strict=True))
+    places = np.arange(stops[-1])
+    computed = np.array([chunk.sequence.computed for chunk in chunks])
+    first_logits = stops - np.array([chunk.num_logit_rows for chunk in chunks])
+    token_ids = np.concatenate([_token_ids(chunk) for chunk in chunks])
+    positions = places + np.repeat(computed - starts, counts)
+    logit_rows = np.flatnonzero(places >= np.repeat(first_logits, counts))
     writes, reads = _tails(chunks, rows)
     return Batch(
         token_ids=torch.from_numpy(token_ids),
@@ -76,13 +81,18 @@ def build_batch(chunks: list[Chunk]) -> Batch:
     )
 
 
+def _token_ids(chunk: Chunk) -> TokenArray:
+    start = chunk.sequence.computed
+    return chunk.sequence.tokens[start : start + chunk.num_rows]
+
+
 def _tails(chunks: list[Chunk], rows: list[RowRange]) -> tuple[list[Write], list[Read]]:
     """Where every chunk's KV goes, and the causal read of that same extent up to the chunk's end."""
     writes, reads = [], []
-    for chunk, (start, stop) in zip(chunks, rows, strict=True):
+    for chunk, place in zip(chunks, rows, strict=True):
         extent, offset = _tail(chunk.sequence)
-        writes.append(Write(extent, offset, start, stop))
-        reads.append(Read(extent, offset + chunk.num_rows, [(start, stop)], causal=True))
+        writes.append(Write(extent, offset, *place))
+        reads.append(Read(extent, offset + place[1] - place[0], [place], True))
     return writes, reads
 
 
@@ -98,19 +108,29 @@ def _tail(sequence: Sequence) -> tuple[Extent, int]:
 def _shared_reads(chunks: list[Chunk], rows: list[RowRange]) -> list[Read]:
     """One read for every node above the chunks' sequences, and for every prompt that is not in the tree."""
     reads: dict[Extent, list[RowRange]] = {}
-    for chunk, (start, stop) in zip(chunks, rows, strict=True):
-        for extent in _extents_before(chunk.sequence):
-            ranges = reads.setdefault(extent, [])
+    for node, (start, stop) in _by_node(chunks, rows):
+        for step in node.path():
+            ranges = reads.setdefault(step.extent, [])
             if ranges and ranges[-1][1] == start:
                 ranges[-1] = (ranges[-1][0], stop)
             else:
                 ranges.append((start, stop))
-    return [Read(extent, extent.room, ranges, causal=False) for extent, ranges in reads.items()]
+    for chunk, place in zip(chunks, rows, strict=True):
+        prompt = chunk.sequence.prompt_extent
+        if prompt is not None and not chunk.sequence.is_prefilling:
+            reads[prompt] = [place]
+    return [Read(extent, extent.room, ranges, False) for extent, ranges in reads.items()]
 
 
-def _extents_before(sequence: Sequence) -> list[Extent]:
-    """The extents that every row of the sequence sees whole."""
-    extents = [] if sequence.node is None else [node.extent for node in sequence.node.path()]
-    if not sequence.is_prefilling and sequence.prompt_extent is not None:
-        extents.append(sequence.prompt_extent)
-    return extents
+def _by_node(chunks: list[Chunk], rows: list[RowRange]) -> list[tuple[Node, RowRange]]:
+    """The rows of neighbours whose paths in the tree end at one node, as one range."""
+    found: list[tuple[Node, RowRange]] = []
+    last: Node | None = None
+    for chunk, place in zip(chunks, rows, strict=True):
+        node = chunk.sequence.node
+        if node is not None and node is last:
+            found[-1] = (node, (found[-1][1][0], place[1]))
+        elif node is not None:
+            found.append((node, place))
+        last = node
+    return found

@@ -235,7 +235,7 @@ class EngineRequest:
     With `score_from` set nothing is generated: Done.logprobs holds the log-probability of each of
     token_ids[score_from:] given all tokens before it (score_from >= 1). also: tokens, for each of these positions,
     whose log-probabilities are its `top`. `sink` is called on the engine's thread. use: what it means to the run that
-    asks, if one does.
+    asks, if one does. wants_deltas: whether the sink is told of new tokens before the end.
     """
 
     token_ids: list[int]
@@ -245,3 +245,4 @@ class EngineRequest:
     also: tuple[tuple[int, ...], ...] = ()
     id: int = field(default=0)
     use: Use | None = None
+    wants_deltas: bool = True

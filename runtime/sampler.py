@@ -8,8 +8,9 @@ left), min-p. Log-probabilities are those of the raw logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,8 +33,7 @@ _CANDIDATES = 512
 _NO_MAXIMUM = "the model's logits hold no finite maximum to choose a token by"
 
 
-@dataclass(frozen=True, slots=True)
-class SampleRow:
+class SampleRow(NamedTuple):
     """What the sampler has to know of the sequence that a row of logits belongs to.
 
     token_ids: prompt and generation so far, the first prompt_len of them prompt. stop_ids: the token ids that would
@@ -65,11 +65,11 @@ class SampleRow:
         return bool(params.frequency_penalty or params.presence_penalty) or params.repetition_penalty != 1
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the row's token is the argmax of its raw logits."""
-        params = self.params
-        is_edited = self.has_penalties or self.suppressed_ids or params.processors or self.matcher is not None
-        return params.temperature == 0 and not is_edited
+    def is_edited(self) -> bool:
+        """Whether other logits than the raw ones decide."""
+        if self.matcher is not None or self.params.processors or self.has_penalties:
+            return True
+        return self.params.min_tokens > 0 and bool(self.suppressed_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +87,16 @@ def sample(logits: Tensor, rows: Sequence[SampleRow], bits: Tensor | None = None
     A row without a usable maximum (NaN, or infinite, or everything suppressed), or whose processors or constraint
     failed, gets a BackendError in its place; None is for one whose constraint is fulfilled and allows nothing more.
     """
-    largest = logits.max(dim=-1)
-    usable: list[bool] = largest.values.isfinite().tolist()
     choices: list[int | BackendError | None] = [
-        token_id if fine else BackendError(_NO_MAXIMUM)
-        for token_id, fine in zip(largest.indices.tolist(), usable, strict=True)
+        BackendError(_NO_MAXIMUM) if token_id is None else token_id for token_id in _largest(logits)
     ]
-    edited = [i for i, row in enumerate(rows) if usable[i] and not row.is_plain]
+    usable = [i for i, choice in enumerate(choices) if isinstance(choice, int)]
+    edited = [i for i in usable if rows[i].is_edited]
     if edited:
         chosen = _choose(logits[edited].float(), [rows[i] for i in edited], None if bits is None else bits[edited])
         for i, choice in zip(edited, chosen, strict=True):
             choices[i] = choice
+    _draw_where(choices, logits, rows, [i for i in usable if not rows[i].is_edited] if edited else usable)
     samples = [Sample(choice) if isinstance(choice, int) else choice for choice in choices]
     asked = [
         (i, sample.token_id)
@@ -150,25 +149,48 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return state ^ (state >> np.uint64(31))
 
 
-def _choose(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> list[int | BackendError | None]:
-    """Choices for rows that are not plain, as `sample` gives them. Overwrites `logits`, the caller's copy."""
-    settled = _edit_all(logits, rows, bits)
+def _largest(logits: Tensor) -> list[int | None]:
+    """The token of the largest logit of each row, the first of equal ones; None where that is not finite.
+
+    On a CPU numpy finds them ten times faster than torch.
+    """
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        array = logits.numpy()
+        places = array.argmax(axis=-1)
+        usable = np.isfinite(array[np.arange(len(array)), places])
+        return [place if fine else None for place, fine in zip(places.tolist(), usable.tolist(), strict=True)]
     largest = logits.max(dim=-1)
-    usable: list[bool] = largest.values.isfinite().tolist()
-    choices: list[int | BackendError | None] = largest.indices.tolist()
-    for i, row in enumerate(rows):
-        if i in settled:
-            choices[i] = settled[i]
-        elif not usable[i]:
-            choices[i] = BackendError(_nothing_left(row))
-    random = [i for i, row in enumerate(rows) if row.params.temperature > 0 and isinstance(choices[i], int)]
-    for draw in (_draw, _draw_filtered):
-        drawn = [i for i in random if _draw_for(rows[i].params) is draw]
-        if drawn:
-            chosen = draw(logits[drawn], [rows[i] for i in drawn])
-            for i, token_id in zip(drawn, chosen, strict=True):
-                choices[i] = token_id
+    is_usable: list[bool] = largest.values.isfinite().tolist()
+    return [place if fine else None for place, fine in zip(largest.indices.tolist(), is_usable, strict=True)]
+
+
+def _choose(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> list[int | BackendError | None]:
+    """Choices for rows that are edited, as `sample` gives them. Overwrites `logits`, the caller's copy."""
+    settled = _edit_all(logits, rows, bits)
+    choices: list[int | BackendError | None] = [
+        BackendError(_nothing_left(row)) if token_id is None else token_id
+        for row, token_id in zip(rows, _largest(logits), strict=True)
+    ]
+    for i, choice in settled.items():
+        choices[i] = choice
+    _draw_where(choices, logits, rows, [i for i, choice in enumerate(choices) if isinstance(choice, int)])
     return choices
+
+
+def _draw_where(
+    choices: list[int | BackendError | None], logits: Tensor, rows: Sequence[SampleRow], places: list[int]
+) -> None:
+    """Replaces the choices of those rows of `places` by draws whose parameters want that."""
+    random = [i for i in places if rows[i].params.temperature > 0]
+    if not random:
+        return
+    filtered = [i for i in random if _is_filtered(rows[i].params)]
+    unfiltered = [i for i in random if not _is_filtered(rows[i].params)] if filtered else random
+    for draw, drawn in ((_draw, unfiltered), (_draw_filtered, filtered)):
+        if drawn:
+            wanted = logits if len(drawn) == len(logits) else logits[drawn]
+            for i, token_id in zip(drawn, draw(wanted.float(), [rows[i] for i in drawn]), strict=True):
+                choices[i] = token_id
 
 
 def _nothing_left(row: SampleRow) -> str:
@@ -178,8 +200,8 @@ def _nothing_left(row: SampleRow) -> str:
     return f"the processors left no token{allowed} with a finite logit"
 
 
-def _draw_for(params: SamplingParams) -> Callable[[Tensor, list[SampleRow]], list[int]]:
-    return _draw_filtered if params.top_p < 1 or params.top_k > 0 or params.min_p > 0 else _draw
+def _is_filtered(params: SamplingParams) -> bool:
+    return params.top_p < 1 or params.top_k > 0 or params.min_p > 0
 
 
 def _edit_all(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> dict[int, BackendError | None]:
@@ -336,7 +358,8 @@ def _invert(weights: Tensor, points: Tensor) -> Tensor:
     In two levels, first among blocks and then inside one, because running sums over whole rows are slow.
     """
     num_rows, size = weights.shape
-    blocks = functional.pad(weights, (0, -size % _BLOCK)).view(num_rows, -1, _BLOCK)
+    padded = functional.pad(weights, (0, -size % _BLOCK)) if size % _BLOCK else weights
+    blocks = padded.view(num_rows, -1, _BLOCK)
     block, inside = _locate(blocks.sum(dim=-1), points)
     place, _ = _locate(blocks[torch.arange(num_rows, device=weights.device), block], inside)
     return block * _BLOCK + place

@@ -27,9 +27,10 @@ class Sequence:
     lies in three parts, in this order: the path of `node` in the prefix tree, prompt_extent for what is left of the
     prompt, generated_extent for the generation.
 
-    is_score: nothing is generated. target: how many tokens of the prompt are computed. first_logits: the first position
-    whose logits are wanted; only tokens before it may come from the cache. generated_room: tokens of KV that the
-    generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
+    is_score: nothing is generated. wants_all_logits: whether the logits before tokens that are known already are wanted
+    too. end: how many tokens there are at most. target: how many tokens of the prompt are computed. first_logits: the
+    first position whose logits are wanted; only tokens before it may come from the cache. generated_room: tokens of KV
+    that the generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
     cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one, those of
     its own batch counting less. awaited: how many of its tokens others wait for while it is prefilled.
     drafting: what is guessed to follow, once that was asked for.
@@ -58,7 +59,9 @@ class Sequence:
     drafting: Drafting | None = None
     params: SamplingParams = field(init=False)
     is_score: bool = field(init=False)
+    wants_all_logits: bool = field(init=False)
     prompt_len: int = field(init=False)
+    end: int = field(init=False)
     num_tokens: int = field(init=False)
     target: int = field(init=False)
     first_logits: int = field(init=False)
@@ -69,7 +72,9 @@ class Sequence:
         score_from = self.request.score_from
         self.params = self.request.params
         self.is_score = score_from is not None
+        self.wants_all_logits = self.is_score or self.params.logprobs is not None
         self.prompt_len = self.num_tokens = len(self.request.token_ids)
+        self.end = self.prompt_len + self.params.max_tokens
         # To score, the last token's KV is not needed, and neither is that of the last token generated.
         self.target = self.prompt_len if score_from is None else self.prompt_len - 1
         self.first_logits = (self.prompt_len if score_from is None else score_from) - 1
@@ -100,14 +105,10 @@ class Sequence:
     @property
     def goal(self) -> int:
         """How many of the known tokens have to be computed: all that some token or log-probability depends on."""
-        if self.is_prefilling:
+        if self.computed < self.target:
             return self.target
-        return self.num_tokens if self.num_left and not self.is_matched else self.num_tokens - 1
-
-    @property
-    def wants_all_logits(self) -> bool:
-        """Whether the logits before tokens that are known already are wanted too."""
-        return self.is_score or self.params.logprobs is not None
+        goes_on = self.num_tokens < self.end and (self.matcher is None or not self.matcher.is_finished)
+        return self.num_tokens if goes_on else self.num_tokens - 1
 
     @property
     def is_prefilling(self) -> bool:

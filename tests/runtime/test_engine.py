@@ -240,6 +240,20 @@ def test_an_order_there_is_not_is_refused() -> None:
         new_engine(order="lpm")
 
 
+@pytest.mark.parametrize("params", [{}, {"stop": ("zz",)}, {"logprobs": 2}, {"temperature": 0.9, "seed": 4}])
+def test_who_wants_no_deltas_gets_the_end_alone(params: dict[str, Any]) -> None:
+    told, quiet = call(PROMPT, max_tokens=9, **params), call(PROMPT, max_tokens=9, **params)
+    quiet.request.wants_deltas = False
+    engine = new_engine()
+    for one in (told, quiet):
+        engine.submit(one.request)
+    while engine.step():
+        pass
+    (end,), done = quiet.events, told.done
+    assert len(told.events) > 1 and done.text
+    assert (end.text, end.token_ids, end.logprobs) == (done.text, done.token_ids, done.logprobs)
+
+
 def test_nan_logits_fail_their_request_alone() -> None:
     poisoned = [9, 9, 9]
     engine = new_engine(FakeModel(poison=lambda history: history[:3] == poisoned))
