@@ -14,7 +14,8 @@ from .request import Done
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-_MAX_STEPS = 4000
+# How many ways are looked at: several times what long objects take. Each has a copy of the matcher.
+_MAX_WAYS = 5000
 # A text is free where so many bytes may follow. There all letters count as alike, and all digits: one of each is tried.
 _FREE = 48
 _CLOSING, _SIGNS, _SPACES, _ESCAPE = b'"}],', b'"{}[],:', b" \t\r\n", ord("\\")
@@ -48,9 +49,12 @@ def closing(constraint: Constraint, text: str) -> str:
     """
     matcher = follower(constraint, text)
     for choose in (_few, _some, _all):
-        found = _search(matcher, choose)
+        search = _Search(choose, can_force=not constraint.forces_long)
+        found = search.shortest(matcher)
         if found is not None:
             return found.decode()
+        if search.is_whole:
+            break
     raise RequestError(f"{constraint.label}: no short way to end {text[-40:]!r} was found")
 
 
@@ -64,34 +68,57 @@ class _Way:
     matcher: LLMatcher = field(compare=False)
 
 
-def _search(start: LLMatcher, choose: Callable[[bytes], bytes]) -> bytes | None:
-    """Ways to go on in the order of their length, but those that close what they can first."""
-    ways, seen = [_Way(0, 0, b"", start)], set()
-    for _ in range(_MAX_STEPS):
-        if not ways:
-            return None
-        way = heapq.heappop(ways)
-        if way.matcher.is_accepting() and _is_text(way.added):
-            return way.added
-        mark = (_prospect(way.matcher), _place(way.added))
-        if mark not in seen:
-            seen.add(mark)
-            for more in _continued(way, choose):
-                heapq.heappush(ways, more)
-    return None
+@dataclass
+class _Search:
+    """choose: the bytes to try, of those that may follow. can_force: whether all text that has to follow may be asked
+    for, which can be long. is_whole: whether nothing was left out, so that another choice would find no more."""
 
+    choose: Callable[[bytes], bytes]
+    can_force: bool
+    is_whole: bool = True
+    _num_ways: int = 0
 
-def _continued(way: _Way, choose: Callable[[bytes], bytes]) -> Iterator[_Way]:
-    """The ways with one byte more, and whatever has to follow that."""
-    allowed = _allowed(way.matcher)
-    closing = _closing(allowed)
-    for byte in choose(allowed):
-        matcher = way.matcher.deep_copy()
-        if matcher.consume_token(byte):
-            forced = matcher.compute_ff_bytes()
-            matcher.consume_tokens(list(forced))
-            added = way.added + bytes((byte,)) + forced
-            yield _Way(way.spare + bool(closing and byte not in closing), len(added), added, matcher)
+    def shortest(self, start: LLMatcher) -> bytes | None:
+        """Ways to go on in the order of their length, but those that close what they can first."""
+        ways, seen = [_Way(0, 0, b"", start)], set()
+        while ways and self._num_ways < _MAX_WAYS:
+            way = heapq.heappop(ways)
+            if way.matcher.is_accepting() and _is_text(way.added):
+                return way.added
+            mark = (self._prospect(way.matcher), _place(way.added))
+            if mark not in seen:
+                seen.add(mark)
+                for more in self._continued(way):
+                    heapq.heappush(ways, more)
+        return None
+
+    def _continued(self, way: _Way) -> Iterator[_Way]:
+        """The ways with one byte more, and whatever has to follow that."""
+        allowed = _allowed(way.matcher)
+        closing, chosen = _closing(allowed), self.choose(allowed)
+        self.is_whole &= len(chosen) == len(allowed)
+        self._num_ways += len(chosen)
+        for byte in chosen:
+            matcher = way.matcher.deep_copy()
+            if matcher.consume_token(byte):
+                forced = self._forced(matcher)
+                matcher.consume_tokens(list(forced))
+                added = way.added + bytes((byte,)) + forced
+                yield _Way(way.spare + bool(closing and byte not in closing), len(added), added, matcher)
+
+    def _forced(self, matcher: LLMatcher) -> bytes:
+        return matcher.compute_ff_bytes() if self.can_force else b""
+
+    def _prospect(self, matcher: LLMatcher) -> tuple[object, ...]:
+        """What may follow, and what may follow the end of a text or list: ways with the same are taken to be alike."""
+        allowed = _allowed(matcher)
+        after = []
+        for byte in _CLOSING:
+            if byte in allowed:
+                ahead = matcher.deep_copy()
+                ahead.consume_token(byte)
+                after.append((byte, ahead.is_accepting(), self._forced(ahead), _allowed(ahead)))
+        return (matcher.is_accepting(), allowed, *after)
 
 
 def _allowed(matcher: LLMatcher) -> bytes:
@@ -128,18 +155,6 @@ def _some(allowed: bytes) -> bytes:
 
 def _all(allowed: bytes) -> bytes:
     return allowed
-
-
-def _prospect(matcher: LLMatcher) -> tuple[object, ...]:
-    """What may follow, and what may follow the end of a text or list: ways with the same are taken to be alike."""
-    allowed = _allowed(matcher)
-    after = []
-    for byte in _CLOSING:
-        if byte in allowed:
-            ahead = matcher.deep_copy()
-            ahead.consume_token(byte)
-            after.append((byte, ahead.is_accepting(), ahead.compute_ff_bytes(), _allowed(ahead)))
-    return (matcher.is_accepting(), allowed, *after)
 
 
 def _place(added: bytes) -> tuple[int, int]:

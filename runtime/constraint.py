@@ -18,15 +18,15 @@ import msgspec
 
 from ..ir.errors import RequestError
 from .call_grammar import CallRequest, call_grammar
-from .grammar import brief, json_grammar, limits, problem_in
+from .forcing import forces_long_in_lark, is_counted_high
+from .grammar import brief, byte_matcher, is_stuck, json_grammar, problem_in, unforced
+from .lark_lowering import lowered_lark
 from .schema_blame import located
 from .schema_lowering import bounded, lowered
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-# What llguidance says of a text that nothing can follow.
-_STUCK = "NoExtensionBias"
 ConstraintKind = Literal["regex", "json_schema", "lark", "calls"]
 _LABELS: dict[ConstraintKind, str] = {
     "regex": "regex",
@@ -66,18 +66,27 @@ class Constraint:
         form = msgspec.json.decode(self.source, type=CallRequest).form
         return frozenset(token_id for _, token_id in form.tokens)
 
+    @property
+    def forces_long(self) -> bool:
+        """Whether what has to follow somewhere may be very long, or have no end, so that it is not worked out."""
+        return _forces_long(self)
+
     def grammar(self, *, is_bounded: bool = False, with_tokens: bool = False) -> str:
         """The grammar that llguidance compiles. is_bounded: with bounds on what would have none in JSON. with_tokens:
         with the model's tokens that it names, which for a look at a text byte by byte are text.
 
-        Raises RequestError for a JSON schema that cannot be enforced.
+        Raises RequestError for a JSON schema that cannot be enforced, and for a Lark grammar of no texts.
         """
+        grammar = self._grammar(is_bounded, with_tokens)
+        return unforced(grammar) if self.forces_long else grammar
+
+    def _grammar(self, is_bounded: bool, with_tokens: bool) -> str:
         from llguidance import LLMatcher  # slow to import
 
         if self.kind == "regex":
             return LLMatcher.grammar_from_regex(self.source)
         if self.kind == "lark":
-            return LLMatcher.grammar_from_lark(self.source)
+            return LLMatcher.grammar_from_lark(lowered_lark(self.source, is_bounded=is_bounded))
         if self.kind == "calls":
             grammar = call_grammar(
                 self.source, has_space=self.has_space, is_bounded=is_bounded, with_tokens=with_tokens
@@ -96,13 +105,14 @@ def _check(constraint: Constraint) -> None:
         raise RequestError(f"{constraint.label}: {problem}", help=_HELP.get(constraint.kind))
 
 
+@lru_cache(maxsize=1024)
+def _forces_long(constraint: Constraint) -> bool:
+    return is_counted_high(constraint.source) or (constraint.kind == "lark" and forces_long_in_lark(constraint.source))
+
+
 def _emptiness(constraint: Constraint) -> str | None:
     """That no text matches, where that shows at its beginning. Grammars that name special tokens cannot be asked."""
-    matcher = _byte_matcher(constraint).deep_copy()
-    if matcher.is_error() or matcher.is_accepting():
-        return None
-    matcher.compute_bitmask()
-    return "no text matches it" if matcher.get_error().startswith(_STUCK) else None
+    return "no text matches it" if is_stuck(_byte_matcher(constraint).deep_copy()) else None
 
 
 def matches(constraint: Constraint, text: str) -> bool:
@@ -135,10 +145,7 @@ def follower(constraint: Constraint, text: str) -> LLMatcher:
 
 @lru_cache(maxsize=256)
 def _byte_matcher(constraint: Constraint) -> LLMatcher:
-    """A matcher for which every byte is a token."""
-    from llguidance import LLMatcher, LLTokenizer
-
-    return LLMatcher(LLTokenizer("byte"), constraint.grammar(), log_level=0, limits=limits())
+    return byte_matcher(constraint.grammar())
 
 
 def regex_constraint(regex: object) -> Constraint:

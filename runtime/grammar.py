@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from llguidance import LLParserLimits
+    from llguidance import LLMatcher, LLParserLimits
     from llguidance._lib import JsonCompileOptions
 
 # Grammars that name special tokens are checked where there is a tokenizer.
@@ -17,6 +17,10 @@ _NEEDS_TOKENIZER = "no tokenizer"
 _NOTHING = "Unsatisfiable schema"
 # White space where it is asked for: at most so much at a place, so that it cannot go on for ever.
 SPACE = r"[ \t\r\n]{1,64}"
+# Text that has to follow is not worked out to its end.
+_NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
+# What llguidance says of a text that nothing can follow.
+_STUCK = "NoExtensionBias"
 # What a mask, and following a text, may cost, so that patterns with long counted repetitions work: a third of a second
 # at worst, once.
 _LEXER_FUEL = 5_000_000
@@ -37,6 +41,30 @@ def json_grammar(schema: Any, *, has_space: bool = False) -> str:
     if has_space:
         options["whitespace_pattern"] = SPACE
     return LLMatcher.grammar_from_json_schema(msgspec.json.encode(schema).decode(), overrides=options)
+
+
+def unforced(grammar: str) -> str:
+    """A grammar whose matchers do not look ahead for text that has to follow, which may be long, or without end."""
+    if not grammar.startswith("{"):
+        return grammar + _NO_FORCING
+    parts = msgspec.json.decode(grammar)["grammars"]
+    lark = parts[0].get("lark_grammar") or f"start: %json {msgspec.json.encode(parts[0]['json_schema']).decode()}"
+    return lark + _NO_FORCING
+
+
+def byte_matcher(grammar: str) -> LLMatcher:
+    """A matcher for which every byte is a token."""
+    from llguidance import LLMatcher, LLTokenizer
+
+    return LLMatcher(LLTokenizer("byte"), grammar, log_level=0, limits=limits())
+
+
+def is_stuck(matcher: LLMatcher) -> bool:
+    """Whether no text matches, where that shows at once."""
+    if matcher.is_error() or matcher.is_accepting():
+        return False
+    matcher.compute_bitmask()
+    return matcher.get_error().startswith(_STUCK)
 
 
 @lru_cache(maxsize=4096)

@@ -130,7 +130,7 @@ class Matcher:
 
     def forced(self) -> list[int]:
         """The tokens that have to follow, which the tokenizer would give their text in any continuation."""
-        if self.inner.is_stopped():
+        if self.inner.is_stopped() or self.constraint.forces_long:
             return []
         token_ids: list[int] = []
         found = self.inner.compute_ff_tokens()

@@ -45,6 +45,12 @@ def grammatical(s):
     s += rf.gen("second", grammar="start: missing")
 
 
+@rf.program
+def without_end(s):
+    s += rf.gen("first", max_tokens=4)
+    s += rf.gen("second", grammar='start: "x" more\nmore: "y" more')
+
+
 def number(s, name, pattern):
     s += "Number: "
     s += rf.gen(name, regex=pattern)
@@ -65,7 +71,7 @@ def handled(s):
     return s.text()
 
 
-PROGRAMS = [written_out, named, typed, grammatical, through_a_helper]
+PROGRAMS = [written_out, named, typed, grammatical, without_end, through_a_helper]
 
 
 def ways(program: rf.Program) -> dict[str, Callable[[], Any]]:

@@ -135,6 +135,12 @@ def test_processors_reach_the_backend(eager: bool) -> None:
         ("json_schema", '{"type"', "json_schema: the text is not JSON"),
         ("json_schema", False, "json_schema: the schema `false` accepts nothing"),
         ("grammar", "start: foo", 'grammar: line 1, column 8: unknown name: "foo"'),
+        (
+            "grammar",
+            'start: "x" a\na: "y" a',
+            "grammar: line 2: no finite text matches the rule 'a': it contains itself",
+        ),
+        ("grammar", "start: A\nA: /a/ & /b/", "grammar: line 1: no text matches A in the rule 'start'"),
         ("grammar", "nowhere/x.lark", "grammar: 'nowhere/x.lark' cannot be read"),
     ],
 )
