@@ -96,6 +96,12 @@ def worker(command: Sequence[str], *, timeout: float) -> dict[str, Any]:
     return result
 
 
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """The median of ours over theirs, round by round, and the standard error of that median; at least two rounds."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return statistics.median(ratios), 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5
+
+
 def peer_python(name: str, check: str, *installs: Sequence[str]) -> str | None:
     """A Python in an environment of its own under build/, made on the first use; None when it cannot be had.
 

@@ -21,7 +21,7 @@ from ramify.backends.local import LocalBackend
 from ramify.backends.tiny import model_dir
 from ramify.runtime.batch import Batch
 
-from .report import Bar, machine, median, say, write
+from .report import Bar, machine, median, paired, say, write
 
 TOOL_SECONDS = 0.05
 ADVICE = (
@@ -189,11 +189,6 @@ def seconds(runs: Sequence[Measured], config: str) -> list[float]:
     return [run.seconds for run in runs if run.config == config]
 
 
-def ratio(runs: Sequence[Measured]) -> float:
-    """The median of the rounds' ratios."""
-    return median(on / off for on, off in zip(seconds(runs, "on"), seconds(runs, "off"), strict=True))
-
-
 def total(runs: Sequence[Measured], name: str) -> float:
     """The sum over the runs with the pass."""
     return sum(getattr(run, name) for run in runs if run.config == "on")
@@ -203,7 +198,8 @@ def bars(runs: dict[str, list[Measured]]) -> dict[str, Bar]:
     """What was named beforehand."""
     found: dict[str, Bar] = {}
     for name, measured in runs.items():
-        found[f"{name}: seconds on / off"] = Bar(ratio(measured), 1.02 if "saturated" in name else 1.0, "x")
+        ratio, error = paired(seconds(measured, "on"), seconds(measured, "off"))
+        found[f"{name}: seconds on / off (+-{error:.3f})"] = Bar(ratio, 1.02 if "saturated" in name else 1.0, "x")
         found[f"{name}: delay / work"] = Bar(total(measured, "delayed") / total(measured, "worked"), 0.02, "s/s")
     return found
 
@@ -224,7 +220,7 @@ def main() -> None:
             continue
         say(f"{workload.name}: {len(workload.rows)} rows")
         measured = runs[workload.name] = measure_all(
-            workload, rounds=5 if arguments.quick else 15, is_timed=arguments.timed
+            workload, rounds=5 if arguments.quick else 40, is_timed=arguments.timed
         )
         off = sum(run.computed for run in measured if run.config == "off")
         print(
