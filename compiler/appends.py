@@ -111,7 +111,7 @@ def _may_be_noticed(low: Lowering, part: ast.expr) -> bool:
     if kind is None:
         return not _is_text(part) or may_be_noticed(low, part, None)
     assert isinstance(part, ast.Call)
-    if kind in _ROLES:
+    if kind in _ROLES and not part.keywords:
         return False  # what is inside is a part of its own
     if kind in _OPS and not _is_sound(low, kind, part):
         return True

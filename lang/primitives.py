@@ -150,15 +150,15 @@ def video(path: Any, num_frames: int) -> Media:
 
 
 @primitive("system")
-def system(body: object = "") -> Sequence:
-    """A system message."""
-    return role_message("system", body)
+def system(body: object = "", *, tools: Iterable[Tool] | None = None) -> Sequence:
+    """A system message. tools: those that a conversation's first message tells of, as the chat template does it."""
+    return role_message("system", body, tools)
 
 
 @primitive("user")
-def user(body: object = "") -> Sequence:
-    """A user message."""
-    return role_message("user", body)
+def user(body: object = "", *, tools: Iterable[Tool] | None = None) -> Sequence:
+    """A user message. tools: as for `system`, where there is none."""
+    return role_message("user", body, tools)
 
 
 @primitive("assistant")

@@ -13,7 +13,7 @@ import msgspec
 
 from ..ir.errors import UsageError
 from ..runtime.context import running
-from ..runtime.expression import Sequence, Spot, role_message
+from ..runtime.expression import RoleMark, Sequence, Spot
 from ..runtime.tool_schema import RequestedCall
 from ..runtime.toolcall import ToolCall, ToolError
 from .tools import Tool, registered, spot_of_caller
@@ -60,7 +60,8 @@ def content(value: object) -> str:
 
 def tool_message(result: object) -> Sequence:
     """A message of the role "tool": a ToolResult, a text, or any value, which is written as JSON."""
-    return role_message("tool", content(result))
+    call = (result.name, result.id) if isinstance(result, ToolResult) else None
+    return Sequence((RoleMark("tool", "begin", call=call), content(result), RoleMark("tool", "end")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def _several(text: str) -> list[Any]:
 
 def _read_one(call: Any) -> _Asked:
     if isinstance(call, RequestedCall):
-        return _Asked(call.name, call.arguments, tool=cast(Tool, call.tool))
+        return _Asked(call.name, call.arguments, call.id, tool=cast(Tool, call.tool))
     function = _part(call, "function")
     named = call if function is None else function
     name, given, id = _part(named, "name"), _part(named, "arguments"), _part(call, "id")

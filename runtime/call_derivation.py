@@ -8,19 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .call_format import CallFormat, Slot, WrittenCall
+from .call_format import CallFormat, Slot, WrittenCall, call_record
 from .chat_check import sample_text
 from .chat_template import Refused, Template
 from .roles import ASSISTANT, USER
 
 _SLOTS: tuple[Slot, ...] = ("name", "arguments", "id")
 _MAX_SHOWN = 3
-
-
-def call_record(call: WrittenCall, *, as_text: bool = False) -> dict[str, Any]:
-    """A call as chat APIs have it in a message. as_text: with its arguments as JSON text."""
-    arguments = json.dumps(call.arguments) if as_text else call.arguments
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def sample_call(index: int) -> WrittenCall:

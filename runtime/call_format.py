@@ -18,6 +18,8 @@ Slot = Literal["name", "arguments", "id"]
 
 ID_PATTERN = "[a-zA-Z0-9]{9}"
 """What ids look like that a model writes, where a template has them in its calls."""
+RESULT_ID, RESULT_NAME = "Zq00000qZ", "Zqf_qZ"
+"""What stands in a format's marks where a result has the id and the name of its call."""
 _MARK = re.compile(r"<[^<>\s]{1,40}>|\[[A-Z_]+\]")
 _DECODER = json.JSONDecoder()
 
@@ -28,6 +30,12 @@ class WrittenCall(NamedTuple):
     name: str
     arguments: Any
     id: str | None = None
+
+
+def call_record(call: WrittenCall, *, as_text: bool = False) -> dict[str, Any]:
+    """A call as chat APIs have it in a message. as_text: with its arguments as JSON text."""
+    arguments = json.dumps(call.arguments) if as_text else call.arguments
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 class CallFormat(msgspec.Struct, frozen=True):

@@ -120,8 +120,9 @@ class ChatFormat:
     the marks hold the beginning-of-text token wherever there is to be one, so that none is put before them. notes: what
     the user should know of the format, in words.
     unusable: why it has no messages at all, and what to do. warning: what its use is to be warned of.
-    check: the template itself, for single messages. calls: how an assistant's message holds calls of tools; None where
-    the template has no form for them.
+    check: the template itself, for single messages. sends_tools: whether what tools there are goes along with each
+    request, and is no part of the text. declared: the formats of conversations that declare tools, by these. calls:
+    how an assistant's message holds calls of tools; None where the template has no form for them.
     """
 
     openings: Mapping[Pair, Opening]
@@ -134,6 +135,8 @@ class ChatFormat:
     warning: str | None = None
     check: TemplateCheck | None = field(default=None, compare=False, repr=False)
     calls: CallFormat | None = None
+    sends_tools: bool = False
+    declared: dict[str, ChatFormat] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_marks(

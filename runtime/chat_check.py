@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .call_results import CallingTemplate
 from .chat_template import Messages, Refused, Template
 from .roles import ASSISTANT, SYSTEM, TOOL, USER, Pair
 
@@ -60,7 +61,7 @@ def sample(roles: tuple[str, ...]) -> list[tuple[str, str]]:
 class TemplateCheck:
     """A template that is asked about single messages."""
 
-    template: Template
+    template: Template | CallingTemplate
 
     def differs(self, pair: Pair, text: str, opening: str, sent: str, *, is_answered: bool) -> bool:
         """Whether the template writes a message of this text otherwise than it was sent, opening included.

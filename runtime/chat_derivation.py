@@ -14,6 +14,8 @@ from types import MappingProxyType
 
 from ..ir.errors import Unsupported
 from .call_derivation import derive_calls
+from .call_format import CallFormat
+from .call_results import CallingTemplate
 from .chat import ChatFormat, Content, Opening, common_start
 from .chat_check import ANSWERED, TemplateCheck, sample, sample_text
 from .chat_template import Refused, Template
@@ -38,6 +40,7 @@ _TOOL = (
     (USER, ASSISTANT, TOOL, ASSISTANT, TOOL, ASSISTANT),
     (USER, ASSISTANT, TOOL, ASSISTANT, USER, ASSISTANT, TOOL, USER),
 )
+_RESULTS = ((USER, ASSISTANT, TOOL), (USER, ASSISTANT, TOOL, ASSISTANT), (USER, ASSISTANT, TOOL, ASSISTANT, USER))
 _FREE = (
     (SYSTEM,),
     (ASSISTANT,),
@@ -72,7 +75,7 @@ class _Derivation:
     """
 
     def __init__(self, template: Template) -> None:
-        self.template = template
+        self.template: Template | CallingTemplate = template
         self.gaps: dict[Pair, set[str]] = {}
         self.examples: dict[Pair, tuple[_Roles, int]] = {}
         self.refusals: dict[Pair, str] = {}
@@ -83,8 +86,10 @@ class _Derivation:
         except Refused as error:
             raise Unsupported(f"no role marks can be told from the chat template: {error}", help=_NO_MARKS) from error
         self._learn_role(SYSTEM, _SYSTEM)
-        self._learn_role(TOOL, _TOOL)
         self.calls = derive_calls(template)
+        self._learn_role(TOOL, _TOOL)
+        if TOOL in self.missing and self.calls is not None:
+            self._learn_results(template, self.calls)
         self.sure = frozenset(self.gaps)
         for roles in _FREE:
             self._learn_order(roles)
@@ -180,6 +185,19 @@ class _Derivation:
             self.missing.add(role)
             if role == SYSTEM:
                 self.notes.append(f"the template takes no system message: {error}")
+
+    def _learn_results(self, template: Template, calls: CallFormat) -> None:
+        """The role of tools in a template that has results of calls only."""
+        try:
+            self.template = CallingTemplate.of(template, calls)
+            self._learn(_RESULTS)
+        except Refused:
+            self.template = template
+            return
+        self.missing.discard(TOOL)
+        del self.refusals[None, TOOL]
+        for roles in _TOOL:
+            self._learn_order(roles)
 
     def _learn_order(self, roles: _Roles) -> None:
         if self.missing & set(roles):

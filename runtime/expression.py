@@ -20,7 +20,7 @@ from .choices import CHOICE_METHODS, ChoiceMethod, token_length_normalized
 from .constraint import Constraint, take_constraint
 from .request import SamplingParams
 from .schema import Schema, schema_of
-from .tool_schema import CallSchema, call_schema
+from .tool_schema import CallSchema, Writable, call_schema, tools_by_name
 from .values import DTYPES
 
 # What a gen says of its sampling by name; its constraint is built from other arguments.
@@ -147,10 +147,23 @@ Call = Gen | Select | Score
 
 @dataclass(frozen=True, slots=True)
 class RoleMark(Expression):
-    """The beginning (`mark` "begin") or the end ("end") of a chat message."""
+    """The beginning (`mark` "begin") or the end ("end") of a chat message.
+
+    tools: those that a first message declares. call: the name and the id of the call of which a tool's message has the
+    result.
+    """
 
     role: str
     mark: str
+    tools: tuple[Writable, ...] = ()
+    call: tuple[str, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Declared(Expression):
+    """The end of the text of a message that declares tools: where they are told of if nothing else tells of them."""
+
+    tools: tuple[Writable, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +173,15 @@ class Sequence(Expression):
     parts: tuple[str | Expression, ...]
 
 
-def role_message(role: str, body: object) -> Sequence:
-    """A whole chat message of a role. Raises TypeError for a body that cannot be appended."""
-    return Sequence((RoleMark(role, "begin"), as_part(body), RoleMark(role, "end")))
+def role_message(role: str, body: object, tools: object = None) -> Sequence:
+    """A whole chat message of a role, which may declare tools.
+
+    Raises TypeError for a body that cannot be appended, TypeError and ValueError for tools that are none.
+    """
+    if tools is None:
+        return Sequence((RoleMark(role, "begin"), as_part(body), RoleMark(role, "end")))
+    known = tuple(tools_by_name(tools).values())
+    return Sequence((RoleMark(role, "begin", known), as_part(body), Declared(known), RoleMark(role, "end")))
 
 
 def hinted(expression: Expression, hints: Hints) -> Expression:

@@ -108,6 +108,11 @@ class Generation:
         self._value_error: Exception | None = None
 
     @property
+    def is_of_calls(self) -> bool:
+        """Whether its text is calls of tools in a form of the backend's own."""
+        return self.params is not None and self.params.constraint is not None and self.params.constraint.kind == "calls"
+
+    @property
     def wants_deltas(self) -> bool:
         """Whether somebody looks at the text while it grows."""
         return self.context.streams

@@ -12,16 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..ir.errors import RamifyError, UsageError, nearest, order_matters
-from .call_format import CallFormat
-from .chat import Opening
-from .expression import Call, Expression, RoleMark, Where, describe, flatten, not_content, span_of
+import msgspec
+
+from ..ir.errors import RamifyError, Unsupported, UsageError, nearest, order_matters
+from .call_declaration import declaring
+from .call_format import RESULT_ID, RESULT_NAME, CallFormat
+from .chat import ChatFormat, Opening
+from .expression import Call, Declared, Expression, RoleMark, Where, describe, flatten, not_content, span_of
 from .features import require_feature
 from .media import Media, add_media, add_text
 from .pending import Pending, PendingObject, PendingText, gather
 from .reading import Reading
 from .reasoning import PartOfText, Reasoned, append_reasoned
 from .roles import ASSISTANT
+from .tool_schema import Writable
 from .writing import Writing, warn_of
 
 if TYPE_CHECKING:
@@ -40,11 +44,24 @@ class UnknownVariable(RamifyError, KeyError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The beginning of a chat message: its role, its number and the role of the one before it."""
+    """The beginning of a chat message: its role, its number and the role of the one before it.
+
+    chat: how it and those behind it are written. tools: those that the conversation has declared. call: the name and
+    the id of the call whose result it is.
+    """
 
     role: str
     index: int
     previous: str | None
+    chat: ChatFormat
+    tools: tuple[Writable, ...] = ()
+    call: tuple[str, str | None] | None = None
+
+    def named(self, mark: str) -> str:
+        """A mark of the message, with the name and the id of the call whose result it is."""
+        if self.call is None:
+            return mark
+        return mark.replace(RESULT_NAME, self.call[0]).replace(RESULT_ID, self.call[1] or RESULT_ID)
 
 
 class Prompt(Reading):
@@ -119,7 +136,9 @@ class Prompt(Reading):
         if isinstance(part, Call):
             return self.context.request(self, part, part.where or where)
         if isinstance(part, RoleMark):
-            return self.role(part.role, part.mark)
+            return self.role(part.role, part.mark, part.tools, part.call)
+        if isinstance(part, Declared):
+            return self._declared(part.tools)
         if isinstance(part, Media):
             require_feature(self.context.backend, part.feature, part.where or where)
             return Prompt(self.context, self, part.kind, part)
@@ -147,41 +166,80 @@ class Prompt(Reading):
         if "tools" not in self.context.backend.features or not self.open:
             return None
         assert self.message is not None
-        return self.context.backend.chat.calls if self.message.role == ASSISTANT else None
+        return self.message.chat.calls if self.message.role == ASSISTANT else None
 
     @property
     def follows_text(self) -> bool:
         """Whether something of the open message's text stands before."""
         return next(node.kind for node in self.upwards() if node.kind in ("role", *_TEXTS)) in _TEXTS
 
-    def role(self, role: str, mark: str) -> Prompt:
-        """Begin or end a chat message.
+    @property
+    def chat(self) -> ChatFormat:
+        """How messages are written here."""
+        return self.context.backend.chat if self.message is None else self.message.chat
 
-        Raises UsageError when messages would nest or an end has no beginning, Unsupported for a message that the
-        model's chat template has no form for there.
+    def _declared(self, tools: tuple[Writable, ...]) -> Prompt:
+        """Tell of tools in the text of the message, if nothing else tells of them."""
+        chat = self.chat
+        if chat.sends_tools or chat is not self.context.backend.chat:
+            return self
+        lines = "\n".join(msgspec.json.encode(tool.schema).decode() for tool in tools)
+        return self.append_text(f"\n\nThese tools can be called:\n{lines}")
+
+    def role(
+        self,
+        role: str,
+        mark: str,
+        tools: tuple[Writable, ...] = (),
+        call: tuple[str, str | None] | None = None,
+    ) -> Prompt:
+        """Begin or end a chat message. tools, call: see RoleMark.
+
+        Raises UsageError when messages would nest, an end has no beginning, or tools are declared in a later message;
+        Unsupported for a message that the model's chat template has no form for there.
         """
-        node = self.with_mark(role, mark)
+        node = self.with_mark(role, mark, tools, call)
         if self.context.streams:
             self.context.tell(node)
         return node
 
-    def with_mark(self, role: str, mark: str) -> Prompt:
+    def with_mark(
+        self,
+        role: str,
+        mark: str,
+        tools: tuple[Writable, ...] = (),
+        call: tuple[str, str | None] | None = None,
+    ) -> Prompt:
         """The same for a prompt that nobody hears of."""
         if mark == "begin":
-            return self._begin(role)
+            return self._begin(role, tools, call)
         message = self.message
         if message is None or not self.open or message.role != role:
             now = f"the message of {message.role} is open" if message is not None and self.open else "none is open"
             raise UsageError(f"the end of a message of {role} where {now}", help=_PAIR)
         return self._mark(message, open=False)
 
-    def _begin(self, role: str) -> Prompt:
+    def _begin(self, role: str, tools: tuple[Writable, ...], call: tuple[str, str | None] | None) -> Prompt:
         last = self.message
         if last is not None and self.open:
             raise UsageError(f"a message of {role} begins inside one of {last.role}; messages do not nest", help=_PAIR)
-        message = Message(role, 0, None) if last is None else Message(role, last.index + 1, last.role)
-        self.context.backend.chat.opening(role, message.previous)
+        if last is None:
+            message = Message(role, 0, None, self._declaring(tools), tools, call)
+        elif tools:
+            raise UsageError("tools are declared in a message that is not the first", help=_FIRST)
+        else:
+            message = Message(role, last.index + 1, last.role, last.chat, last.tools, call)
+        opening = message.chat.opening(role, message.previous)
+        if RESULT_ID in opening.written + message.chat.closing(role) and (call is None or call[1] is None):
+            raise Unsupported("the model's chat template writes the id of its call to a tool's result", help=_RESULT)
         return self._mark(message, open=True)
+
+    def _declaring(self, tools: tuple[Writable, ...]) -> ChatFormat:
+        """How messages are written in a conversation that begins with these tools."""
+        chat = self.context.backend.chat
+        if not tools or chat.sends_tools:
+            return chat
+        return declaring(chat, [tool.schema for tool in tools])
 
     def _mark(self, message: Message, *, open: bool) -> Prompt:
         node = Prompt(self.context, self, "role", message)
@@ -237,7 +295,9 @@ class Prompt(Reading):
         prompt = self
         for node in nodes:
             if node.kind == "role":
-                prompt = prompt.role(node.value.role, "begin" if node.open else "end")
+                message: Message = node.value
+                tools = message.tools if message.index == 0 else ()
+                prompt = prompt.role(message.role, "begin" if node.open else "end", tools, message.call)
             elif node.kind == "text":
                 prompt = prompt.append_text(node.value)
             elif node.kind not in ("fork", "item"):
@@ -368,10 +428,9 @@ class Prompt(Reading):
 
     def _writing_behind(self, start: Prompt | None) -> Writing:
         """How text goes on after `start`, on its own: inside a message that began before it is as it was appended."""
-        chat = self.context.backend.chat
         if start is None or not start.open or start.message is None:
-            return Writing(chat)
-        return Writing(chat, start.message.role, opening=Opening.plain(""), is_blank=False)
+            return Writing(self.context.backend.chat if start is None else start.chat)
+        return Writing(start.chat, start.message.role, opening=Opening.plain(""), is_blank=False)
 
     def write(self, writing: Writing) -> tuple[str, str, Writing]:
         """What this node adds to a text: what is written for it, and what the model has generated."""
@@ -379,12 +438,15 @@ class Prompt(Reading):
             return _with_nothing_generated(writing.append(self._own_text()))
         if self.kind == "role":
             message: Message = self.value
-            step = writing.begin(message.role, message.previous) if self.open else writing.end()
-            return _with_nothing_generated(step)
+            if self.open:
+                mark, writing = writing.of(message.chat).begin(message.role, message.previous)
+            else:
+                mark, writing = writing.end()
+            return message.named(mark), "", writing
         if self.kind == "gen":
             text: str = self.value.done.text
             before, writing = writing.append_generated(text)
-            return before, text, writing
+            return before, text, writing.unwatched() if self.value.is_of_calls else writing
         if self.kind == "select":
             text = self.value.done.text
             before, writing = writing.append_generated(text, "text")
@@ -400,7 +462,9 @@ class Prompt(Reading):
         if self.kind == "text":
             return self._own_text()
         if self.kind == "role":
-            return f"\0{self.value.role} {self.open}\0"
+            message: Message = self.value
+            names = [tool.name for tool in message.tools] if message.index == 0 else []
+            return f"\0{message.role} {self.open} {message.call} {names}\0"
         return "" if self.kind in ("item", "fork") else f"\0{self.kind} {self.name} {id(self.value)}\0"
 
     def writing(self) -> Writing:
@@ -408,7 +472,7 @@ class Prompt(Reading):
         begin: Prompt | None = self
         while begin is not None and begin.kind != "role":
             begin = begin.parent
-        writing = Writing(self.context.backend.chat)
+        writing = Writing(self.chat)
         if begin is not None and begin.open:
             for node in self.since(begin.parent):
                 writing = node.write(writing)[2]
@@ -441,3 +505,5 @@ def _with_nothing_generated(step: tuple[str, Writing]) -> tuple[str, str, Writin
 
 
 _PAIR = "use `with s.user():`, or pair s.user_begin() with s.user_end()"
+_FIRST = "declare them in the first message: rf.system(text, tools=[...])"
+_RESULT = "append rf.tool_message(result), with a result of rf.call_tools for calls of gen(tools=...)"

@@ -157,7 +157,7 @@ def call_schema(tools: object, num_calls: object = None) -> CallSchema:
     "any", which is 0 to MOST_CALLS. Raises TypeError and ValueError for what is none of these, and for tools that are
     none, of the same name, or none at all.
     """
-    known = _by_name(tools)
+    known = tools_by_name(tools)
     bounds = _bounds(num_calls)
     schema = _one_of(known)
     if bounds is not None:
@@ -167,7 +167,8 @@ def call_schema(tools: object, num_calls: object = None) -> CallSchema:
     return CallSchema(known, bounds, Constraint("json_schema", msgspec.json.encode(schema).decode()))
 
 
-def _by_name(tools: object) -> dict[str, Writable]:
+def tools_by_name(tools: object) -> dict[str, Writable]:
+    """The tools of a list, by their names. Raises TypeError and ValueError as call_schema does."""
     if not isinstance(tools, Iterable) or isinstance(tools, str | bytes | Mapping):
         raise TypeError(f"tools takes a list of tools, not {type(tools).__name__}: {tools!r:.60}")
     known: dict[str, Writable] = {}

@@ -44,6 +44,14 @@ class Writing(NamedTuple):
     unanswered: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
 
+    def of(self, chat: ChatFormat) -> Writing:
+        """The same between messages, written in another format from here on."""
+        return self if self.chat is chat else self._replace(chat=chat)
+
+    def unwatched(self) -> Writing:
+        """The same in a message that the template has in a form of its own, and so does not write as its text."""
+        return self._replace(text=None, sent=None)
+
     def begin(self, role: str, previous: str | None) -> tuple[str, Writing]:
         """Begin a message; gives what can be written of its opening. Raises Unsupported."""
         opening = self.chat.opening(role, previous)

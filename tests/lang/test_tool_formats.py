@@ -254,3 +254,136 @@ def test_a_call_that_is_cut_off(models: dict[str, LocalBackend], eager: bool) ->
             ask.run("Go!", [fixed], max_tokens=8, backend=backend, eager=eager)
         closed = ask.run("Go!", [fixed], max_tokens=8, close=True, backend=backend, eager=eager)
         assert closed.value.name == "fixed"
+
+
+@rf.program
+def agent(s, question, system, tools):
+    if system is None:
+        s += rf.user(question, tools=tools)
+    else:
+        s += rf.system(system, tools=tools) + rf.user(question)
+    s += rf.assistant(rf.gen("calls", tools=tools, num_calls=1, max_tokens=600))
+    for result in rf.call_tools(s["calls"]):
+        s += rf.tool_message(result)
+    s += rf.assistant(rf.gen("answer", max_tokens=3))
+    return s["calls"]
+
+
+@EVERY
+@BOTH
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_whole_conversation_has_the_templates_tokens(
+    models: dict[str, LocalBackend], family: str, eager: bool, system: str | None
+) -> None:
+    """Declarations, a call, its result and the next generation prompt: what the template makes of the same messages."""
+    backend = models[family]
+    run = agent.run("Go!", system, [fixed], backend=backend, eager=eager)
+    (call,) = run.value
+    messages = [{"role": "system", "content": system}] if system else []
+    result = {"role": "tool", "content": "é", "tool_call_id": call.id, "name": "fixed"}
+    messages += [{"role": "user", "content": "Go!"}, told(run.value), result]
+    text, ids = rendered(
+        backend, messages, tools=None if family == "mistral-args" else [fixed.schema], add_generation_prompt=True
+    )
+    asked = before_the_last_gen(run)
+    if family == "mistral-args":  # says nothing of tools: they are told of in the text
+        assert (
+            "These tools can be called:\n" + json.dumps(fixed.schema, ensure_ascii=False, separators=(",", ":"))
+            in run.text
+        )
+        return
+    assert asked == text
+    if family != "mistral":  # the model makes its ids of other tokens
+        assert backend.tokens.prompt_tokens(place_of_the_last_gen(run)) == ids
+
+
+def place_of_the_last_gen(run: rf.Run) -> Any:
+    assert run.state is not None
+    return next(node for node in run.state.prompt.upwards() if node.kind == "gen").parent
+
+
+def before_the_last_gen(run: rf.Run) -> str:
+    return str(place_of_the_last_gen(run).text())
+
+
+@rf.program
+def long_agent(s, tools):
+    s += rf.system("Be brief.", tools=tools)
+    for question in ("Go!", "Again!"):
+        s += rf.user(question) + rf.assistant(rf.gen("calls", tools=tools, num_calls=2, max_tokens=600))
+        for result in rf.call_tools(s["calls"]):
+            s += rf.tool_message(result)
+        s += rf.assistant(rf.gen("answer", max_tokens=3))
+    return s["calls"]
+
+
+@BOTH
+@pytest.mark.parametrize("family", ["hermes", "qwen3"])
+def test_several_calls_and_turns(models: dict[str, LocalBackend], family: str, eager: bool) -> None:
+    backend = models[family]
+    run = long_agent.run([fixed], backend=backend, eager=eager)
+    results = [{"role": "tool", "content": "é"}] * 2
+    texts = [str(record.text) for record in run.trace if record.name == "answer"]
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Go!"},
+        told(run.value),
+        *results,
+    ]
+    messages += [
+        {"role": "assistant", "content": texts[0]},
+        {"role": "user", "content": "Again!"},
+        told(run.value),
+        *results,
+    ]
+    text, ids = rendered(backend, messages, tools=[fixed.schema], add_generation_prompt=True)
+    assert before_the_last_gen(run) == text
+    own = backend.tokens.prompt_tokens(place_of_the_last_gen(run))
+    assert reference(_DIRECTORIES[backend.name]).decode(own) == reference(_DIRECTORIES[backend.name]).decode(ids)
+
+
+@BOTH
+def test_tools_are_declared_in_the_first_message(models: dict[str, LocalBackend], eager: bool) -> None:
+    @rf.program
+    def late(s):
+        s += rf.system("Be brief.")
+        s += rf.user("Go!", tools=[fixed])
+
+    @rf.program
+    def wrong(s, tools):
+        s += "Go! " + rf.user("Go!", tools=tools)
+
+    with pytest.raises(rf.RamifyError, match="tools are declared in a message that is not the first"):
+        late.run(backend=models["hermes"], eager=eager)
+    with pytest.raises(TypeError, match="len is none"):
+        wrong.run([len], backend=models["hermes"], eager=eager)
+    with pytest.raises(ValueError, match="two tools of the name 'fixed'"):
+        wrong.run([fixed, fixed], backend=models["hermes"], eager=eager)
+
+
+@BOTH
+def test_results_name_their_call_where_the_template_does(models: dict[str, LocalBackend], eager: bool) -> None:
+    @rf.program
+    def unnamed(s):
+        s += rf.user("Go!") + rf.assistant(rf.gen("call", tools=[fixed]))
+        s += rf.tool_message("é")
+
+    with pytest.raises(Unsupported, match="writes the id of its call") as caught:
+        unnamed.run(backend=models["mistral"], eager=eager)
+    assert "rf.tool_message(result)" in str(caught.value)
+    assert unnamed.run(backend=models["hermes"], eager=eager).ok
+
+
+def test_declared_tools_go_with_branches(models: dict[str, LocalBackend]) -> None:
+    @rf.program
+    def joined(s, tools):
+        (branch,) = s.fork(1)
+        branch += rf.system("Be brief.", tools=tools) + rf.user("Go!")
+        branch += rf.assistant(rf.gen("call", tools=tools))
+        (result,) = rf.call_tools(branch["call"])
+        branch += rf.tool_message(result)
+        return branch.text()
+
+    backend = models["mistral"]
+    one, other = (joined.run([fixed], backend=backend, eager=eager).value for eager in (True, False))
+    assert one == other and "[AVAILABLE_TOOLS]" in one and "[/TOOL_RESULTS]" in one
