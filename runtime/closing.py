@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 # How many ways are looked at: several times what long objects take. Each has a copy of the matcher.
-_MAX_WAYS = 5000
+_MAX_WAYS = 12_000
+# How many bytes those may add, all together: the longer a way, the more its copy costs.
+_MAX_ADDED = 8_000_000
 # A text is free where so many bytes may follow. There all letters count as alike, and all digits: one of each is tried.
 _FREE = 48
 _CLOSING, _SIGNS, _SPACES, _ESCAPE = b'"}],', b'"{}[],:', b" \t\r\n", ord("\\")
@@ -77,11 +79,12 @@ class _Search:
     can_force: bool
     is_whole: bool = True
     _num_ways: int = 0
+    _num_added: int = 0
 
     def shortest(self, start: LLMatcher) -> bytes | None:
         """Ways to go on in the order of their length, but those that close what they can first."""
         ways, seen = [_Way(0, 0, b"", start)], set()
-        while ways and self._num_ways < _MAX_WAYS:
+        while ways and self._num_ways < _MAX_WAYS and self._num_added < _MAX_ADDED:
             way = heapq.heappop(ways)
             if way.matcher.is_accepting() and _is_text(way.added):
                 return way.added
@@ -98,6 +101,7 @@ class _Search:
         closing, chosen = _closing(allowed), self.choose(allowed)
         self.is_whole &= len(chosen) == len(allowed)
         self._num_ways += len(chosen)
+        self._num_added += len(chosen) * len(way.added)
         for byte in chosen:
             matcher = way.matcher.deep_copy()
             if matcher.consume_token(byte):
@@ -159,8 +163,8 @@ def _all(allowed: bytes) -> bytes:
 
 def _place(added: bytes) -> tuple[int, int]:
     """How many signs of JSON there are, and how much stands behind the last."""
-    places = [index for index, byte in enumerate(added) if byte in _SIGNS]
-    return len(places), len(added) - places[-1] if places else len(added)
+    last = max(map(added.rfind, _SIGNS))
+    return len(added) - len(added.translate(None, _SIGNS)), len(added) - last
 
 
 def _is_text(added: bytes) -> bool:

@@ -7,6 +7,7 @@ llguidance cannot enforce is an error, never relaxed.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -77,10 +78,11 @@ class Constraint:
 
         Raises RequestError for a JSON schema that cannot be enforced, and for a Lark grammar of no texts.
         """
-        grammar = self._grammar(is_bounded, with_tokens)
+        grammar = self.written(is_bounded=is_bounded, with_tokens=with_tokens)
         return unforced(grammar) if self.forces_long else grammar
 
-    def _grammar(self, is_bounded: bool, with_tokens: bool) -> str:
+    def written(self, *, is_bounded: bool = False, with_tokens: bool = False) -> str:
+        """`grammar`, where text that has to follow is always worked out."""
         from llguidance import LLMatcher  # slow to import
 
         if self.kind == "regex":
@@ -98,7 +100,7 @@ class Constraint:
 
 @lru_cache(maxsize=1024)
 def _check(constraint: Constraint) -> None:
-    problem = problem_in(constraint.grammar()) or _emptiness(constraint)
+    problem = problem_in(constraint.written()) or _emptiness(constraint)
     if problem is not None and constraint.kind == "json_schema":
         raise located(msgspec.json.decode(constraint.source), problem)
     if problem is not None:
@@ -107,7 +109,8 @@ def _check(constraint: Constraint) -> None:
 
 @lru_cache(maxsize=1024)
 def _forces_long(constraint: Constraint) -> bool:
-    return is_counted_high(constraint.source) or (constraint.kind == "lark" and forces_long_in_lark(constraint.source))
+    source = constraint.source if constraint.kind in ("regex", "lark") else constraint.source.replace("\\\\", "\\")
+    return is_counted_high(source) or (constraint.kind == "lark" and forces_long_in_lark(source))
 
 
 def _emptiness(constraint: Constraint) -> str | None:
@@ -149,10 +152,18 @@ def _byte_matcher(constraint: Constraint) -> LLMatcher:
 
 
 def regex_constraint(regex: object) -> Constraint:
-    """The constraint of `gen(regex=...)`. Raises TypeError."""
+    """The constraint of `gen(regex=...)`. Raises TypeError, and RequestError for what is no UTF-8 text."""
     if not isinstance(regex, str):
         raise TypeError(f"regex takes a text, not {type(regex).__name__}: {regex!r:.60}")
-    return Constraint("regex", regex)
+    return Constraint("regex", _utf8("regex", regex))
+
+
+def _utf8(label: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{label}: half of a surrogate pair, {text[error.start]!r}, is no character") from None
+    return text
 
 
 def json_schema_constraint(schema: object) -> Constraint:
@@ -161,6 +172,7 @@ def json_schema_constraint(schema: object) -> Constraint:
     The order of properties is kept: it is the order in which they are generated. Raises TypeError, RequestError.
     """
     if isinstance(schema, str):
+        _utf8("json_schema", schema)
         try:
             schema = msgspec.json.decode(schema)
         except msgspec.DecodeError as error:
@@ -171,9 +183,25 @@ def json_schema_constraint(schema: object) -> Constraint:
     if not isinstance(schema, Mapping):
         raise TypeError(f"json_schema takes a JSON schema (dict or text), not {type(schema).__name__}: {schema!r:.60}")
     try:
-        return Constraint("json_schema", msgspec.json.encode(schema).decode())
+        source = msgspec.json.encode(schema).decode()
     except TypeError as error:
         raise TypeError(f"json_schema holds what is no JSON: {error}") from None
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"json_schema: half of a surrogate pair, {error.object[error.start]!r}, is no character"
+        ) from None
+    if not _is_finite(schema):
+        raise TypeError("json_schema holds what is no JSON: a number that is infinite or none")
+    return Constraint("json_schema", source)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether there is no number in a JSON value that JSON has no form for."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def grammar_constraint(grammar: object) -> Constraint:
@@ -186,7 +214,7 @@ def grammar_constraint(grammar: object) -> Constraint:
             raise RequestError(f"grammar: {os.fspath(grammar)!r} cannot be read: {error}") from None
     if not isinstance(grammar, str):
         raise TypeError(f"grammar takes a Lark grammar (text or path), not {type(grammar).__name__}: {grammar!r:.60}")
-    return Constraint("lark", grammar)
+    return Constraint("lark", _utf8("grammar", grammar))
 
 
 def _is_path(text: str) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 
 _COUNT = re.compile(r"\{\s*[0-9]{5,}|\"min(?:Items|Length|Properties)\":\s*[0-9]{4,}")
+_MAX_COUNT = 10_000
+_NESTED = re.compile(r"\\.|(?P<open>\()|(?P<close>\))?\{(?P<count>[0-9]+)[,}]|\)")
 # A regular expression's atoms, as far as it matters which of them can stand for several bytes.
 _ATOM = re.compile(r"\[(?:\\.|\[[^\]]*\]|[^\]\\])*\]|\\[pPxuU](?:\{[^}]*\}|.)|\\.|\(\?[a-zA-Z-]*[:)]|.", re.DOTALL)
 _ENDLESS = re.compile(r"[*+]|\{[0-9]+,\}")
@@ -21,8 +23,23 @@ _TERMINAL = re.compile(
 
 
 def is_counted_high(source: str) -> bool:
-    """Whether something has to come so often that working it out takes long."""
-    return _COUNT.search(source) is not None
+    """Whether something has to come so often that working it out takes long; counts inside of counts multiply."""
+    if _COUNT.search(source) is not None:
+        return True
+    most = [1]
+    for sign in _NESTED.finditer(source):
+        if sign[0].startswith("\\"):
+            continue
+        if sign["open"]:
+            most.append(1)
+        elif sign["count"] is not None:
+            here = int(sign["count"] or 1) * (most.pop() if sign["close"] and len(most) > 1 else 1)
+            most[-1] = max(most[-1], here)
+            if here >= _MAX_COUNT:
+                return True
+        elif len(most) > 1:
+            most[-2:] = [max(most[-2:])]
+    return False
 
 
 def has_endless_path(regex: str) -> bool:

@@ -21,6 +21,14 @@ SPACE = r"[ \t\r\n]{1,64}"
 _NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
 # What llguidance says of a text that nothing can follow.
 _STUCK = "NoExtensionBias"
+# How llguidance refuses what looks at the text beside it, and what that is.
+_ANCHORED = re.compile(r"lookarounds not supported yet; (\w+) in regex (/.*/)")
+_ANCHORS = {
+    **dict.fromkeys(("Start", "StartLF", "StartCRLF"), "a `^` that is not at its beginning"),
+    **dict.fromkeys(("End", "EndLF", "EndCRLF"), "a `$` that is not at its end"),
+    **dict.fromkeys(("WordUnicode", "WordAscii"), "`\\b`"),
+    **dict.fromkeys(("WordUnicodeNegate", "WordAsciiNegate"), "`\\B`"),
+}
 # What a mask, and following a text, may cost, so that patterns with long counted repetitions work: a third of a second
 # at worst, once.
 _LEXER_FUEL = 5_000_000
@@ -92,6 +100,9 @@ def is_unsatisfiable(problem: str | None) -> bool:
 
 def brief(message: str) -> str:
     """What llguidance says, in one line: it adds the source, or the whole state of the parser."""
+    if (found := _ANCHORED.search(message)) is not None:
+        sign = _ANCHORS.get(found[1], f"`{found[1]}`")
+        return f"look-around is not supported: {sign} in {found[2]:.80}"
     lines = [line.strip() for line in message.splitlines() if line.strip()] or ["it cannot be compiled"]
     causes = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     place = re.match(r"at (\d+)\((\d+)\): ", lines[0])

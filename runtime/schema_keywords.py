@@ -25,14 +25,14 @@ ENFORCED = {
     "additionalItems": "",
     "minItems": "",
     "maxItems": "",
-    "uniqueItems": "of at most one item, or of a few that an `enum` lists",
+    "uniqueItems": "of at most one item, or of a few values that an `enum` or `type` leaves",
     "properties": "generated in their order",
     "patternProperties": "which may not overlap",
     "additionalProperties": "",
     "required": "",
     "propertyNames": "`pattern`, `enum`, `const` and lengths, of an object that says nothing else of its keys",
-    "minProperties": "at most one more than is required",
-    "maxProperties": "where all `properties` are required",
+    "minProperties": "at most one more than is required; any number where all names are known",
+    "maxProperties": "where all `properties` are required, or all names are known",
     "dependencies": "of what `not` can take",
     "dependentRequired": "",
     "dependentSchemas": "",
@@ -65,6 +65,11 @@ ANNOTATIONS = frozenset(
 FORMATS = (
     "date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
 )  # fmt: skip
+# Formats in other words: what JSON Schema calls by another name, and OpenAPI's base64.
+REWORDED = {
+    "url": {"format": "uri"},
+    "byte": {"pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"},
+}
 # What OpenAPI's formats of integers say.
 INTEGER_FORMATS = {
     "int32": (-(2**31), 2**31 - 1),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from .grammar import problem_of
 from .schema_keywords import ENFORCED, FORMATS, REFUSED
 from .schema_parts import Json, map_parts
 
@@ -34,7 +35,7 @@ def types_of(value: Any) -> str:
 def allowed_types(schema: Any) -> set[str]:
     """The types that the keyword `type` allows; of numbers, integers are no type of their own."""
     given = schema.get("type", list(TYPES)) if isinstance(schema, dict) else TYPES
-    names = [given] if isinstance(given, str) else given
+    names = given if isinstance(given, list | tuple) else [given]
     return {"number" if name == "integer" else str(name) for name in names}
 
 
@@ -212,13 +213,35 @@ def has_values(schema: Any, empty: frozenset[str]) -> bool:
 
 
 def _object_has_values(schema: Json, empty: frozenset[str]) -> bool:
-    required = schema.get("required", ())
+    required, least = schema.get("required", ()), schema.get("minProperties", 0)
     members = schema.get("properties", {})
-    return all(
-        has_values(members.get(name, True), empty)
-        for name in required
-        if isinstance(members, dict) and isinstance(name, str)
-    )
+    if not isinstance(members, dict) or not isinstance(required, list | tuple):
+        return True
+    names = {name for name in required if isinstance(name, str)}
+    if not all(has_values(_member(schema, name), empty) for name in names):
+        return False
+    others = [schema.get("additionalProperties", True), *_listed(schema.get("patternProperties"))]
+    if isinstance(least, int) and least > len(names) and not any(has_values(part, empty) for part in others):
+        return least <= len(names) + sum(has_values(part, empty) for name, part in members.items() if name not in names)
+    return True
+
+
+def _member(schema: Json, name: str) -> Any:
+    """What a property must match."""
+    patterns = schema.get("patternProperties", {})
+    parts = [part for pattern, part in patterns.items() if _names(pattern, name)] if isinstance(patterns, dict) else []
+    if name in schema.get("properties", {}):
+        parts.append(schema["properties"][name])
+    return {"allOf": parts} if parts else schema.get("additionalProperties", True)
+
+
+def _names(pattern: str, name: str) -> bool:
+    """Whether a pattern of properties is certain to speak of a name."""
+    return problem_of({"const": name, "pattern": pattern}) is None
+
+
+def _listed(named: Any) -> list[Any]:
+    return list(named.values()) if isinstance(named, dict) else []
 
 
 def _array_has_values(schema: Json, empty: frozenset[str]) -> bool:

@@ -8,15 +8,16 @@ last (`bounded`), where a model generates.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import combinations, permutations
+from math import comb
 from typing import Any
 
 from ..ir.errors import RequestError
 from .grammar import is_unsatisfiable, problem_of
-from .schema_keywords import ENFORCED, FORMATS, INTEGER_FORMATS, REFUSED, misspelled
-from .schema_logic import allowed_types, has_values, negated, types_of, values_of, widened
+from .schema_keywords import ENFORCED, FORMATS, INTEGER_FORMATS, REFUSED, REWORDED, misspelled
+from .schema_logic import TYPES, allowed_types, has_values, negated, types_of, values_of, widened
 from .schema_parts import Json, all_parts, at, map_parts, parts_of
 
 # Of texts, lists and maps that have no bound of their own. Far above what is wanted, so that they only stop what runs
@@ -24,6 +25,8 @@ from .schema_parts import Json, all_parts, at, map_parts, parts_of
 MAX_TEXT = 4096
 MAX_ITEMS = 512
 _MAX_LISTED = 5
+# How many ways to choose properties are written out.
+_MAX_CHOICES = 64
 _HELP = "leave it out, or say it in other words"
 _CYCLE = "no finite text matches: what it requires contains itself again"
 _COMBINING = ("allOf", "anyOf", "$ref")
@@ -122,6 +125,17 @@ class _Lowering:
         """A keyword that stays as it is, but for the schemas inside."""
         kept = map_parts({keyword: value}, part.path, self._lowered)
         part.found.setdefault(keyword, kept[keyword])
+
+    def _type(self, part: _Part, keyword: str, given: Any) -> None:
+        for name in given if isinstance(given, list) else [given]:
+            if not isinstance(name, str):
+                raise part.refused(keyword, f"it takes names of types, not {name!r:.40}")
+        part.found[keyword] = given
+
+    def _multiple(self, part: _Part, keyword: str, step: Any) -> None:
+        if not isinstance(step, int | float) or isinstance(step, bool) or step <= 0:
+            raise part.refused(keyword, f"it takes a number above 0, not {step!r:.40}")
+        part.found[keyword] = step
 
     def _dropped(self, part: _Part, keyword: str, value: Any) -> None:
         """What another keyword takes care of, and llguidance's own options, which could relax what is asked for."""
@@ -228,18 +242,34 @@ class _Lowering:
         part.besides.append({"anyOf": [{"enum": rows}, {"type": ["null", "boolean", "number", "string", "object"]}]})
 
     def _min_properties(self, part: _Part, keyword: str, least: Any) -> None:
-        schema, required = part.schema, part.schema.get("required", ())
-        count = len(set(map(str, required))) if isinstance(required, list) else 0
-        is_open = schema.get("additionalProperties") is not False or "patternProperties" in schema
-        if isinstance(least, int) and least > count + 1 and is_open:
+        names = _Names.of(part.schema)
+        count = len(names.required)
+        if isinstance(least, int) and least > count + 1 and names.are_open:
             problem = f"only one more than is required ({count}) can be enforced: of other names, two might be equal"
             raise part.refused(keyword, problem)
-        if least != count:
+        chosen = None if names.are_open or type(least) is not int else names.choices(least - count)
+        if chosen is not None:
+            part.besides.append(_any_object({"required": list(each)} for each in chosen))
+        elif least != count:
             part.found[keyword] = least
+
+    def _max_properties(self, part: _Part, keyword: str, most: Any) -> None:
+        names = _Names.of(part.schema)
+        absent = len(names.required) + len(names.optional) - most if type(most) is int else 0
+        if not names.are_open and type(most) is int and absent <= 0:
+            return
+        chosen = None if names.are_open or not names.optional else names.choices(absent)
+        if chosen is not None:
+            part.besides.append(_any_object({"properties": dict.fromkeys(each, False)} for each in chosen))
+        else:
+            part.found[keyword] = most
 
     def _names(self, part: _Part, keyword: str, names: Any) -> None:
         pattern = _name_pattern(names)
         if pattern is True:
+            return
+        if names is False and not any(part.schema.get(key) for key in ("properties", "patternProperties", "required")):
+            part.found["additionalProperties"] = False
             return
         if pattern is None or any(part.schema.get(key) for key in ("properties", "patternProperties", "required")):
             problem = "it can be enforced as a pattern, list or length of names, where nothing else is said of them"
@@ -255,6 +285,12 @@ class _Lowering:
             part.besides.append({"anyOf": [{"type": "number", "minimum": low, "maximum": high}, others]})
         listed = values_of(part.schema)
         if "string" not in kinds or (listed is not None and not any(isinstance(value, str) for value in listed)):
+            return
+        for other, value in REWORDED.get(str(name), {}).items():
+            if other in part.schema and other != keyword:
+                part.besides.append({other: value})
+            else:
+                part.found[other] = value
             return
         if name not in FORMATS:
             problem = f"the format {name!r:.40} cannot be enforced; known are {', '.join(FORMATS)}"
@@ -275,6 +311,9 @@ _REWRITES: dict[str, Callable[[_Lowering, _Part, str, Any], None]] = {
     "$ref": _Lowering._reference,
     "uniqueItems": _Lowering._unique,
     "minProperties": _Lowering._min_properties,
+    "maxProperties": _Lowering._max_properties,
+    "type": _Lowering._type,
+    "multipleOf": _Lowering._multiple,
     "propertyNames": _Lowering._names,
     "format": _Lowering._format,
 }
@@ -288,15 +327,52 @@ def _check_keyword(part: _Part, keyword: str) -> None:
         raise part.refused(keyword, "there is no such keyword", f"did you mean {meant!r}?")
 
 
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The names of an object's properties. are_open: whether there may be others."""
+
+    required: frozenset[str]
+    optional: tuple[str, ...]
+    are_open: bool
+
+    @staticmethod
+    def of(schema: Json) -> _Names:
+        given, members = schema.get("required", ()), schema.get("properties", {})
+        required = frozenset(map(str, given)) if isinstance(given, list) else frozenset()
+        known = members.items() if isinstance(members, dict) else ()
+        optional = tuple(name for name, part in known if name not in required and part is not False)
+        is_open = schema.get("additionalProperties") is not False or bool(schema.get("patternProperties"))
+        return _Names(required, optional, is_open)
+
+    def choices(self, count: int) -> list[tuple[str, ...]] | None:
+        """The ways to choose so many of the optional ones; None for none or too many ways."""
+        is_few = 0 < count <= len(self.optional) and comb(len(self.optional), count) <= _MAX_CHOICES
+        return list(combinations(self.optional, count)) if is_few else None
+
+
+def _any_object(ways: Iterable[Json]) -> Json:
+    """Objects that match one of some schemas, and whatever is no object."""
+    others = [name for name in TYPES if name != "object"]
+    return {"anyOf": [*({"type": "object", **way} for way in ways), {"type": others}]}
+
+
+_VALUES: dict[str, list[Any]] = {"null": [None], "boolean": [True, False]}
+
+
 def _listed_items(schema: Json) -> list[Any] | None:
     """The values that the items of an array are taken from, if that is all that is said of them."""
     items = schema.get("items")
-    values = values_of(items)
-    if values is None or items is None or "prefixItems" in schema:
+    if not isinstance(items, dict) or "prefixItems" in schema:
         return None
     if any(key in ENFORCED for key in items if key not in ("enum", "const", "type")):
         return None
-    return [value for value in values if types_of(value) in allowed_types(items)]
+    kinds = allowed_types(items)
+    values = values_of(items)
+    if values is None and kinds <= _VALUES.keys():
+        values = [value for kind in sorted(kinds) for value in _VALUES[kind]]
+    if values is None or any(types_of(value) in ("array", "object") for value in values):
+        return None
+    return list({(types_of(value), value): value for value in values if types_of(value) in kinds}.values())
 
 
 def _name_pattern(names: Any) -> str | bool | None:
