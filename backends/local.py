@@ -22,7 +22,7 @@ from ..runtime.features import OWN
 from ..runtime.hostpool import host_pool
 from ..runtime.loop import loop, post
 from ..runtime.matcher import Grammars
-from ..runtime.models import load_model
+from ..runtime.models import Model, load_model
 from ..runtime.pending import Pending
 from ..runtime.prompt import Prompt
 from ..runtime.prompt_tokens import KnownTokens, PromptTokens, Tokenization
@@ -46,9 +46,10 @@ class LocalBackend:
 
     dtype: None is the checkpoint's. kv_tokens: how many tokens of KV are kept; None is sized by free memory. order:
     "service" shares the engine fairly between programs. step_seconds: how long a step may take in which some decode
-    while prompts are computed. lookup: whether what generations repeat is drafted (runtime/lookup.py), which gives the
-    same tokens in fewer steps (None: where that is worth it). check: verify the engine's accounting whenever idle.
-    For the rest see Engine. Raises ModelError for a directory that cannot be loaded.
+    while prompts are computed. lookup: whether what generations repeat is drafted where that is worth it
+    (runtime/lookup.py), which in float32 gives the same tokens in fewer steps; None: in float32 on a CPU, where it was
+    measured. check: verify the engine's accounting whenever idle. For the rest see Engine. Raises ModelError for a
+    directory that cannot be loaded.
     """
 
     features = OWN | {"processors", "dtype", "prefill", "tools"}
@@ -65,7 +66,7 @@ class LocalBackend:
         prefix_cache: bool = True,
         order: AdmissionOrder = "prefix",
         step_seconds: float | None = STEP_SECONDS,
-        lookup: bool | None = False,
+        lookup: bool | None = None,
         check: bool = False,
     ) -> None:
         directory = Path(model_dir)
@@ -91,7 +92,7 @@ class LocalBackend:
             step_seconds=step_seconds,
             eos_token_ids=self.tokenizer.eos_ids,
             grammars=self.grammars,
-            lookup=lookup,
+            lookup=_is_measured(self.model) if lookup is None else lookup,
             check=check,
         )
         self.engine.start()
@@ -151,6 +152,11 @@ class LocalBackend:
         encoded = self._tokenizing[prompt] = host_pool().submit(partial(request.encode, work))
         encoded.add_callback(lambda _: self._tokenizing.pop(prompt))
         encoded.add_callback(request.encoded)
+
+
+def _is_measured(model: Model) -> bool:
+    """Whether drafts by lookup are known to gain and to change nothing: elsewhere rounding depends on a step's rows."""
+    return model.device.type == "cpu" and model.dtype == torch.float32
 
 
 class _Prefill:

@@ -12,7 +12,7 @@ from ramify.runtime.request import Delta, Done, EngineRequest, Event, SamplingPa
 
 def main() -> None:
     """Serve."""
-    backend = LocalBackend(sys.argv[1])
+    backend = LocalBackend(sys.argv[1], lookup=False)
 
     def generate(inputs: list[list[int]], new: int) -> None:
         ends: list[Event] = []

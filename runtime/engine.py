@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar, get_args
+from typing import Literal, ParamSpec, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -127,9 +127,9 @@ class Engine:
     eos_token_ids: what ends a generation unless it ignores them. grammars: compiles constraints; without it,
     requests with one are refused. fast_forward: whether tokens that a constraint forces are taken together instead
     of one a step; the result is the same. lookup: whether what generations repeat is drafted, which gives the same
-    tokens in fewer steps (None: where that is worth it, True: always). speculation_share: how much `prefill` may
-    delay requests, in parts of the time that they take. check: verify all accounting whenever idle. Raises
-    UsageError for a number below 1, or an order there is not.
+    tokens in fewer steps where that is worth it ("always": wherever anything is found). speculation_share: how much
+    `prefill` may delay requests, in parts of the time that they take. check: verify all accounting whenever idle.
+    Raises UsageError for a number below 1, or an order there is not.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Engine:
         eos_token_ids: tuple[int, ...] = (),
         grammars: Grammars | None = None,
         fast_forward: bool = True,
-        lookup: bool | None = False,
+        lookup: bool | Literal["always"] = False,
         speculation_share: float = _SPECULATION_SHARE,
         check: bool = False,
     ) -> None:
@@ -177,12 +177,12 @@ class Engine:
             later=self._inbox.put,
         )
         self._lookup: Lookup | None = None
-        if lookup is not False:
+        if lookup:
             self._lookup = Lookup(
                 self._scheduler.tree if prefix_cache else None,
                 max_rows=min(chunk_tokens, max_logit_rows),
                 forces=fast_forward,
-                is_eager=lookup is True,
+                is_eager=lookup == "always",
             )
         self._speculation = Speculation(
             self._scheduler.tree, self._scheduler.pool, share=speculation_share, chunk_tokens=chunk_tokens

@@ -22,6 +22,8 @@ from .radix import RadixTree
 from .repeats import RepeatIndex
 from .sequence import Sequence
 
+# A sequence for which nothing was drafted in so many looks is looked at once in two tokens, then in three, and so on.
+_LOOKS, _MOST_REST = 8, 4
 # How likely the next token of a guess is thought to be right before any was seen.
 _FIRST_LIKELY = 0.3
 # How much one token says about a sequence, and about those to come.
@@ -33,7 +35,8 @@ class Drafting:
     """What is known about one sequence.
 
     likely: how likely the next token of a guess is right. is_cached: whether what was generated may stand in the prefix
-    tree below the prompt. guess: the last one, for the tokens after the first guessed_at.
+    tree below the prompt. guess: the last one, for the tokens after the first guessed_at. vain: how many looks in a row
+    have given no draft and no guess that was right. next_look: how many tokens it will have then.
     """
 
     index: RepeatIndex
@@ -41,6 +44,8 @@ class Drafting:
     is_cached: bool = True
     guess: list[int] = field(default_factory=list)
     guessed_at: int = 0
+    vain: int = 0
+    next_look: int = 0
 
 
 class Lookup:
@@ -98,6 +103,8 @@ class Lookup:
         guess = self._cached(sequence, drafting, most) if most > 0 else []
         drafting.guess = guess or (drafting.index.continuation(most) if most > 0 else [])
         drafting.guessed_at = num_tokens
+        drafting.vain += 1
+        drafting.next_look = num_tokens + min(1 + drafting.vain // _LOOKS, _MOST_REST)
         return drafting.guess
 
     def _cached(self, sequence: Sequence, drafting: Drafting, most: int) -> list[int]:
@@ -118,6 +125,7 @@ class Lookup:
             self._likely += _NEWEST_OF_ALL * (is_right - self._likely)
             if not is_right:
                 break
+            drafting.vain = 0
 
     def _worth(self, sequence: Sequence, most: int, num_sequences: int) -> int:
         """How many tokens of a guess to compute."""
@@ -137,12 +145,14 @@ class Lookup:
 
 
 def _may_draft(chunk: Chunk) -> bool:
-    """Whether the step chooses a token after which more may follow.
+    """Whether the step chooses a token after which more may follow, and it is time to look for that.
 
     Processors see only what was generated. The log-probabilities of forced tokens come from the step that computes
     them after they were forced.
     """
-    sequence = chunk.sequence
+    sequence, drafting = chunk.sequence, chunk.sequence.drafting
+    if drafting is not None and sequence.num_tokens < drafting.next_look:
+        return False
     is_free = sequence.matcher is None or sequence.params.logprobs is None
     is_free = is_free and not sequence.params.processors
     return is_free and sequence.num_left > 1 and not sequence.is_prefilling and chunk.draws

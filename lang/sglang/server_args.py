@@ -27,7 +27,10 @@ _WITHOUT_EFFECT = (
     *("mem_fraction_static", "sampling_backend", "show_time_cost", "skip_server_warmup", "trust_remote_code"),
     "watchdog_timeout",
 )
-KNOWN = ("model_path", "dtype", "disable_radix_cache", "random_seed", *_RENAMED, *_ONE, *_WITHOUT_EFFECT)
+KNOWN = (
+    *("model_path", "dtype", "disable_radix_cache", "random_seed", "speculative_algorithm"),
+    *(*_RENAMED, *_ONE, *_WITHOUT_EFFECT),
+)
 
 
 def backend_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,11 +43,19 @@ def backend_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
             arguments["dtype"] = _dtype(value)
         elif name == "disable_radix_cache":
             arguments["prefix_cache"] = not value
+        elif name == "speculative_algorithm":
+            arguments["lookup"] = _speculates(value)
         elif name in _ONE and value != 1:
             raise UsageError(f"{name}={value!r}: an engine runs in this process, on one device", help=f"{name}=1")
         elif name not in _ONE and name not in _WITHOUT_EFFECT:
             raise UsageError(f"there is no server argument {name!r} here", help=f"known are {', '.join(KNOWN)}")
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _speculates(algorithm: Any) -> bool | None:
+    if algorithm not in (None, "NGRAM"):
+        raise UsageError(f"speculative_algorithm is NGRAM, not {algorithm!r}: there are no draft models here")
+    return None if algorithm is None else True
 
 
 def _dtype(name: Any) -> Any:

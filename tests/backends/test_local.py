@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,34 @@ def chat(s: rf.State, question: str) -> Any:
     s += rf.user("Sure?")
     s += rf.assistant(rf.select("sure", ["yes", "no", "not at all"]))
     return s["answer"], s["sure"]
+
+
+@rf.program
+def repeat(s: rf.State, text: str) -> Any:
+    s += text + text
+    first, second = s.fork(2)
+    first += rf.gen("same", max_tokens=60, temperature=0, ignore_eos=True)
+    second += rf.gen("drawn", max_tokens=60, temperature=0.3, seed=4, ignore_eos=True)
+    s += first["same"] + " And again: " + rf.gen("again", max_tokens=60, temperature=0, ignore_eos=True)
+    return first["same"], second["drawn"], s["again"]
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_lookup_saves_steps_and_changes_no_text(eager: bool) -> None:
+    """It is on in float32 on a CPU, and can be switched."""
+    values, steps = [], []
+    for lookup in (None, False):
+        with closing(LocalBackend(WEIGHTS, dtype=torch.float32, device="cpu", check=True, lookup=lookup)) as made:
+            rows = [f"{name} had a little lamb. Its fleece was white as snow. " for name in ("Mary", "Tom", "Mary")]
+            values.append([repeat.run(row, backend=made, eager=eager).value for row in rows])
+            stats = made.stats()
+            steps.append(stats.steps)
+            assert (stats.accepted_tokens > 0) == (lookup is None)
+    assert values[0] == values[1]
+    assert steps[0] < steps[1]
+    for options, is_on in (({"dtype": torch.bfloat16}, False), ({"dtype": torch.bfloat16, "lookup": True}, True)):
+        with closing(LocalBackend(WEIGHTS, device="cpu", **options)) as made:
+            assert (made.engine._lookup is not None) == is_on
 
 
 def test_python_may_end_while_the_engine_works() -> None:

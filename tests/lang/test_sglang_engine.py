@@ -140,7 +140,8 @@ def test_wrong_calls_say_what_is_wrong(engine: sgl.Engine) -> None:
         (lambda: engine.generate("x", GREEDY, lora_path="a"), "takes no 'lora_path'"),
         (lambda: engine.generate("x", {"skip_special_tokens": False}), "special tokens are never part"),
         (lambda: sgl.Engine(model_path="tiny", tp_size=2), "tp_size=2"),
-        (lambda: sgl.Engine(model_path="tiny", speculative_algorithm="EAGLE"), "no server argument 'speculative"),
+        (lambda: sgl.Engine(model_path="tiny", speculative_algorithm="EAGLE"), "speculative_algorithm is NGRAM"),
+        (lambda: sgl.Engine(model_path="tiny", speculative_draft_model="x"), "no server argument 'speculative"),
         (lambda: sgl.Engine(model_path="tiny", dtype="int3"), "dtype is one of auto, half"),
         (lambda: sgl.Engine(model_path="/nowhere"), "no backend '/nowhere'"),
     ]:

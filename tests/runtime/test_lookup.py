@@ -137,7 +137,7 @@ def essence(done: Done) -> tuple[Any, ...]:
 def test_lookup_changes_no_result(options: dict[str, Any]) -> None:
     for seed in range(3):
         wanted = [essence(done) for done in finish(new_engine(RepeatingModel(), **options), *workload(20, seed))]
-        engine = new_engine(RepeatingModel(), lookup=True, **options)
+        engine = new_engine(RepeatingModel(), lookup="always", **options)
         for _ in range(1 + seed % 2):
             assert [essence(done) for done in finish(engine, *workload(20, seed))] == wanted
         stats = engine.stats()
@@ -181,11 +181,11 @@ def constrained(seed: int) -> list[Call]:
 
 
 @pytest.mark.parametrize("options", [{}, {"fast_forward": False}, {"chunk_tokens": 9, "prefix_cache": False}])
-@pytest.mark.parametrize("lookup", [True, None])
-def test_lookup_follows_constraints(options: dict[str, Any], lookup: bool | None) -> None:
+@pytest.mark.parametrize("lookup", ["always", True])
+def test_lookup_follows_constraints(options: dict[str, Any], lookup: Any) -> None:
     """The masks of a draft's rows are those that single steps would have had, and what is forced is forced."""
 
-    def run(lookup: bool | None) -> tuple[list[Any], Engine]:
+    def run(lookup: Any) -> tuple[list[Any], Engine]:
         serving = Engine(
             RepeatingModel(FakeConfig(VOCAB, 1000)),
             TOKENIZER.decode_stream,
@@ -201,8 +201,8 @@ def test_lookup_follows_constraints(options: dict[str, Any], lookup: bool | None
     wanted, plain = run(lookup=False)
     found, serving = run(lookup)
     assert found == wanted
-    assert lookup is None or serving.stats().steps < plain.stats().steps
-    assert lookup is None or serving.stats().accepted_tokens > 100 or "chunk_tokens" in options
+    assert lookup is True or serving.stats().steps < plain.stats().steps
+    assert lookup is True or serving.stats().accepted_tokens > 100 or "chunk_tokens" in options
 
 
 def test_a_guess_goes_through_the_constraint() -> None:
@@ -235,7 +235,7 @@ def test_an_earlier_generation_is_the_guess() -> None:
     """What was generated after the same prompt is drafted whole, though nothing in it repeats."""
     prompt = list(range(10))
     model = FakeModel()
-    engine = new_engine(model, lookup=True)
+    engine = new_engine(model, lookup="always")
     (first,) = finish(engine, call(prompt, max_tokens=60))
     num_rows = len(model.rows)
     (again,) = finish(engine, call(prompt, max_tokens=60))
@@ -267,7 +267,7 @@ def test_guesses_are_judged_before_they_are_computed() -> None:
     """With costs in mind, a sequence that repeats is drafted for, and one that does not is not."""
     repeating, changing = RepeatingModel(surprise=0.0), FakeModel()
     for model, wins in ((repeating, True), (changing, False)):
-        engine = new_engine(model, lookup=None)
+        engine = new_engine(model, lookup=True)
         plain = new_engine(type(model)(**({"surprise": 0.0} if wins else {})))
         wanted = [done.token_ids for done in finish(plain, call(LOOP * 2, max_tokens=120))]
         assert [done.token_ids for done in finish(engine, call(LOOP * 2, max_tokens=120))] == wanted
@@ -281,7 +281,7 @@ def test_what_repeats_takes_fewer_steps() -> None:
     (plain,) = finish(new_engine(model), call(LOOP, max_tokens=150, ignore_eos=True))
     num_plain = len(model.rows)
     drafting = RepeatingModel(surprise=0.0)
-    engine = new_engine(drafting, lookup=True)
+    engine = new_engine(drafting, lookup="always")
     (done,) = finish(engine, call(LOOP, max_tokens=150, ignore_eos=True))
     stats = engine.stats()
     assert essence(done) == essence(plain)
@@ -294,7 +294,7 @@ def test_what_was_drafted_is_cached_as_what_was_chosen() -> None:
     """Neither the KV of tokens that were not chosen nor that of the last one is kept."""
     for seed in range(10):
         runs = []
-        for lookup in (True, False):
+        for lookup in ("always", False):
             engine = new_engine(RepeatingModel(), lookup=lookup)
             (first,) = finish(engine, call(LOOP * 2, max_tokens=40, temperature=0.5, seed=seed))
             (second,) = finish(engine, call([*LOOP, *LOOP, *first.token_ids, 7], max_tokens=9))
@@ -308,7 +308,7 @@ def test_a_draft_meets_cancels_and_sinks_that_raise() -> None:
         rng = random.Random(seed)
         plain = workload(12, seed)
         wanted = [done.token_ids for done in finish(new_engine(RepeatingModel()), *plain)]
-        engine = new_engine(RepeatingModel(), lookup=True, kv_tokens=150)
+        engine = new_engine(RepeatingModel(), lookup="always", kv_tokens=150)
         calls = workload(12, seed)
         for one in calls:
             engine.submit(one.request)
@@ -327,12 +327,12 @@ def test_a_failing_row_of_a_draft_fails_nothing_that_is_not_chosen() -> None:
     (plain,) = finish(new_engine(RepeatingModel()), call(LOOP * 2, max_tokens=30))
     chosen = [*LOOP, *LOOP, *plain.token_ids]
     model = RepeatingModel(poison=lambda history: history != chosen[: len(history)])
-    engine = new_engine(model, lookup=True)
+    engine = new_engine(model, lookup="always")
     (done,) = finish(engine, call(LOOP * 2, max_tokens=30))
     assert done.token_ids == plain.token_ids
     assert engine.stats().accepted_tokens < engine.stats().drafted_tokens
     failing = call(LOOP * 2, max_tokens=30)
-    finish(new_engine(RepeatingModel(poison=lambda history: len(history) == 40), lookup=True), failing)
+    finish(new_engine(RepeatingModel(poison=lambda history: len(history) == 40), lookup="always"), failing)
     assert "no finite maximum" in str(failing.error)
 
 
@@ -343,7 +343,7 @@ def test_processors_see_what_was_generated_and_no_draft() -> None:
         seen.append(list(token_ids))
         return logits
 
-    engine = new_engine(RepeatingModel(surprise=0.0), lookup=True)
+    engine = new_engine(RepeatingModel(surprise=0.0), lookup="always")
     (done,) = finish(engine, call(LOOP * 2, max_tokens=40, processors=(watch,)))
     assert engine.stats().drafted_tokens == 0
     assert seen == [[*LOOP, *LOOP, *done.token_ids[:end]] for end in range(40)]
@@ -382,11 +382,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("options", [{}, {"chunk_tokens": 8, "max_running": 3}, {"kv_tokens": 120}])
 def test_real_models_say_the_same_in_float32(model: Any, options: dict[str, Any]) -> None:
-    def run(lookup: bool) -> tuple[list[Any], Engine]:
+    def run(lookup: Any) -> tuple[list[Any], Engine]:
         engine = new_engine(model, lookup=lookup, **options)
         return [essence(done) for done in finish(engine, *workload(12, 3))], engine
 
     wanted, _ = run(lookup=False)
-    found, engine = run(lookup=True)
+    found, engine = run(lookup="always")
     assert found == wanted
     assert engine.stats().accepted_tokens > 0
