@@ -24,6 +24,8 @@ from .sequence import Sequence
 
 # A sequence for which nothing was drafted in so many looks is looked at once in two tokens, then in three, and so on.
 _LOOKS, _MOST_REST = 8, 4
+# Of the steps without drafts one in so many is timed.
+_TIMED = 4
 # How likely the next token of a guess is thought to be right before any was seen.
 _FIRST_LIKELY = 0.3
 # How much one token says about a sequence, and about those to come.
@@ -65,18 +67,22 @@ class Lookup:
         self._forces = forces
         self._is_eager = is_eager
         self._likely = _FIRST_LIKELY
+        self._is_drafted = False
+        self._num_plain = 0
 
     def add(self, chunks: list[Chunk]) -> list[Chunk]:
         """The chunks of a step, with drafts."""
-        room = self._max_rows - sum(chunk.count for chunk in chunks)
+        self._is_drafted = False
         able = [number for number, chunk in enumerate(chunks) if _may_draft(chunk)]
         if not able or not (self._is_eager or self.costs.can_win(len(chunks))):
             return chunks
+        room = self._max_rows - sum(chunk.count for chunk in chunks)
         for number in able:
             guess = self._guess(chunks[number].sequence, room)
             if guess and (count := self._worth(chunks[number].sequence, len(guess), len(chunks))):
                 chunks[number] = self._drafted(chunks[number], guess[:count], room)
                 room -= len(chunks[number].draft)
+                self._is_drafted = True
         return chunks
 
     def record(self, chunk: Chunk, accepted: int) -> None:
@@ -85,8 +91,9 @@ class Lookup:
         self.accepted_tokens += accepted
 
     def took(self, chunks: Items[Chunk], seconds: float) -> None:
-        """A step took so long. What it computed of prompts says nothing about drafts."""
-        if all(chunk.count == 1 for chunk in chunks):
+        """The step that was last added to took so long. What it computed of prompts says nothing about drafts."""
+        self._num_plain = 0 if self._is_drafted else self._num_plain + 1
+        if self._num_plain % _TIMED == 0 and all(chunk.count == 1 for chunk in chunks):
             drafts = [len(chunk.draft) for chunk in chunks if chunk.draft]
             self.costs.took(len(chunks), len(drafts), sum(drafts), seconds)
 

@@ -249,7 +249,7 @@ def test_an_earlier_generation_is_the_guess() -> None:
 def test_costs_decide_and_are_learned() -> None:
     costs = DraftCosts()
     assert costs.best_len(0.95, 1, 16) == 16
-    assert costs.best_len(0.6, 1, 1) == 0 < costs.best_len(0.6, 1, 16), "one token alone hardly pays"
+    assert costs.best_len(0.25, 1, 16) == 0 < costs.best_len(0.5, 1, 16) < costs.best_len(0.8, 1, 16)
     assert costs.best_len(0.1, 1, 16) == costs.best_len(0.0, 1, 16) == 0
     assert 0 < costs.best_len(0.8, 8, 16) <= costs.best_len(0.8, 1, 16) < 16
     assert costs.can_win(1) and costs.can_win(32) and not costs.can_win(256)
@@ -261,6 +261,9 @@ def test_costs_decide_and_are_learned() -> None:
         assert costs.price == pytest.approx(price)
         assert costs.can_win(256) == (price < 1)
     assert not costs.can_win(32)
+    for _ in range(400):
+        costs.took(32, 0, 0, 1.0)
+    assert costs.can_win(32), "it is tried again some time"
 
 
 def test_guesses_are_judged_before_they_are_computed() -> None:
