@@ -61,7 +61,9 @@ class Flavour:
     the server does the same by itself. max_tokens: the field that bounds a chat answer. continues: the fields that make
     it continue a last assistant message, or None if it cannot. max_stops: how many stop strings it takes. chat, text:
     the fields that make an answer match a constraint, by the gen's argument that asks for it, for each kind of model.
-    tool_role: whether it takes messages of the role "tool" by themselves, without its own interface for tools. choice:
+    tool_role: whether it takes messages of the role "tool" by themselves, without its own interface for tools.
+    has_tools: whether it is known to have that interface; others may have been started with it. is_strict: whether it
+    holds calls to schemas in OpenAI's strict mode. choice:
     the fields that make an answer one of some texts, or None. echoes_logprobs: whether it tells the
     log-probabilities of a text model's prompt. tokens_as_ids: the fields that make it name tokens by their ids.
     holds_stops_back: whether a stream never shows the beginning of what turns out to be a stop string.
@@ -79,6 +81,8 @@ class Flavour:
     echoes_logprobs: bool = False
     tokens_as_ids: Fields = field(default_factory=dict)
     tool_role: bool = True
+    has_tools: bool = False
+    is_strict: bool = False
     holds_stops_back: bool = True
 
     def features(self, *, is_chat: bool) -> frozenset[str]:
@@ -155,6 +159,8 @@ FLAVOURS = {
             max_tokens="max_completion_tokens",
             max_stops=4,
             tool_role=False,
+            has_tools=True,
+            is_strict=True,
             chat={"json_schema": _strict_format},
         ),
         Flavour("compatible", _BASIC),

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..ir.errors import Unsupported
+from ..runtime.call_format import call_record
+from ..runtime.expression import Gen
+from ..runtime.generation import Generation
 from ..runtime.media import Media, add_media, add_text
-from ..runtime.prompt import Prompt
+from ..runtime.prompt import Message, Prompt
+from ..runtime.tool_schema import CallSchema
 
 _COMPLETION = "use a model with text completions, OpenAI(..., is_chat_model=False), or a backend that runs the model"
 
@@ -29,6 +33,11 @@ def conversation(prompt: Prompt) -> Conversation:
     if not prompt.open or prompt.message is None or prompt.message.role != "assistant":
         raise _misplaced(prompt)
     messages = _messages(prompt)
+    if "tool_calls" in messages[-1]:
+        raise Unsupported(
+            "a chat request cannot continue an assistant message that holds calls of tools",
+            help="end the message behind the calls, and append their results: rf.tool_message(result)",
+        )
     if messages[-1]["content"]:
         return Conversation(messages, continued=True)
     if not messages[:-1]:
@@ -52,7 +61,9 @@ def _messages(prompt: Prompt) -> list[dict[str, Any]]:
     for node in prompt.since(None):
         if node.kind == "role":
             if node.open:
-                messages.append({"role": node.value.role, "content": ""})
+                messages.append(_begun(node.value))
+        elif node.kind == "gen" and node.value.is_of_calls:
+            _add_calls(messages[-1], node.value)
         elif node.kind in ("text", "gen", "select"):
             if text := _text(node):
                 _check_inside(node, text)
@@ -61,6 +72,27 @@ def _messages(prompt: Prompt) -> list[dict[str, Any]]:
             _check_inside(node, f"({node.kind})")
             add_media(messages[-1], node.value)
     return messages
+
+
+def _begun(message: Message) -> dict[str, Any]:
+    """A message without text so far; a result names its call."""
+    begun: dict[str, Any] = {"role": message.role, "content": ""}
+    if message.call is not None and message.call[1] is not None:
+        begun["tool_call_id"] = message.call[1]
+    return begun
+
+
+def _add_calls(message: dict[str, Any], generation: Generation) -> None:
+    """Add what a model has answered that could call tools: words, calls, or both."""
+    assert isinstance(generation.expression, Gen) and isinstance(generation.expression.schema, CallSchema)
+    assert generation.done is not None
+    schema, text = generation.expression.schema, generation.done.text
+    assert schema.form is not None
+    if words := schema.form.words(text):
+        add_text(message, words)
+    if calls := schema.written(text):
+        message["content"] = message["content"] or None
+        message["tool_calls"] = [call_record(call, as_text=True) for call in calls]
 
 
 def _text(node: Prompt) -> str:

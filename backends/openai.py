@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from .chats import chat_format
 from .echo import echo_fields, echoed_scores
 from .flavours import FLAVOURS, Flavour
 from .messages import conversation
+from .native_tools import SHOWN_CALLS, asking_for_calls, declaring
 from .remote import Call, Remote, Retry, Trouble, decode, limits, nothing, server_sent, timeouts
 from .scoring import nothing_before
 from .wire import Answer, Collector
@@ -41,6 +43,7 @@ _RETRY = Retry()
 _SHOWN = ChatFormat.from_marks(
     {role: (f"{role.upper()}: ", "\n") for role in ("system", "user", "assistant", "tool", "developer")}
 )
+_SHOWN_WITH_CALLS = replace(_SHOWN, calls=SHOWN_CALLS, sends_tools=True)
 _NO_SCORES = (
     "choosing and scoring need the prompt's log-probabilities, which text completions of some servers tell: "
     "OpenAI(..., is_chat_model=False, flavour='vllm'), or echo_logprobs=True; or let the server choose under a "
@@ -52,15 +55,17 @@ _TEXT_MODELS = ("davinci-", "babbage-", "gpt-3.5-turbo-instruct")
 class OpenAI:
     """A model behind an OpenAI-compatible server.
 
-    base_url, api_key: as OpenAI's client takes them, else OPENAI_BASE_URL and OPENAI_API_KEY. is_chat_model: None tells
-    by the name; False for text completions. flavour: what kind of server it is ("openai", "compatible", "vllm",
-    "sglang", "llama.cpp"), which decides what it takes; None is "openai" for OpenAI's own, else "compatible".
-    chat_template: how messages are marked in the text of a model that is no chat model. continue_final_message: let the
-    server continue an assistant message that the program began (where it can: vllm, sglang, llama.cpp).
-    constrained_select: choose by generating under a constraint (same servers), which follows the likelier tokens and
-    not the likelier whole. echo_logprobs: whether text completions tell the prompt's log-probabilities, which is what
-    scores and choices are made of; None is yes for vllm. max_connections: requests at a time. timeout: seconds for
-    which the server may be silent. Raises UsageError.
+    base_url, api_key: as OpenAI's client takes them, else OPENAI_BASE_URL and OPENAI_API_KEY. is_chat_model: None
+    tells by the name; False for text completions. flavour: what kind of server it is ("openai", "compatible",
+    "vllm", "sglang", "llama.cpp"), which decides what it takes; None is "openai" for OpenAI's own, else
+    "compatible". chat_template: how messages are marked in the text of a model that is no chat model.
+    continue_final_message: let the server continue an assistant message that the program began (where it can: vllm,
+    sglang, llama.cpp). constrained_select: choose by generating under a constraint (same servers), which follows
+    the likelier tokens and not the likelier whole. echo_logprobs: whether text completions tell the prompt's log-
+    probabilities, which is what scores and choices are made of; None is yes for vllm. native_tools: whether
+    gen(tools=) goes through the server's own interface for tools; None is yes for "openai", others may have to be
+    started for it. max_connections: requests at a time. timeout: seconds for which the server may be silent. Raises
+    UsageError.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class OpenAI:
         continue_final_message: bool = False,
         constrained_select: bool = False,
         echo_logprobs: bool | None = None,
+        native_tools: bool | None = None,
         max_connections: int = 64,
         timeout: float = 600.0,
         retry: Retry = _RETRY,
@@ -87,6 +93,9 @@ class OpenAI:
             self.name, partial(_connect, base_url, api_key, max_connections, timeout), max_connections, retry
         )
         self.flavour = _flavour(flavour, self._remote.client)
+        self._has_tools = self.is_chat_model and self.flavour.has_tools if native_tools is None else native_tools
+        if self._has_tools and not self.is_chat_model:
+            raise UsageError("text completions have no interface for tools", help="leave native_tools out")
         self.chat = self._chat(chat_template)
         self._continues = self._continuation(continue_final_message)
         self._choice = self.flavour.choice if constrained_select else None
@@ -96,6 +105,8 @@ class OpenAI:
         self.features = self.flavour.features(is_chat=self.is_chat_model) | _choosing(scores, constrained_select)
         if self.is_chat_model:
             self.features |= {"images"}
+        if self._has_tools:
+            self.features |= {"tools"}
 
     def _chat(self, template: str | Path | ChatFormat | None) -> ChatFormat:
         if not self.is_chat_model:
@@ -105,7 +116,7 @@ class OpenAI:
                 "a chat model's server has its own chat template",
                 help="leave chat_template out, or is_chat_model=False",
             )
-        return _SHOWN
+        return _SHOWN_WITH_CALLS if self._has_tools else _SHOWN
 
     def _continuation(self, wanted: bool) -> dict[str, Any] | None:
         if not wanted:
@@ -123,7 +134,7 @@ class OpenAI:
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Call:
         """See Backend. Raises Unsupported for a prompt or parameters that the server would not take as they are."""
-        body = self._prompt(prompt) | self._sampling(params)
+        body = self._prompt(prompt) | self._tools(prompt, params) | self._sampling(params)
         if params.max_tokens == 0:
             return self._remote.send(nothing, sink)
         if sink.wants_deltas and (self.flavour.holds_stops_back or not params.stop):
@@ -157,10 +168,12 @@ class OpenAI:
         if not self.is_chat_model:
             return {"prompt": prompt.text_value()}
         talk = conversation(prompt)
-        if not self.flavour.tool_role and any(message["role"] == "tool" for message in talk.messages):
+        unnamed = (each for each in talk.messages if each["role"] == "tool" and "tool_call_id" not in each)
+        if not self.flavour.tool_role and any(unnamed):
             raise Unsupported(
                 "this server takes a tool's message only as the answer to a call of its own interface for tools",
-                help="write the result as rf.user(result.content)",
+                help="append a result of rf.call_tools for calls of gen(tools=...), or write it as "
+                "rf.user(result.content)",
             )
         if not talk.continued:
             return {"messages": talk.messages}
@@ -172,6 +185,14 @@ class OpenAI:
                 "with OpenAI(..., flavour='vllm', continue_final_message=True)",
             )
         return {"messages": talk.messages, **self._continues}
+
+    def _tools(self, prompt: Prompt, params: SamplingParams) -> dict[str, Any]:
+        """The fields for tools: those that may be called, else those that the conversation has declared."""
+        if params.constraint is not None and params.constraint.kind == "calls":
+            return asking_for_calls(params.constraint, is_strict=self.flavour.is_strict)
+        if self._has_tools and prompt.message is not None and prompt.message.tools:
+            return declaring(prompt.message.tools)
+        return {}
 
     def _sampling(self, params: SamplingParams) -> dict[str, Any]:
         body = self.flavour.sampling(params)
@@ -186,7 +207,7 @@ class OpenAI:
             body["max_tokens"] = params.max_tokens
             if params.logprobs is not None:
                 body["logprobs"] = params.logprobs
-        if params.constraint is not None:
+        if params.constraint is not None and params.constraint.kind != "calls":
             body |= dict(self.flavour.constraint(params.constraint, is_chat=self.is_chat_model))
         return body
 
@@ -203,6 +224,8 @@ class OpenAI:
                 text, logprobs = collector.take(decode(data, Answer, whole=False))
                 if text or logprobs:
                     call.hand_on(Delta(text, (), logprobs))
+        if collector.calls:
+            call.hand_on(Delta(collector.calls))
         return collector.done()
 
     async def _choose(self, body: dict[str, Any], choices: Sequence[str], call: Call) -> Done:

@@ -9,10 +9,18 @@ from typing import Any
 
 import msgspec
 
+from ..runtime.call_format import WrittenCall
 from ..runtime.request import Done, FinishReason, TokenLogprob
+from .native_tools import SHOWN_CALLS
 from .remote import Trouble
 
-_REASONS: dict[str, FinishReason] = {"stop": "stop", "eos": "stop", "eos_token": "stop", "length": "length"}
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "tool_calls": "stop",
+    "length": "length",
+}
 
 
 class TopLogprob(msgspec.Struct):
@@ -54,9 +62,23 @@ def _token(text: str, logprob: float, top: list[tuple[str, float]]) -> TokenLogp
     return TokenLogprob(-1, logprob, alternatives, text, tuple(alternative for alternative, _ in top))
 
 
+class Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class Call(msgspec.Struct):
+    """A call of a tool, or a piece of one: `index` is its number."""
+
+    index: int | None = None
+    id: str | None = None
+    function: Function | None = None
+
+
 class Message(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[Call] | None = None
 
 
 class Choice(msgspec.Struct):
@@ -74,6 +96,12 @@ class Choice(msgspec.Struct):
         """The stop string or token id that ended it, where the server tells."""
         found = self.stop_reason if self.stop_reason is not None else self.matched_stop
         return found if isinstance(found, str | int) else None
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls of tools in this answer or piece."""
+        message = self.message or self.delta
+        return (message.tool_calls if message is not None else None) or []
 
     def piece(self) -> str:
         """The text of this answer or piece. Raises Trouble when the model refused to give one."""
@@ -127,6 +155,7 @@ class Collector:
         self.finish: str | None = None
         self.matched: str | int | None = None
         self.usage = Usage()
+        self._calls: dict[int, list[str]] = {}
 
     def take(self, answer: Answer) -> tuple[str, tuple[TokenLogprob, ...]]:
         """Add a piece; gives its text and log-probabilities. Raises Trouble."""
@@ -135,6 +164,7 @@ class Collector:
         text, logprobs = "", []
         for choice in answer.choices[:1]:
             text = choice.piece()
+            self._take_calls(choice.calls)
             logprobs = choice.logprobs.of_tokens() if choice.logprobs is not None else []
             self.finish = choice.finish_reason or self.finish
             self.matched = choice.matched if self.matched is None else self.matched
@@ -142,13 +172,41 @@ class Collector:
         self.logprobs += logprobs
         return text, tuple(logprobs)
 
+    def _take_calls(self, calls: list[Call]) -> None:
+        """Add calls, or pieces of them: of each the id and the name come first, then its arguments."""
+        for number, call in enumerate(calls):
+            index = number if call.index is None else call.index
+            id, name, arguments = self._calls.get(index, ("", "", ""))
+            function = call.function or Function()
+            self._calls[index] = [
+                id or call.id or "",
+                name or function.name or "",
+                arguments + (function.arguments or ""),
+            ]
+
+    @property
+    def calls(self) -> str:
+        """The text of the calls (native_tools.py); cut off, if the last one's arguments are."""
+        if not self._calls:
+            return ""
+        *known, last = (self._calls[index] for index in sorted(self._calls))
+        try:
+            return SHOWN_CALLS.write([_written(each) for each in (*known, last)])
+        except msgspec.DecodeError:
+            pass
+        try:
+            before = [*map(_written, known), WrittenCall(last[1], {}, last[0])]
+        except msgspec.DecodeError as error:
+            raise Trouble(f"the arguments of a call are no JSON: {error}") from None
+        return SHOWN_CALLS.write(before).removesuffix("{}" + SHOWN_CALLS.closing) + last[2]
+
     def done(self) -> Done:
         """The answer. Raises Trouble if it did not end as one should."""
         if self.finish is None:
             raise Trouble("the server's answer broke off before its end", passing=True)
         if self.finish not in _REASONS:
             raise Trouble(f"the server ended the answer because of {self.finish!r}")
-        text = "".join(self.pieces)
+        text = "".join(self.pieces) + self.calls
         return Done(
             text,
             (),
@@ -160,3 +218,9 @@ class Collector:
             cached_tokens=self.usage.num_cached,
             generated_tokens=self.usage.completion_tokens or 0,
         )
+
+
+def _written(call: list[str]) -> WrittenCall:
+    """A call with its arguments read. Raises DecodeError."""
+    id, name, arguments = call
+    return WrittenCall(name, msgspec.json.decode(arguments or "{}"), id)

@@ -16,8 +16,6 @@ import msgspec
 
 Slot = Literal["name", "arguments", "id"]
 
-ID_PATTERN = "[a-zA-Z0-9]{9}"
-"""What ids look like that a model writes, where a template has them in its calls."""
 RESULT_ID, RESULT_NAME = "Zq00000qZ", "Zqf_qZ"
 """What stands in a format's marks where a result has the id and the name of its call."""
 _MARK = re.compile(r"<[^<>\s]{1,40}>|\[[A-Z_]+\]")
@@ -42,9 +40,10 @@ class CallFormat(msgspec.Struct, frozen=True):
     """The texts of one or more calls.
 
     opening: before the first call. slots: what is written of each, in this order; between: the texts between them.
-    separator: between two calls; None where a message holds one at most. closing: behind the last. lead: between text
-    of the message and its first call. is_compact: whether JSON is written without spaces. tokens: those special or
-    added tokens of the model that stand in these texts, by name.
+    separator: between two calls; None where a message holds one at most. closing: behind the last. lead: between
+    text of the message and its first call. is_compact: whether JSON is written without spaces. id_pattern: what ids
+    look like; those of templates have nine letters and digits. has_words: whether a model's words may come before
+    its calls. tokens: those special or added tokens of the model that stand in these texts, by name.
     """
 
     opening: str
@@ -54,6 +53,8 @@ class CallFormat(msgspec.Struct, frozen=True):
     closing: str
     lead: str = ""
     is_compact: bool = False
+    id_pattern: str = "[a-zA-Z0-9]{9}"
+    has_words: bool = False
     tokens: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -98,7 +99,7 @@ class CallFormat(msgspec.Struct, frozen=True):
         place = text.find(self.opening)
         if place < 0 and self.mark not in text:
             return None
-        if place < 0 or text[:place] not in ("", self.lead):
+        if place < 0 or not (self.has_words or text[:place] in ("", self.lead)):
             raise ValueError(f"it has {self.mark!r}, but does not begin with calls")
         found: list[WrittenCall] = []
         place += len(self.opening)
@@ -110,6 +111,10 @@ class CallFormat(msgspec.Struct, frozen=True):
             if self.separator is None or not text.startswith(self.separator, place):
                 raise ValueError(f"behind call {len(found)} comes {text[place:][:40]!r}")
             place += len(self.separator)
+
+    def words(self, text: str) -> str:
+        """What stands before the calls in a message's text: all of it, where there are none."""
+        return text.partition(self.opening)[0]
 
     def _read(self, text: str, place: int) -> tuple[WrittenCall, int]:
         """The call at a place in a text, and where it ends. Raises ValueError."""

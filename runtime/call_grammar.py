@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from .call_format import ID_PATTERN, CallFormat
+from .call_format import CallFormat
 from .grammar import SPACE
 from .schema_lowering import bounded, lowered
 
@@ -50,7 +50,7 @@ def call_grammar(source: str, *, has_space: bool = False, is_bounded: bool = Fal
         ways.append("WORDS")
         rules.append(f"WORDS: /{_without(form.mark)}/")
     if form.has_ids:
-        rules.append(f"ID: /{ID_PATTERN}/")
+        rules.append(f"ID: /{form.id_pattern}/")
     for index, tool in enumerate(request.tools):
         rules.append(f"call{index}: {' '.join(_call(form, tool, index, tokens))}")
         rules.append(f"arguments{index}: %json {_schema(tool['parameters'], form, has_space, is_bounded)}")

@@ -16,6 +16,10 @@ def openai_app(asked: Asked) -> Reply:
     """Answer /v1/chat/completions and /v1/completions, whole or streamed."""
     body = asked.body
     if asked.path == "/v1/chat/completions":
+        if (wrong := _wrong_about_calls(body["messages"])) is not None:
+            return error_reply(400, wrong)
+        if body.get("tools") and body.get("tool_choice", "auto") != "none" and not _wants_words(body):
+            return _calls(body)
         text = "".join(f"<{m['role']}>{_content(m)}" for m in body["messages"])
         return _reply(body, text, body.get("max_completion_tokens", body.get("max_tokens")), chat=True)
     if asked.path == "/v1/completions" and body.get("echo"):
@@ -28,6 +32,62 @@ def openai_app(asked: Asked) -> Reply:
 def _content(message: dict[str, Any]) -> str:
     content = message["content"]
     return content if isinstance(content, str) else json.dumps(content)
+
+
+def _wrong_about_calls(messages: list[dict[str, Any]]) -> str | None:
+    """What OpenAI's servers would refuse: calls without a result each, and results without a call."""
+    open_ids: set[str] = set()
+    for message in messages:
+        if message["role"] == "tool" and "tool_call_id" in message:
+            if message["tool_call_id"] not in open_ids:
+                return f"no call has the id {message['tool_call_id']!r}"
+            open_ids.remove(message["tool_call_id"])
+        elif open_ids:
+            return f"calls without a result: {sorted(open_ids)}"
+        for call in message.get("tool_calls", ()):
+            json.loads(call["function"]["arguments"])
+            open_ids.add(call["id"])
+    return f"calls without a result: {sorted(open_ids)}" if open_ids else None
+
+
+def _wants_words(body: dict[str, Any]) -> bool:
+    """Whether the model answers in words: where it may, and the last message asks for that or is a result."""
+    last = body["messages"][-1]
+    return body["tool_choice"] == "auto" and (last["role"] == "tool" or "words" in _content(last))
+
+
+def _calls(body: dict[str, Any]) -> Reply:
+    """One call, or two of them where several may be made at once; behind a word, where it need not call."""
+    made = []
+    for number in range(2 if body.get("parallel_tool_calls", True) else 1):
+        function = body["tools"][number % len(body["tools"])]["function"]
+        arguments = json.dumps(_example(function["parameters"]))
+        made.append({"id": f"call_{len(body['messages'])}_{number}", "type": "function"})
+        made[-1]["function"] = {"name": function["name"], "arguments": arguments}
+    content = "Well." if body["tool_choice"] == "auto" else None
+    usage = {"prompt_tokens": 5, "completion_tokens": 7}
+    if not body.get("stream"):
+        message = {"role": "assistant", "content": content, "tool_calls": made}
+        return json_reply(
+            {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage}
+        )
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": content}]
+    for index, call in enumerate(made):
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        deltas.append({"tool_calls": [{**call, "index": index, "function": {"name": name, "arguments": ""}}]})
+        deltas += [{"tool_calls": [{"index": index, "function": {"arguments": each}}]} for each in arguments]
+    events: list[Any] = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    events += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}, {"choices": [], "usage": usage}]
+    return Reply(events=[json.dumps(event).encode() for event in events] + [b"[DONE]"])
+
+
+def _example(schema: dict[str, Any]) -> Any:
+    """A value of a simple schema."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    if schema["type"] == "object":
+        return {name: _example(part) for name, part in schema["properties"].items() if name in schema["required"]}
+    return {"integer": schema.get("minimum", 1), "string": "é"}[schema["type"]]
 
 
 def expected(prompt: str, max_tokens: int = 128, stop: tuple[str, ...] = ()) -> tuple[str, str, str | None]:

@@ -322,7 +322,7 @@ def feed(kind: Literal["cat", "dog"], times: int = 1) -> str:
 
 
 @EAGER
-@pytest.mark.parametrize("flavour", ["openai", "compatible", "vllm"])
+@pytest.mark.parametrize("flavour", ["compatible", "vllm"])
 def test_calls_of_tools_are_asked_for_as_objects(server: StubServer, connect: Any, flavour: str, eager: bool) -> None:
     text = '{"name":"feed","arguments":{"kind":"cat","times":2}}'
     server.app = lambda asked: json_reply({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
@@ -334,7 +334,123 @@ def test_calls_of_tools_are_asked_for_as_objects(server: StubServer, connect: An
     else:
         schema = body["response_format"]["json_schema"]["schema"]
     assert schema["type"] == "object" and schema["properties"]["name"]["const"] == "feed"
-    assert (schema["$defs"]["arguments0"]["required"] == ["kind", "times"]) == (flavour == "openai")
+    assert schema["$defs"]["arguments0"]["required"] == ["kind"]
+
+
+@rf.tool
+def wash(kind: Literal["dog"]) -> str:
+    """Wash a pet.
+
+    Args:
+        kind: which
+    """
+    return f"clean {kind}"
+
+
+@rf.program
+def keep(s: rf.State, question: str, num_calls: Any = None) -> Any:
+    """Calls, their results, and an answer."""
+    s += rf.system("Be brief.", tools=[feed, wash]) + rf.user(question)
+    s += rf.assistant(rf.gen("calls", tools=[feed, wash], num_calls=num_calls))
+    for result in rf.call_tools(s["calls"]):
+        s += rf.tool_message(result)
+    if s["calls"]:
+        s += rf.assistant(rf.gen("answer"))
+    return s["calls"]
+
+
+def called(run: rf.Run) -> list[tuple[str, dict[str, Any]]]:
+    calls = run.value if isinstance(run.value, list) else [run.value]
+    return [(call.name, call.arguments) for call in calls]
+
+
+@EAGER
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("flavour", ["openai", "vllm"])
+@pytest.mark.parametrize(
+    ("num_calls", "choice", "is_parallel", "count"),
+    [(None, "required", False, 1), (1, "required", False, 1), (2, "required", True, 2), ((1, 3), "required", True, 2),
+     ((0, 1), "auto", False, 1), ("any", "auto", True, 2)],
+)  # fmt: skip
+def test_calls_go_through_the_servers_own_interface_for_tools(
+    server: StubServer, connect: Any, flavour: str, stream: bool, eager: bool,
+    num_calls: Any, choice: str, is_parallel: bool, count: int,
+) -> None:  # fmt: skip
+    backend = connect(flavour=flavour, native_tools=True)
+    events: list[StreamEvent] = []
+    given = {"stream": events.append} if stream else {}
+    run = keep.run("What?", num_calls, backend=backend, eager=eager, **given)
+    fed = {"kind": "cat", "times": 1} if flavour == "openai" else {"kind": "cat"}  # strict mode leaves nothing out
+    assert called(run) == [("feed", fed), ("wash", {"kind": "dog"})][:count]
+    first, second = (asked.body for asked in server.requests)
+    assert (first["tool_choice"], first["parallel_tool_calls"]) == (choice, is_parallel)
+    assert "response_format" not in first and "structured_outputs" not in first
+    functions = [tool["function"] for tool in first["tools"]]
+    assert [function["name"] for function in functions] == ["feed", "wash"]
+    assert functions[1]["parameters"]["properties"]["kind"]["description"] == "which"
+    assert [function.get("strict") for function in functions] == [True if flavour == "openai" else None] * 2
+    assert (second["tool_choice"], second["tools"]) == ("none", [feed.schema, wash.schema])
+    ids = [f"call_2_{number}" for number in range(count)]
+    asked, *results = second["messages"][2:]
+    assert asked["content"] == ("Well." if choice == "auto" else None)
+    assert [(call["id"], call["function"]["name"]) for call in asked["tool_calls"]] == list(
+        zip(ids, ["feed", "wash"], strict=False)
+    )
+    texts = ["cat 1", "clean dog"][:count]
+    assert results == [{"role": "tool", "content": t, "tool_call_id": i} for t, i in zip(texts, ids, strict=True)]
+    if stream:
+        assert "".join(event.text for event in events if event.name == "calls") == run.trace[0].text
+
+
+@EAGER
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_may_answer_in_words(server: StubServer, connect: Any, stream: bool, eager: bool) -> None:
+    given = {"stream": lambda event: None} if stream else {}
+    run = keep.run("In words!", "any", backend=connect(flavour="openai"), eager=eager, **given)
+    assert run.value == [] and len(server.requests) == 1
+    assert run.messages[-1]["content"] == run.trace[0].text == expected("<system>Be brief.<user>In words!")[0]
+
+
+def of_calls(*calls: dict[str, Any], reason: str = "tool_calls", **message: Any) -> Reply:
+    made = [{"id": f"c{n}", "type": "function", "function": call} for n, call in enumerate(calls)]
+    return json_reply({"choices": [{"message": {**message, "tool_calls": made}, "finish_reason": reason}]})
+
+
+@EAGER
+@pytest.mark.parametrize(
+    ("reply", "num_calls", "message"),
+    [
+        (of_calls({"name": "feed", "arguments": '{"kind": "cow"}'}), None, "kind"),
+        (of_calls({"name": "milk", "arguments": "{}"}), None, "there is no tool 'milk'"),
+        (of_calls({"name": "wash", "arguments": '{"kind":"dog"}'}), 2, "1 calls where there are to be 2"),
+        (of_calls(content="No."), (1, 2), "0 calls where there are to be 1 to 2"),
+        (of_calls({"name": "wash", "arguments": '{"ki'}, reason="length"), None, "max_tokens cut it off"),
+    ],
+)
+def test_answers_that_are_not_the_calls_asked_for(
+    server: StubServer, connect: Any, eager: bool, reply: Reply, num_calls: Any, message: str
+) -> None:
+    server.app = lambda asked: reply
+    with pytest.raises(rf.OutputError, match=message) as caught:
+        keep.run("What?", num_calls, backend=connect(flavour="openai"), eager=eager)
+    assert caught.value.span is not None
+
+
+@EAGER
+def test_a_message_of_calls_cannot_go_on(server: StubServer, connect: Any, eager: bool) -> None:
+    @rf.program
+    def program(s: rf.State) -> Any:
+        s += rf.user("What?") + rf.assistant(rf.gen("call", tools=[wash]) + rf.gen("more"))
+
+    with pytest.raises(Unsupported, match="cannot continue an assistant message that holds calls"):
+        program.run(backend=connect(flavour="openai"), eager=eager)
+
+
+def test_the_interface_for_tools_is_that_of_chat_models(connect: Any) -> None:
+    assert "tools" in connect(flavour="openai").features
+    assert not {"tools"} & (connect().features | connect(flavour="openai", native_tools=False).features)
+    with pytest.raises(UsageError, match="text completions have no interface for tools"):
+        connect(is_chat_model=False, native_tools=True)
 
 
 @EAGER
