@@ -89,6 +89,7 @@ class _NativeStep:
         self, config: ModelConfig, batch: Batch, factors: Tensor, turn: ctypes._FuncPointer, attend: ctypes._FuncPointer
     ) -> None:
         num_rows = batch.token_ids.numel()
+        self._batch = batch  # whose extents are given by address
         self._turn, self._attend = turn, attend
         self._factors = factors.contiguous()
         self._targets = _targets(batch.writes, num_rows)
