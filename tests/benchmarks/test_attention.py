@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.attention import CONFIG, HEAD_DIM, HEADS, KV_HEADS, step
 from ramify.runtime.models.native import choose_operations
 from ramify.runtime.models.operations import TorchOperations
+
+from benchmarks.attention import CONFIG, HEAD_DIM, HEADS, KV_HEADS, step
 
 
 @pytest.mark.parametrize("is_plain", [True, False])
