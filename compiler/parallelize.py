@@ -7,21 +7,34 @@ order. Code that shares variables with nested functions, stands in a try or leav
 
 from __future__ import annotations
 
-from ..ir.core import Module, Op
-from ..ir.turns import keeps_states, split_turn
+from collections.abc import Iterator
 
-_HOST_CODE = ("py.expr", "py.block")
+from ..ir.core import Module, Op, Region
+from ..ir.parts import HOST_CODE, WAITING, Parts
+from ..ir.turns import keeps_states, split_turn
 
 
 def parallelize(module: Module) -> None:
-    """Mark the host code that may be put off, and where a loop's turn may be left behind, in place."""
+    """Mark what may be put off, and where a loop's turn may be left behind, in place."""
     for op in module.walk():
-        if op.name in _HOST_CODE and _may_be_put_off(op):
+        if op.name in HOST_CODE and _may_be_put_off(op):
             op.attrs = op.attrs | {"ahead": True}
-    if keeps_states(module):
-        for op in module.walk():
-            if op.name == "flow.for" and split_turn(op.regions[0]) is not None:
-                op.attrs = op.attrs | {"apart": True}
+    if not keeps_states(module):
+        return
+    for function in module.functions.values():
+        parts = Parts(function, lambda _: False)
+        for region in _regions(function.body):
+            for op in region.ops:
+                if op.name in WAITING and parts.may_begin(op, region):
+                    op.attrs = op.attrs | {"ahead": True}
+                if op.name == "flow.for" and split_turn(op.regions[0]) is not None:
+                    op.attrs = op.attrs | {"apart": True}
+
+
+def _regions(region: Region) -> Iterator[Region]:
+    yield region
+    for inner in (inner for op in region.ops for inner in op.regions):
+        yield from _regions(inner)
 
 
 def _may_be_put_off(op: Op) -> bool:

@@ -217,7 +217,8 @@ _DECLARED = (
         "flow.if",
         "obj",
         "*",
-        "Run the first region if the condition is true, else the second.",
+        "Run the first region if the condition is true, else the second. `ahead` is as for host code.",
+        {"ahead": "bool?"},
         regions=2,
         rule="if",
     ),
@@ -227,7 +228,7 @@ _DECLARED = (
         "*",
         "Run the region for each item; its first argument is the item. With `apart`, a turn need not end before "
         "the next begins, as far as nobody can tell.",
-        {"apart": "bool?"},
+        {"ahead": "bool?", "apart": "bool?"},
         regions=1,
         rule="for",
     ),
@@ -236,6 +237,7 @@ _DECLARED = (
         "obj...",
         "*",
         "Region 0 ends in flow.condition, region 1 is the body.",
+        {"ahead": "bool?"},
         regions=2,
         rule="while",
     ),
@@ -245,6 +247,7 @@ _DECLARED = (
         "obj, obj",
         "Run region 0; then region 2, or region 1 with the exception that was raised; then region 3 whatever happened. "
         "Gives None, 'return', 'break' or 'continue', and the returned value.",
+        {"ahead": "bool?"},
         regions=4,
         rule="try",
     ),
@@ -256,7 +259,7 @@ _DECLARED = (
         "the first operand is an object that was expected to have the function under this name; if it has not, what it "
         "has is called as Python. `direct` says that operands and defaults give each parameter one value, and that the "
         "function is no coroutine.",
-        {"callee": "str", "keywords": "strs?", "method": "str?", "direct": "bool?"},
+        {"callee": "str", "keywords": "strs?", "method": "str?", "direct": "bool?", "ahead": "bool?"},
         rule="call",
     ),
     OpDef(

@@ -54,17 +54,17 @@ def split_turn(body: Region) -> tuple[int, list[int]] | None:
     rest = ops[first:]
     if last.name not in ("flow.yield", "flow.continue") or not any(map(_may_wait, rest)):
         return None
-    ends = [last, *_own_continues(rest)]
-    late = _late(ends, _made(rest))
-    passed = {value for end in ends for value in end.operands if _is_state(value)}
-    return None if passed & _made(ops) or any(ends[0].operands[number] in passed for number in late) else (first, late)
+    ends = [last, *own_ends(rest)]  # no flow.break, which is ordered
+    late = _late(ends, made_by(rest))
+    passed = {value for end in ends for value in end.operands if is_state(value)}
+    return None if passed & made_by(ops) or any(ends[0].operands[number] in passed for number in late) else (first, late)
 
 
 def _last_ordered(ops: list[Op], shared: set[Value]) -> int | None:
     """The index of the last op that has to run in order with those of other turns."""
-    own = _made(ops)
+    own = made_by(ops)
     for index in range(len(ops) - 1, -1, -1):
-        if any(_is_ordered(op, shared, own) for op in _inside(ops[index])):
+        if any(_is_ordered(op, shared, own) for op in inside(ops[index])):
             return index
     return None
 
@@ -82,35 +82,35 @@ def _late(ends: list[Op], made: Collection[Value]) -> list[int]:
     ]
 
 
-def _made(ops: Collection[Op]) -> set[Value]:
+def made_by(ops: Collection[Op]) -> set[Value]:
     """What ops define, the regions in them included."""
     made = set()
     for op in ops:
         made.update(op.results)
         for region in op.regions:
             made.update(region.args)
-            made |= _made(region.ops)
+            made |= made_by(region.ops)
     return made
 
 
-def _inside(op: Op, in_loop: bool = False, in_try: bool = False) -> Iterator[Op]:
+def inside(op: Op, in_loop: bool = False, in_try: bool = False) -> Iterator[Op]:
     """The op and those in its regions, but for what leaves a loop or a try in it, and goes to a loop's next turn."""
     yield op
     in_loop, in_try = in_loop or op.name in ("flow.for", "flow.while"), in_try or op.name == "flow.try"
     for inner in (inner for region in op.regions for inner in region.ops):
         is_end = inner.name == "flow.continue" or (in_loop and inner.name == "flow.break")
         if not is_end and not (in_try and inner.name == "flow.leave"):
-            yield from _inside(inner, in_loop, in_try)
+            yield from inside(inner, in_loop, in_try)
 
 
-def _own_continues(ops: Collection[Op]) -> Iterator[Op]:
-    """The flow.continue ops among these, and in them, that do not belong to a loop in them."""
+def own_ends(ops: Collection[Op]) -> Iterator[Op]:
+    """The flow.continue and flow.break ops among these, and in them, that do not belong to a loop in them."""
     for op in ops:
-        if op.name == "flow.continue":
+        if op.name in ("flow.continue", "flow.break"):
             yield op
         if op.name not in ("flow.for", "flow.while"):
             for region in op.regions:
-                yield from _own_continues(region.ops)
+                yield from own_ends(region.ops)
 
 
 def _is_ordered(op: Op, shared: set[Value], own: Collection[Value]) -> bool:
@@ -134,9 +134,9 @@ def _is_ordered(op: Op, shared: set[Value], own: Collection[Value]) -> bool:
 
 def _shared_states(body: Region) -> set[Value]:
     """The prompts and cells that other turns may have too, and what has grown from them without a branch."""
-    made = _made(body.ops)
-    shared = {value for op in body.walk() for value in op.operands if _is_state(value) and value not in made}
-    shared |= set(filter(_is_state, body.args))
+    made = made_by(body.ops)
+    shared = {value for op in body.walk() for value in op.operands if is_state(value) and value not in made}
+    shared |= set(filter(is_state, body.args))
     num_shared = -1
     while num_shared != len(shared):
         num_shared = len(shared)
@@ -146,9 +146,10 @@ def _shared_states(body: Region) -> set[Value]:
             if op.name not in ("prompt.branch", "cell.new") and not shared.isdisjoint(passed):
                 given = [*op.results, *(arg for region in op.regions for arg in region.args)]
                 stored_to = op.operands[:1] if op.name == "cell.store" else []
-                shared.update(value for value in (*given, *stored_to) if _is_state(value))
+                shared.update(value for value in (*given, *stored_to) if is_state(value))
     return shared
 
 
-def _is_state(value: Value) -> bool:
+def is_state(value: Value) -> bool:
+    """Whether a value is a prompt or a cell."""
     return value.type in (PROMPT, CELL)

@@ -40,7 +40,8 @@ def put_off(frame: Frame, op: Op, host: HostOp, operands: Sequence[int], results
     if (held := host.held(values, strand.order)) is None:
         return False
     work = _call_apart(frame, host) if host.is_pure else partial(in_pool, frame, host)
-    task = Routine(_carry_out(frame, op, host, work, values, strand.order.last))
+    is_free = not (strand.order.holds_unknown and host.reads_outside)
+    task = Routine(_carry_out(frame, op, host, work, values, strand.order.last, is_free=is_free))
     promised = [PendingObject() if held.has_states else _promise(op, host) for _ in results]
     task.add_callback(lambda _: _deliver(frame, op, task, promised))
     strand.remember(task, None, frame.function.program(op))
@@ -71,12 +72,20 @@ def _call_apart(frame: Frame, host: HostOp) -> _Work:
 
 
 async def _carry_out(
-    frame: Frame, op: Op, host: HostOp, work: _Work, values: list[Any], before: Pending[None] | None
+    frame: Frame,
+    op: Op,
+    host: HostOp,
+    work: _Work,
+    values: list[Any],
+    before: Pending[None] | None,
+    *,
+    is_free: bool,
 ) -> Any:
+    """is_free: whether what its names from outside mean cannot change before its turn."""
     try:
         for number, value in enumerate(values):
             values[number] = await _arrived(value)
-        if before is not None and not ((host.is_pure or host.is_quick(values)) and host.is_free(values)):
+        if before is not None and not ((host.is_pure or (is_free and host.is_quick(values))) and host.is_free(values)):
             await before
         if frame.context.cancelled is not None:
             raise frame.context.cancelled

@@ -1,48 +1,106 @@
-"""The turns of a loop, of which the next begins though the last has not ended: what `apart` allows in a flow.for.
+"""Ops that run beside those behind them: the parts of a region (ir/parts.py), and the rests of a loop's turns.
 
-The first ops of a turn run as ever. The rest of it starts at once too, in a strand of its own; when it has to wait, the
-loop goes on. To the strand that it has left it is one task more (order.py): what others must not see before their time
-waits for it, and an error in it ends the run where an eager one would have ended.
+A part starts where it stands, in a strand of its own; when it has to wait, the program goes on, and what the part
+makes is on its way, prompts too. To the strand that it has left it is one task more (order.py): what others must not
+see before their time waits for it, and an error in it ends the run where an eager one would have ended. So with `apart`
+in a flow.for: the first ops of a turn run as ever, and the next turn begins though the rest of the last has not ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..ir.core import Op, Value
-from ..ir.turns import split_turn
-from ..ir.types import CELL, PROMPT
+from ..ir.parts import HOST_CODE, WAITING, Part
+from ..ir.turns import is_state, split_turn
+from ..ir.types import CELL, PROMPT, TEXT
 from .context import Context
 from .host import Escaped, Unbound
 from .hostwork import Reached, reach
-from .linker import YIELD, Frame, LinkedRegion, Linker, Outcome, execute, place_above
-from .order import MAX_LOOKED_AT, Late
-from .pending import Pending, PendingObject, Settled
+from .linker import YIELD, Frame, LinkedRegion, Linker, Outcome, Step, execute, place_above
+from .order import MAX_LOOKED_AT, Late, Order
+from .pending import AnnouncedText, Pending, PendingObject, PendingText, Settled
+from .prompt import Prompt
 from .routine import Routine
 from .strand import Strand
 
 _GO_ON = "go on"
+MAX_DEPTH = 32
+"""Strands that were put off put off others, but no deeper than this: each starts on top of the other's stack."""
 
 
-def turn_of(linker: Linker, op: Op, body: LinkedRegion) -> Callable[[Frame], Awaitable[Outcome]]:
-    """What runs a turn of a flow.for."""
+def part_step(linker: Linker, ops: Sequence[Op], part: Part) -> Step:
+    """The step of a part, which gives what it makes, or Pendings of it."""
+    beside = _Beside(linker, ops, linker.plain(ops))
+    given, cells = linker.slots(part.given), linker.slots(part.cells)
+    promises = [_promise(value) for value in part.given]
+    always, is_host = ops[0].name in WAITING, ops[0].name in HOST_CODE
+
+    async def run(frame: Frame) -> None:
+        begun = await beside.begin(frame)
+        if begun is None:
+            return await here(frame)
+        values = begun.frame.values
+        if begun.body.done:
+            for slot in given:
+                frame.values[slot] = values[slot]
+            return None
+        promised = [*(promise() for promise in promises), *(Pending[Any]() for _ in cells)]
+        slots = [*given, *cells]
+        for slot, late in zip(slots, promised, strict=True):
+            frame.values[slot] = late
+        begun.deliver(frame.strand.order, promised, lambda: [values[slot] for slot in slots])
+        return None
+
+    async def here(frame: Frame) -> None:
+        await beside.run_here(frame)
+
+    def step(frame: Frame) -> Any:
+        if always or beside.waits(frame) or (is_host and not frame.strand.order.is_clear()):
+            return run(frame)
+        return here(frame)
+
+    return step
+
+
+def _promise(value: Value) -> Callable[[], Pending[Any]]:
+    if is_state(value):
+        return Pending
+    return PendingText if value.type == TEXT else Late
+
+
+def turn_of(linker: Linker, op: Op) -> tuple[list[int], Callable[[Frame], Awaitable[Outcome]]]:
+    """The slots of a flow.for's item and carried values, and what runs a turn of it."""
     region = op.regions[0]
     split = split_turn(region) if op.attrs.get("apart") else None
     if split is None:
-        return partial(execute, body)
+        body = linker.region(region)
+        return body.args, partial(execute, body)
     num_first, late = split
-    first, ops = {id(each) for each in region.ops[:num_first]}, region.ops[num_first:-1]
-    num_steps = sum(id(each) in first for each, _ in body.steps)
-    begin = LinkedRegion(body.args, body.steps[:num_steps], lambda _: (_GO_ON, []), body.last)
-    rest = _Rest(linker, op, LinkedRegion([], body.steps[num_steps:], body.end, body.last), _walk(ops), late)
+    linked = linker.row(region.args, region.ops[:num_first])
+    begin = LinkedRegion(linked.args, linked.steps, lambda _: (_GO_ON, []), linked.last)
+    ops = region.ops[num_first:]
+    rest = _Beside(linker, ops, linker.row([], ops))
+    passed = linker.slots(ops[-1].operands)
 
     async def run(frame: Frame) -> Outcome:
         outcome = await execute(begin, frame)
-        return outcome if outcome[0] != _GO_ON else await rest.go_on(frame)
+        if outcome[0] != _GO_ON:
+            return outcome
+        begun = await rest.begin(frame)
+        if begun is None:
+            return await rest.run_here(frame)
+        body = begun.body
+        if body.done:
+            return body.result()
+        values = [Late() if number in late else frame.values[slot] for number, slot in enumerate(passed)]
+        promised = [values[number] for number in late]
+        begun.deliver(frame.strand.order, promised, lambda: [body.result()[1][number] for number in late])
+        return YIELD, values
 
-    return run
+    return linked.args, run
 
 
 def _walk(ops: Sequence[Op]) -> list[Op]:
@@ -56,89 +114,137 @@ def _captured(ops: Sequence[Op]) -> list[Value]:
     return list(dict.fromkeys(value for op in ops for value in op.operands if value not in made))
 
 
-class _Rest:
-    """The rest of a loop's turns. captured: the slots of the objects that it uses; prompts, cells: those of its states,
-    which are its own. passed: the slots of what it passes on, of which those numbered in `late` are known when it has
-    run. is_known: whether it does no more than can be seen of it.
+class _Begun(NamedTuple):
+    """What runs beside: its frame, its routine, and the task that it is to the strand which goes on (None if it is over
+    already).
     """
 
-    __slots__ = ("_captured", "_cells", "_hosts", "_is_known", "_late", "_passed", "_program", "_prompts", "_region")
+    frame: Frame
+    body: Routine[Outcome]
+    over: Routine[None] | None
 
-    def __init__(self, linker: Linker, op: Op, region: LinkedRegion, ops: Sequence[Op], late: list[int]) -> None:
+    def deliver(self, order: Order, promised: Sequence[Pending[Any]], values: Callable[[], list[Any]]) -> None:
+        """Keep what was promised: the values when it has run, or the error with which it is over."""
+        assert self.over is not None
+
+        def keep(body: Pending[Outcome]) -> None:
+            if body.error is None:
+                for late, value in zip(promised, values(), strict=True):
+                    _give(order, late, value)
+
+        def fail(over: Pending[None]) -> None:
+            if over.error is not None:
+                for late in promised:
+                    late.set_error(over.error)
+
+        self.body.add_callback(keep)
+        self.over.add_callback(fail)
+
+
+def _give(order: Order, late: Pending[Any], value: Any) -> None:
+    """Keep a promise. What others may change of the value is held before anybody can see it."""
+    if isinstance(value, Pending):
+        value.then(order.hold, late)
+        return
+    prompt = value if isinstance(value, Prompt) else getattr(value, "prompt", None)
+    if not isinstance(prompt, Prompt):
+        late.set_result(order.hold(value))
+        return
+    for node in prompt.names().values():
+        bound = node.bound_value()
+        if isinstance(bound, Pending):
+            bound.then(order.hold)
+        else:
+            order.hold(bound)
+    late.set_result(value)
+
+
+class _Beside:
+    """Ops of a region that may run in a strand of their own. captured: the slots of the objects that they use; states:
+    those of the prompts and cells. texts: the captured ones that are only appended. is_known: whether they do no more
+    than can be seen of them.
+    """
+
+    __slots__ = ("_captured", "_hosts", "_is_known", "_program", "_region", "_states", "_texts")
+
+    def __init__(self, linker: Linker, ops: Sequence[Op], region: LinkedRegion) -> None:
         self._region = region
-        captured = _captured(ops)
-        self._captured = linker.slots([value for value in captured if value.type not in (PROMPT, CELL)])
-        self._prompts = linker.slots([value for value in captured if value.type == PROMPT])
-        self._cells = linker.slots([value for value in captured if value.type == CELL])
-        self._hosts = [linker.hosts[id(each)] for each in ops if id(each) in linker.hosts]
-        self._is_known = all(host.is_known for host in self._hosts) and all(each.name != "flow.call" for each in ops)
-        self._passed = linker.slots(op.regions[0].ops[-1].operands)
-        self._late = late
-        self._program = linker.home(op).__name__
+        walked = _walk(ops)
+        captured = _captured(walked)
+        self._captured = linker.slots([value for value in captured if not is_state(value)])
+        self._states = linker.slots([value for value in captured if is_state(value)])
+        looked = {value for op in walked if op.name != "prompt.append" for value in op.operands}
+        self._texts = set(linker.slots([value for value in captured if value not in looked]))
+        self._hosts = [linker.hosts[id(op)] for op in walked if id(op) in linker.hosts]
+        self._is_known = all(host.is_known for host in self._hosts) and all(op.name != "flow.call" for op in walked)
+        self._program = linker.home(ops[0]).__name__
 
-    async def go_on(self, frame: Frame) -> Outcome:
-        """Run the rest until it waits; gives what the turn passes on, some of which may be on its way."""
+    def waits(self, frame: Frame) -> bool:
+        """Whether something that the ops use has not arrived, and they could not use it before."""
+        return any(self._is_late(frame, slot) for slot in (*self._states, *self._captured))
+
+    def _is_late(self, frame: Frame, slot: int) -> bool:
+        value = _settled(frame, slot)
+        return isinstance(value, Pending) and not (slot in self._texts and isinstance(value, PendingText | AnnouncedText))
+
+    async def run_here(self, frame: Frame) -> Outcome:
+        """Run the ops in the strand itself."""
+        for slot in self._states:
+            while isinstance(frame.values[slot], Pending):
+                frame.values[slot] = await frame.values[slot]
+        return await execute(self._region, frame)
+
+    async def begin(self, frame: Frame) -> _Begun | None:
+        """Run the ops until they wait; None when they must not go on by themselves. Raises their error, if they have
+        failed already.
+        """
         above = frame.strand
+        reached = self._reached(frame)
+        if reached is None:
+            return None
         variables = self._variables(frame)
         is_known = self._is_known and not any(isinstance(value, PendingObject) for value in variables)
-        reached = self._reached(frame, variables)
-        if reached is None:
-            return await execute(self._region, frame)
-        strand = Strand(frame.context)
+        strand = Strand(frame.context, depth=above.depth + 1)
         strand.order.follow(above.order)
         part = Frame(frame.function, strand, frame.values.copy(), frame.depth, None, frame.caller)
-        body = _Part(execute(self._region, part), frame.context)
+        body = _Part(self.run_here(part), frame.context)
         body.start()
         if body.done and body.error is None and strand.is_idle:
-            return body.result()
+            return _Begun(part, body, None)
         over = Routine(_end(frame, part, body))
         over.start()
         if body.error is not None:
             await over
         above.remember(over, None, self._program)
         above.order.add(over, reached if is_known else None)
-        return body.result() if body.done else (YIELD, self._promise(frame, body))
+        return _Begun(part, body, over)
 
     def _variables(self, frame: Frame) -> list[Any]:
-        """What the variables hold of the states that the rest uses."""
-        prompts = [frame.values[slot] for slot in self._prompts]
-        prompts += [frame.values[slot].prompt for slot in self._cells]
+        """What the variables hold of the states that the ops use, as far as these have arrived: what others have is
+        held already, and what is new will be before it can be seen.
+        """
+        states = [_settled(frame, slot) for slot in self._states]
+        there = [state for state in states if not isinstance(state, Pending)]
+        prompts = [state if isinstance(state, Prompt) else state.prompt for state in there]
         return [node.bound_value() for prompt in prompts for node in prompt.names().values()]
 
-    def _reached(self, frame: Frame, variables: Sequence[Any]) -> Reached | None:
-        """What the rest may reach, as far as can be seen; None when it must not go on by itself."""
+    def _reached(self, frame: Frame) -> Reached | None:
+        """What the ops may reach, as far as can be seen; None when they must not go on by themselves."""
         order = frame.strand.order
         order.is_clear()  # forgets what is held no longer
-        if frame.strand.num_watching or frame.handled is not None or frame.task is not None or order.is_full:
+        if frame.strand.num_watching or frame.handled is not None or frame.task is not None:
+            return None
+        if order.is_full or frame.strand.depth >= MAX_DEPTH:
             return None
         values = [_settled(frame, slot) for slot in self._captured]
         if any(isinstance(value, PendingObject) and type(value) is not Late for value in values):
             return None
-        there = [value for value in (*values, *variables) if not isinstance(value, Pending | Unbound)]
+        there = [value for value in (*values, *self._variables(frame)) if not isinstance(value, Pending | Unbound)]
         outside = [value for host in self._hosts for value in host.outside_values()]
         reached = reach([*there, *outside], () if order.with_states else order.known, MAX_LOOKED_AT)
         if reached is None or reached.has_states or not order.with_states.isdisjoint(reached.mutable):
             return None
         return reached
-
-    def _promise(self, frame: Frame, body: Routine[Outcome]) -> list[Any]:
-        passed = [Late() if number in self._late else frame.values[slot] for number, slot in enumerate(self._passed)]
-        late = [(number, passed[number]) for number in self._late]
-
-        def deliver(_: Any) -> None:
-            for number, promised in late:
-                if body.error is not None:
-                    promised.set_error(body.error)
-                    continue
-                value = body.result()[1][number]
-                hold = frame.strand.order.hold
-                if isinstance(value, Pending):
-                    value.then(hold, promised)
-                else:
-                    promised.set_result(hold(value))
-
-        body.add_callback(deliver)
-        return passed
 
 
 def _settled(frame: Frame, slot: int) -> Any:

@@ -77,9 +77,7 @@ def flow_if(linker: Linker, op: Op) -> Step:
 
 def flow_for(linker: Linker, op: Op) -> Step:
     (source, *starts), results = linker.slots(op.operands), linker.slots(op.results)
-    body = linker.region(op.regions[0])
-    item_slot, *carried_slots = body.args
-    turn = turn_of(linker, op, body)
+    (item_slot, *carried_slots), turn = turn_of(linker, op)
 
     async def step(frame: Frame) -> Outcome | None:
         values = frame.values

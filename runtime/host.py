@@ -135,6 +135,11 @@ class HostOp:
         return [self._look_up(name) for name in self._outside or ()]
 
     @property
+    def reads_outside(self) -> bool:
+        """Whether names from outside, which may be given another value, mean something in the code."""
+        return bool(self._outside or self._callees.found)
+
+    @property
     def can_wait(self) -> bool:
         """Whether the op may be put off, going by its code: all its outputs are assigned, nothing else is."""
         return self.is_known and self._is_sure and not (self._captures or self._writes or self.awaits)
@@ -178,6 +183,8 @@ class HostOp:
 
     def commutes(self, values: Sequence[Any], order: Order) -> bool:
         """Whether the op, which is quick on these operands, can run before what was put off earlier."""
+        if order.holds_unknown and self.reads_outside:
+            return False
         inputs = values[: len(self._inputs)]
         reached = reach([*inputs, *map(self._look_up, self._outside or ())], order.known)
         if reached is None or not reached.mutable:

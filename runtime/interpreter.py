@@ -8,6 +8,7 @@ from types import FunctionType
 from typing import Any
 
 from ..ir.core import Module, Op
+from .apart import part_step
 from .flow import flow_call, flow_for, flow_if, flow_invoke, flow_while, invoke
 from .linker import Frame, LinkedFunction, Linker
 from .pending import Pending
@@ -46,7 +47,7 @@ class Interpreter:
             "prompt.fork": partial(prompt_fork, new_cell=new_cell, new_group=new_group),
         }
         for name, function in module.functions.items():
-            functions[name] = Linker(function, python[name], python, makers).link()
+            functions[name] = Linker(function, python[name], python, makers, part_step).link()
         self._entry = functions[module.entry]
 
     async def run(self, strand: Strand, arguments: Sequence[Any]) -> Any:

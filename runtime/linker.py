@@ -14,7 +14,9 @@ from typing import Any
 
 from ..ir.core import Function, Op, Region, Value
 from ..ir.errors import Cancelled
+from ..ir.parts import Part, Parts
 from ..ir.span import Span
+from ..ir.turns import is_state
 from .host import Escaped, HostOp, Unbound
 from .pending import Pending
 from .strand import Strand
@@ -193,17 +195,23 @@ def place_above(error: Exception, frame: Frame) -> None:
 class Linker:
     """Turns the ops of one function into steps. `makers` has, for each op name, what makes its step.
 
-    sources: for each function of the module, also those that were inlined, the Python function it comes from. hosts:
-    the linked host code by the ids of its ops.
+    sources: for each function of the module, also those that were inlined, the Python function it comes from.
+    make_part: makes the step of ops that may run beside those behind them. hosts: the linked host code by the ids of
+    its ops.
     """
 
     function: Function
     python: FunctionType
     sources: Mapping[str, FunctionType]
     makers: Mapping[str, Callable[[Linker, Op], Step]]
+    make_part: Callable[[Linker, Sequence[Op], Part], Step]
     template: list[Any] = field(default_factory=list)
     hosts: dict[int, HostOp] = field(default_factory=dict)
     _slots: dict[Value, int] = field(default_factory=dict)
+    _parts: Parts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._parts = Parts(self.function, lambda op: not self.host(op).can_wait)
 
     def link(self) -> LinkedFunction:
         """The linked function."""
@@ -213,19 +221,51 @@ class Linker:
         """The Python function that an op comes from: its host code sees the globals and closure of that one."""
         return self.sources[op.inlined[0].callee] if op.inlined else self.python
 
+    def host(self, op: Op) -> HostOp:
+        """The linked host code of a py.expr or py.block."""
+        host = self.hosts.get(id(op))
+        if host is None:
+            host = self.hosts[id(op)] = HostOp(op, self.home(op))
+        return host
+
     def region(self, region: Region) -> LinkedRegion:
         """Link a region; its last op becomes its end."""
-        args = self.slots(region.args)
+        return self.row(region.args, region.ops)
+
+    def row(self, args: Sequence[Value], ops: Sequence[Op]) -> LinkedRegion:
+        """Link some ops of a region; the last becomes their end if it is a terminator."""
+        last = ops[-1] if ops else None
+        before = ops[:-1] if last is not None and last.name in _ENDINGS else ops
+        steps, done = [], 0
+        for part in self._parts.find(before):
+            steps += self.steps(before[done : part.start])
+            steps.append((before[part.start], self.make_part(self, before[part.start : part.end], part)))
+            done = part.end
+        steps += self.steps(before[done:])
+        if last is None or last.name not in _ENDINGS:
+            return LinkedRegion(self.slots(args), steps, _no_values, last)
+        if late := self._late(last):
+            steps.append((last, waiting(late, _nothing)))
+        return LinkedRegion(self.slots(args), steps, _ENDINGS[last.name](last, self.slots(last.operands)), last)
+
+    def plain(self, ops: Sequence[Op]) -> LinkedRegion:
+        """Link some ops without an end, which run one after the other."""
+        return LinkedRegion([], self.steps(ops), _no_values, ops[-1])
+
+    def steps(self, ops: Sequence[Op]) -> list[tuple[Op, Step]]:
+        """The steps of ops that run one after the other."""
         steps = []
-        end: Callable[[Frame], Outcome] = _no_values
-        for op in region.ops:
-            if op.name in _ENDINGS:
-                end = _ENDINGS[op.name](op, self.slots(op.operands))
-            elif op.name in _CONSTANTS and (value := _CONSTANTS[op.name](self, op)) is not None:
+        for op in ops:
+            if op.name in _CONSTANTS and (value := _CONSTANTS[op.name](self, op)) is not None:
                 self.template[self.slot(op.result)] = value[0]
-            else:
-                steps.append((op, self.makers[op.name](self, op)))
-        return LinkedRegion(args, steps, end, region.ops[-1] if region.ops else None)
+                continue
+            step, late = self.makers[op.name](self, op), self._late(op)
+            steps.append((op, waiting(late, step) if late and op.name != "hint.warm" else step))
+        return steps
+
+    def _late(self, op: Op) -> list[int]:
+        """The slots of the prompts and cells that an op uses and a part may not have given yet."""
+        return self.slots([value for value in op.operands if is_state(value) and value in self._parts.late])
 
     def slot(self, value: Value) -> int:
         """The slot of a value."""
@@ -294,6 +334,10 @@ _ENDINGS: dict[str, Callable[[Op, list[int]], Callable[[Frame], Outcome]]] = {
     "flow.leave": _leaving,
     "flow.raise": _raising,
 }
+
+
+def _nothing(_: Frame) -> None:
+    return None
 
 
 def _no_values(_: Frame) -> Outcome:

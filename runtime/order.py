@@ -59,6 +59,7 @@ class Order:
 
     def follow(self, above: Order) -> None:
         """Begin behind all that was put off in another order so far."""
+        self.placed = above.placed
         if above.last is not None:
             self._outstanding.append(above.last)
             self._above = above
@@ -143,6 +144,11 @@ class Order:
         if self._above is not None and self._above.holds(reached):
             return True
         return any(self._holds_unknown or key in self.held for key in reached)
+
+    @property
+    def holds_unknown(self) -> bool:
+        """Whether a task may do what cannot be seen of it, such as to give a global name another value."""
+        return self._holds_unknown or (self._above is not None and self._above.holds_unknown)
 
     def may_change(self, values: Sequence[Any]) -> bool:
         """Whether a task may change one of these values, or what can be reached from it."""

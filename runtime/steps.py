@@ -387,7 +387,7 @@ def hint_warm(linker: Linker, op: Op) -> Step:
         return part
 
     def step(frame: Frame) -> Waiting:
-        if "prefill" in frame.context.backend.features:
+        if "prefill" in frame.context.backend.features and not isinstance(frame.values[before], Pending):
             given = [value(frame, part) for part in parts]
             end = next((index for index, part in enumerate(given) if type(part) not in (str, dict)), len(given))
             warm(frame.values[before], given[:end], is_open=is_open or end < len(given), is_brief=is_brief)
@@ -485,7 +485,7 @@ def py_unbox(linker: Linker, op: Op) -> Step:
 def py_host(linker: Linker, op: Op) -> Step:
     """py.expr and py.block: on the loop if the code and its operands allow it, else on a host thread."""
     operands, results = linker.slots(op.operands), linker.slots(op.results)
-    host = linker.hosts[id(op)] = HostOp(op, linker.home(op))
+    host = linker.host(op)
     is_lazy = bool(op.attrs.get("lazy"))
     may_wait = (bool(op.attrs.get("ahead")) or host.is_pure) and host.can_wait
     store = _store_one(results[0]) if op.name == "py.expr" else _store_all(results)

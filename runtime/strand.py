@@ -46,12 +46,13 @@ class Strand:
     task: where the host code of an `async def` program runs. marked: the last error that was given its place in the
     program. caught: the last error that a try has met; raised anew, by another read of what failed, it gets one more.
     num_watching: how many tries would see an exception now; what is read then is waited for at once. order: what was
-    put off.
+    put off. depth: how many strands it was put off in.
     """
 
-    __slots__ = ("_num_checked", "_reads", "caught", "context", "marked", "num_watching", "order", "state", "task")
+    __slots__ = ("_num_checked", "_reads", "caught", "context", "depth", "marked", "num_watching", "order", "state", "task")
 
-    def __init__(self, context: Context, state: Any = None, task: HostTask | None = None) -> None:
+    def __init__(self, context: Context, state: Any = None, task: HostTask | None = None, depth: int = 0) -> None:
+        self.depth = depth
         self.context = context
         self.state = state
         self.task = task
