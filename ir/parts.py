@@ -228,7 +228,10 @@ class _Lines:
             branchers += [(value, id(op)) for value in _branched(op)]
         self._makers = self._by_line(makers)
         self._branchers = self._by_line(branchers)
-        strangers = [*function.body.args, *(v for op in function.body.walk() if op.name == "cell.of" for v in op.results)]
+        strangers = [
+            *function.body.args,
+            *(v for op in function.body.walk() if op.name == "cell.of" for v in op.results),
+        ]
         self._strange = {self._line(value) for value in strangers if is_state(value)}
 
     def is_made_here(self, value: Value) -> bool:
@@ -241,10 +244,9 @@ class _Lines:
         return line not in self._strange and self._makers.get(line, {0}) <= ids
 
     def may_branch(self, op: Op, ids: Set[int], around: Set[int]) -> bool:
-        """Whether what an op branches, if anything, is branched by these ops alone, in a region with the ops `around`."""
+        """Whether what an op branches, if anything, is branched by these ops alone. around: the ops of the region."""
         return all(
-            self.is_within(value, ids)
-            or (self.is_within(value, around) and self._branchers[self._line(value)] <= ids)
+            self.is_within(value, ids) or (self.is_within(value, around) and self._branchers[self._line(value)] <= ids)
             for value in _branched(op)
         )
 

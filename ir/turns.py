@@ -57,7 +57,9 @@ def split_turn(body: Region) -> tuple[int, list[int]] | None:
     ends = [last, *own_ends(rest)]  # no flow.break, which is ordered
     late = _late(ends, made_by(rest))
     passed = {value for end in ends for value in end.operands if is_state(value)}
-    return None if passed & made_by(ops) or any(ends[0].operands[number] in passed for number in late) else (first, late)
+    return (
+        None if passed & made_by(ops) or any(ends[0].operands[number] in passed for number in late) else (first, late)
+    )
 
 
 def _last_ordered(ops: list[Op], shared: set[Value]) -> int | None:

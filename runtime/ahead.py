@@ -42,7 +42,7 @@ def put_off(frame: Frame, op: Op, host: HostOp, operands: Sequence[int], results
     work = _call_apart(frame, host) if host.is_pure else partial(in_pool, frame, host)
     is_free = not (strand.order.holds_unknown and host.reads_outside)
     task = Routine(_carry_out(frame, op, host, work, values, strand.order.last, is_free=is_free))
-    promised = [PendingObject() if held.has_states else _promise(op, host) for _ in results]
+    promised = [PendingObject() if held.has_states else _promise(op, host, values) for _ in results]
     task.add_callback(lambda _: _deliver(frame, op, task, promised))
     strand.remember(task, None, frame.function.program(op))
     if not host.is_pure or held.mutable or any(isinstance(each, PendingObject) for each in (*values, *promised)):
@@ -53,10 +53,10 @@ def put_off(frame: Frame, op: Op, host: HostOp, operands: Sequence[int], results
     return True
 
 
-def _promise(op: Op, host: HostOp) -> Pending[Any]:
+def _promise(op: Op, host: HostOp, values: Sequence[Any]) -> Pending[Any]:
     if host.is_pure:
         return _PROMISED[op.attrs["pure"]]()
-    return PendingText() if host.is_text else Late()
+    return PendingText() if host.is_text(values) else Late()
 
 
 _Work = Callable[[list[Any]], Pending[Any]]

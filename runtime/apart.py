@@ -8,18 +8,20 @@ in a flow.for: the first ops of a turn run as ever, and the next turn begins tho
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 from ..ir.core import Op, Value
 from ..ir.parts import HOST_CODE, WAITING, Part
 from ..ir.turns import is_state, split_turn
-from ..ir.types import CELL, PROMPT, TEXT
+from ..ir.types import TEXT
 from .context import Context
-from .host import Escaped, Unbound
+from .expression import Expression
+from .host import Escaped, HostOp, Unbound
 from .hostwork import Reached, reach
-from .linker import YIELD, Frame, LinkedRegion, Linker, Outcome, Step, execute, place_above
+from .linker import CALLS, YIELD, Frame, LinkedFunction, LinkedRegion, Linker, Outcome, Step, execute, place_above
 from .order import MAX_LOOKED_AT, Late, Order
 from .pending import AnnouncedText, Pending, PendingObject, PendingText, Settled
 from .prompt import Prompt
@@ -159,13 +161,42 @@ def _give(order: Order, late: Pending[Any], value: Any) -> None:
     late.set_result(value)
 
 
-class _Beside:
-    """Ops of a region that may run in a strand of their own. captured: the slots of the objects that they use; states:
-    those of the prompts and cells. texts: the captured ones that are only appended. is_known: whether they do no more
-    than can be seen of them.
+@dataclass(slots=True)
+class _Seen:
+    """What can be seen of some ops and all that they call: the host code, and defaults of parameters. is_all: whether
+    they do no more than that.
     """
 
-    __slots__ = ("_captured", "_hosts", "_is_known", "_program", "_region", "_states", "_texts")
+    hosts: list[HostOp]
+    defaults: list[Any]
+    is_all: bool
+
+    @classmethod
+    def of(cls, hosts: list[HostOp], calls: list[Op], functions: Mapping[str, LinkedFunction]) -> _Seen:
+        """All of it, through the functions of the module."""
+        seen = cls(list(hosts), [], is_all=True)
+        found, todo = set[str](), list(calls)
+        while todo:
+            op = todo.pop()
+            seen.is_all &= op.name == "flow.call" and not op.attrs.get("method")
+            callee = str(op.attrs.get("callee"))
+            if not seen.is_all or callee in found:
+                continue
+            found.add(callee)
+            function = functions[callee]
+            todo += function.calls
+            seen.hosts += function.hosts
+            seen.defaults += [*(function.python.__defaults__ or ()), *(function.python.__kwdefaults__ or {}).values()]
+        seen.is_all &= all(host.is_known for host in seen.hosts)
+        return seen
+
+
+class _Beside:
+    """Ops of a region that may run in a strand of their own. captured: the slots of the objects that they use; states:
+    those of the prompts and cells. texts: the captured ones that are only appended. hosts: their host code.
+    """
+
+    __slots__ = ("_calls", "_captured", "_functions", "_hosts", "_program", "_region", "_seen", "_states", "_texts")
 
     def __init__(self, linker: Linker, ops: Sequence[Op], region: LinkedRegion) -> None:
         self._region = region
@@ -176,7 +207,9 @@ class _Beside:
         looked = {value for op in walked if op.name != "prompt.append" for value in op.operands}
         self._texts = set(linker.slots([value for value in captured if value not in looked]))
         self._hosts = [linker.hosts[id(op)] for op in walked if id(op) in linker.hosts]
-        self._is_known = all(host.is_known for host in self._hosts) and all(op.name != "flow.call" for op in walked)
+        self._calls = [op for op in walked if op.name in CALLS]
+        self._functions = linker.functions
+        self._seen: _Seen | None = None
         self._program = linker.home(ops[0]).__name__
 
     def waits(self, frame: Frame) -> bool:
@@ -185,7 +218,9 @@ class _Beside:
 
     def _is_late(self, frame: Frame, slot: int) -> bool:
         value = _settled(frame, slot)
-        return isinstance(value, Pending) and not (slot in self._texts and isinstance(value, PendingText | AnnouncedText))
+        return isinstance(value, Pending) and not (
+            slot in self._texts and isinstance(value, PendingText | AnnouncedText)
+        )
 
     async def run_here(self, frame: Frame) -> Outcome:
         """Run the ops in the strand itself."""
@@ -199,13 +234,14 @@ class _Beside:
         failed already.
         """
         above = frame.strand
-        reached = self._reached(frame)
-        if reached is None:
+        if not self._may_go_on(frame):
             return None
-        variables = self._variables(frame)
-        is_known = self._is_known and not any(isinstance(value, PendingObject) for value in variables)
-        strand = Strand(frame.context, depth=above.depth + 1)
-        strand.order.follow(above.order)
+        reached = self._reached(frame)
+        if reached is None and above.has_visitors:
+            return None
+        if reached is not None and (reached.has_states or not above.order.with_states.isdisjoint(reached.mutable)):
+            return None
+        strand = Strand(frame.context, above=above)
         part = Frame(frame.function, strand, frame.values.copy(), frame.depth, None, frame.caller)
         body = _Part(self.run_here(part), frame.context)
         body.start()
@@ -216,7 +252,7 @@ class _Beside:
         if body.error is not None:
             await over
         above.remember(over, None, self._program)
-        above.order.add(over, reached if is_known else None)
+        above.order.add(over, reached)
         return _Begun(part, body, over)
 
     def _variables(self, frame: Frame) -> list[Any]:
@@ -228,23 +264,26 @@ class _Beside:
         prompts = [state if isinstance(state, Prompt) else state.prompt for state in there]
         return [node.bound_value() for prompt in prompts for node in prompt.names().values()]
 
+    def _may_go_on(self, frame: Frame) -> bool:
+        """Whether the ops may leave the strand, as far as it is concerned."""
+        strand = frame.strand
+        strand.order.is_clear()  # forgets what is held no longer
+        is_watched = strand.num_watching or frame.handled is not None or frame.task is not None
+        return not (is_watched or strand.order.is_full or strand.depth >= MAX_DEPTH)
+
     def _reached(self, frame: Frame) -> Reached | None:
-        """What the ops may reach, as far as can be seen; None when they must not go on by themselves."""
-        order = frame.strand.order
-        order.is_clear()  # forgets what is held no longer
-        if frame.strand.num_watching or frame.handled is not None or frame.task is not None:
-            return None
-        if order.is_full or frame.strand.depth >= MAX_DEPTH:
-            return None
+        """What the ops may reach; None when that cannot be seen."""
+        variables = self._variables(frame)
         values = [_settled(frame, slot) for slot in self._captured]
+        seen = self._seen = self._seen or _Seen.of(self._hosts, self._calls, self._functions)
+        if not seen.is_all or any(isinstance(value, PendingObject) for value in variables):
+            return None
         if any(isinstance(value, PendingObject) and type(value) is not Late for value in values):
             return None
-        there = [value for value in (*values, *self._variables(frame)) if not isinstance(value, Pending | Unbound)]
-        outside = [value for host in self._hosts for value in host.outside_values()]
-        reached = reach([*there, *outside], () if order.with_states else order.known, MAX_LOOKED_AT)
-        if reached is None or reached.has_states or not order.with_states.isdisjoint(reached.mutable):
-            return None
-        return reached
+        there = [each for each in (*values, *variables) if not isinstance(each, Pending | Unbound | Expression)]
+        outside = [*seen.defaults, *(value for host in seen.hosts for value in host.outside_values())]
+        order = frame.strand.order
+        return reach([*there, *outside], () if order.with_states else order.known, MAX_LOOKED_AT)
 
 
 def _settled(frame: Frame, slot: int) -> Any:

@@ -6,7 +6,7 @@ leaves a try (trying.py) is met by that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..ir.core import Op
@@ -210,10 +210,10 @@ async def invoke(
     raise raised
 
 
-def flow_call(linker: Linker, op: Op, functions: Mapping[str, LinkedFunction]) -> Step:
+def flow_call(linker: Linker, op: Op) -> Step:
     operands, result = linker.slots(op.operands), linker.slot(op.result)
     callee, method, keywords = op.attrs["callee"], op.attrs.get("method"), op.attrs.get("keywords") or ()
-    num_positional = len(operands) - len(keywords)
+    num_positional, functions = len(operands) - len(keywords), linker.functions
 
     async def step(frame: Frame) -> None:
         values = [frame.values[slot] for slot in operands]

@@ -66,6 +66,7 @@ class HostOp:
         "_code",
         "_inputs",
         "_is_sure",
+        "_is_text",
         "_looked",
         "_may_change",
         "_moved",
@@ -79,7 +80,6 @@ class HostOp:
         "_writes",
         "awaits",
         "is_pure",
-        "is_text",
     )
 
     def __init__(self, op: Op, owner: FunctionType) -> None:
@@ -105,7 +105,10 @@ class HostOp:
         self._looked = [n for n, name in enumerate(self._inputs) if name in uses.looked]
         self._moved = [n for n, name in enumerate(self._inputs) if name not in uses.looked]
         self._opened = [n for n, name in enumerate(self._inputs) if name in uses.opened]
-        self.is_text = self._code.is_expression and _is_text(self._code.expression, bool(self._callees.found))
+        has_calls = bool(self._callees.found)
+        self._is_text = [
+            self._code.is_expression and _is_text(self._code.expression, calls) for calls in (has_calls, True)
+        ]
         self._variant(_NONE)
 
     def is_quick(self, values: Sequence[Any]) -> bool:
@@ -120,6 +123,10 @@ class HostOp:
         if self._callees.found and not self._callees.are_same():
             return False
         return not self._outside or are_plain((self._look_up(name) for name in self._outside), (Prompt,))
+
+    def is_text(self, values: Sequence[Any]) -> bool:
+        """Whether the value, if there is one, is a str; operands that were put off may arrive as Expressions."""
+        return self._is_text[any(isinstance(value, PendingObject) for value in values)]
 
     def _is_harmless(self, called: ast.expr, inside: set[str]) -> bool:
         own = {*inside, *self._captures, *self._owner.__code__.co_freevars}
@@ -167,7 +174,7 @@ class HostOp:
         has_states = (
             moved.has_states
             or not order.with_states.isdisjoint(moved.mutable)
-            or any(isinstance(values[n], PendingObject) for n in self._moved)
+            or any(isinstance(values[n], PendingObject) and not values[n].is_plain for n in self._moved)
         )
         return Reached(looked.mutable | moved.mutable, has_states)
 

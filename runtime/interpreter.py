@@ -41,13 +41,13 @@ class Interpreter:
             "flow.while": flow_while,
             "flow.try": flow_try,
             "flow.invoke": flow_invoke,
-            "flow.call": partial(flow_call, functions=functions),
+            "flow.call": flow_call,
             "py.call": partial(py_call, python=python),
             "cell.new": partial(cell_new, new_cell=new_cell),
             "prompt.fork": partial(prompt_fork, new_cell=new_cell, new_group=new_group),
         }
         for name, function in module.functions.items():
-            functions[name] = Linker(function, python[name], python, makers, part_step).link()
+            functions[name] = Linker(function, python[name], python, makers, part_step, functions).link()
         self._entry = functions[module.entry]
 
     async def run(self, strand: Strand, arguments: Sequence[Any]) -> Any:
@@ -62,5 +62,6 @@ class Interpreter:
 
     def call(self, caller: Frame, op: Op, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
         """The same as a call by an op of another program; the value may still be on its way."""
+        caller.strand.has_visitors = True
         handled, depth = caller.handled, caller.depth + 1
         return invoke(self._entry, caller.strand, list(arguments), depth, handled, (caller, op))

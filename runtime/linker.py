@@ -27,6 +27,9 @@ Outcome = tuple[str, list[Any]]
 Waiting = Coroutine[Any, Any, Outcome | None] | None
 Step = Callable[["Frame"], Waiting]
 
+CALLS = ("flow.call", "flow.invoke", "py.call")
+"""Ops that go on in other code."""
+
 YIELD, BREAK, CONTINUE, CONDITION = "yield", "break", "continue", "condition"
 # These end every region around them: up to the function's, up to the innermost try's.
 RETURN, LEAVE = "return", "leave"
@@ -72,9 +75,23 @@ class LinkedRegion:
 
 
 class LinkedFunction:
-    """A function's body, and the values that its slots hold at the start."""
+    """A function's body, and the values that its slots hold at the start. hosts, calls: its host code, and the ops
+    that go on elsewhere.
+    """
 
-    __slots__ = ("_simple", "_sources", "body", "is_async", "name", "python", "python_name", "signature", "template")
+    __slots__ = (
+        "_simple",
+        "_sources",
+        "body",
+        "calls",
+        "hosts",
+        "is_async",
+        "name",
+        "python",
+        "python_name",
+        "signature",
+        "template",
+    )
 
     def __init__(self, linker: Linker, body: LinkedRegion) -> None:
         python = linker.python
@@ -84,6 +101,8 @@ class LinkedFunction:
         self.python_name = python.__name__
         self.is_async = inspect.iscoroutinefunction(python)
         self.body = body
+        self.hosts = list(linker.hosts.values())
+        self.calls = [op for op in linker.function.body.walk() if op.name in CALLS]
         self.template = linker.template
         self.signature = inspect.signature(python)
         kinds = {parameter.kind for parameter in self.signature.parameters.values()}
@@ -173,9 +192,11 @@ def _add_frames(error: Exception, places: Iterable[tuple[Span, str]]) -> None:
 def place(error: Exception, op: Op, frame: Frame) -> None:
     """Leave the whole trace of an op that was put off in its error; whoever meets it later adds nothing."""
     order = frame.strand.order
-    if op.span is None or isinstance(error, Cancelled) or any(error is placed for placed in order.placed):
+    if isinstance(error, Cancelled) or any(error is placed for placed in order.placed):
         return
     order.placed.append(error)
+    if op.span is None:
+        return
     first, *rest = frame.function.places(op)
     mark(error, *first)
     _add_frames(error, rest)
@@ -196,8 +217,8 @@ class Linker:
     """Turns the ops of one function into steps. `makers` has, for each op name, what makes its step.
 
     sources: for each function of the module, also those that were inlined, the Python function it comes from.
-    make_part: makes the step of ops that may run beside those behind them. hosts: the linked host code by the ids of
-    its ops.
+    make_part: makes the step of ops that may run beside those behind them. functions: the linked functions of the
+    module, once all are. hosts: the linked host code by the ids of its ops.
     """
 
     function: Function
@@ -205,6 +226,7 @@ class Linker:
     sources: Mapping[str, FunctionType]
     makers: Mapping[str, Callable[[Linker, Op], Step]]
     make_part: Callable[[Linker, Sequence[Op], Part], Step]
+    functions: Mapping[str, LinkedFunction]
     template: list[Any] = field(default_factory=list)
     hosts: dict[int, HostOp] = field(default_factory=dict)
     _slots: dict[Value, int] = field(default_factory=dict)

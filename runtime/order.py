@@ -25,6 +25,7 @@ class Late(PendingObject):
     """What an op that was put off will give: a value of builtin types without states, which others may change."""
 
     __slots__ = ()
+    is_plain = True
 
 
 class _Both:

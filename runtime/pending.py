@@ -210,9 +210,13 @@ class AnnouncedText(Pending[Any]):
 
 
 class PendingObject(Pending[Any]):
-    """A Pending of an object that host code may change: who looks at it has to do so in the program's order."""
+    """A Pending of an object that host code may change: who looks at it has to do so in the program's order.
+
+    is_plain: whether there are no states in it.
+    """
 
     __slots__ = ()
+    is_plain = False
 
 
 class _Gather(Pending[list[Any]]):

@@ -568,7 +568,7 @@ def _later(host: HostOp, values: list[Any]) -> Pending[Any] | None:
     """A Pending of the expression's value, if nothing it uses can change until its inputs arrive."""
     if not all(isinstance(value, _IMMUTABLE) and not isinstance(value, PendingObject) for value in values):
         return None
-    return gather(values).then(host, PendingText() if host.is_text else None)
+    return gather(values).then(host, PendingText() if host.is_text(values) else None)
 
 
 def _store_one(result: int) -> Callable[[Frame, Any], None]:

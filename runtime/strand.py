@@ -46,13 +46,29 @@ class Strand:
     task: where the host code of an `async def` program runs. marked: the last error that was given its place in the
     program. caught: the last error that a try has met; raised anew, by another read of what failed, it gets one more.
     num_watching: how many tries would see an exception now; what is read then is waited for at once. order: what was
-    put off. depth: how many strands it was put off in.
+    put off. above: the strand that has put this one off. has_visitors: whether another program's compiled form has run
+    in it: then what one program lets nobody see, states in objects, may be seen by the other.
     """
 
-    __slots__ = ("_num_checked", "_reads", "caught", "context", "depth", "marked", "num_watching", "order", "state", "task")
+    __slots__ = (
+        "_above",
+        "_num_checked",
+        "_reads",
+        "caught",
+        "context",
+        "has_visitors",
+        "marked",
+        "num_watching",
+        "order",
+        "state",
+        "task",
+    )
 
-    def __init__(self, context: Context, state: Any = None, task: HostTask | None = None, depth: int = 0) -> None:
-        self.depth = depth
+    def __init__(
+        self, context: Context, state: Any = None, task: HostTask | None = None, above: Strand | None = None
+    ) -> None:
+        self._above: list[tuple[Strand, int]] = [] if above is None else [*above._above, (above, above.num_reads)]
+        self.has_visitors: bool = above is not None and above.has_visitors
         self.context = context
         self.state = state
         self.task = task
@@ -62,6 +78,8 @@ class Strand:
         self.order = Order()
         self._reads: list[Read] = []
         self._num_checked = 0
+        if above is not None:
+            self.order.follow(above.order)
 
     def remember(self, pending: Pending[Any], span: Span | None, program: str) -> None:
         """The program has read a value that is still on its way, or has put something off."""
@@ -72,6 +90,19 @@ class Strand:
     def num_reads(self) -> int:
         """How many values were read so far before they arrived: a place in program order."""
         return len(self._reads)
+
+    @property
+    def depth(self) -> int:
+        """In how many strands this one was put off."""
+        return len(self._above)
+
+    def is_earlier(self, error: BaseException) -> bool:
+        """Whether an error that a try would see has its place elsewhere: in what was put off, or in a read of a strand
+        above that came before this one.
+        """
+        return any(error is placed for placed in self.order.placed) or any(
+            error is read.pending.error for strand, count in self._above for read in strand._reads[:count]
+        )
 
     @property
     def is_idle(self) -> bool:

@@ -25,7 +25,6 @@ def flow_try(linker: Linker, op: Op) -> Step:
     is_final = len(op.regions[3].ops) > 1 or op.regions[3].ops[0].name != "flow.yield"
 
     async def step(frame: Frame) -> None:
-        await frame.strand.order.turn()  # what fails before the try is not its own
         end = await _watched(body, frame)
         if end[1] is not None:
             end = await _handle(handlers, end[1], frame)
@@ -58,10 +57,16 @@ async def _watched(region: LinkedRegion, frame: Frame) -> _End:
 
 
 async def _attributed(error: BaseException, frame: Frame) -> BaseException:
-    """The exception as the program sees it. Raises that of a read before the try: an eager run had met it there."""
+    """The exception as the program sees it.
+
+    Raises what is no exception of the try's: that of a read before it, or of what was put off. An eager run had met it
+    there.
+    """
     context = frame.context
     if error is context.cancelled:
         context.on_cancel = None  # the program knows: what it does in a `finally` is not disturbed
+    elif frame.strand.is_earlier(error):
+        raise Escaped(error) if isinstance(error, StopIteration) else error
     elif not isinstance(error, asyncio.CancelledError):
         try:
             earlier = await frame.strand.read_error()
@@ -100,7 +105,9 @@ async def _finish(final: LinkedRegion, end: _End, frame: Frame) -> _End:
     except Exception as raised:
         if is_cancelled:
             return end
-        set_context(raised.error if isinstance(raised, Escaped) else raised, error)
+        met = raised.error if isinstance(raised, Escaped) else raised
+        if not frame.strand.is_earlier(met):
+            set_context(met, error)
         raise
     finally:
         frame.strand.num_watching -= error is not None

@@ -641,7 +641,137 @@ def texts_of_lists(s, log, n):
     return s["y"]
 
 
+@rf.program
+def straight(s, log, n):
+    a = s.copy()
+    a += "First." + text("x", 1)
+    if len(a["x"]) % 2:
+        a += "Why?" + rf.gen("x", max_tokens=2, temperature=1.0)
+    a += "Sum up." + text("sum", 2)
+    b = s.copy()
+    b += "Second." + text("x", 1)
+    rounds = 0
+    while rounds < n and len(b["x"]) % 3:
+        b += f"Round {rounds}." + rf.gen("x", max_tokens=2, temperature=1.0)
+        rounds += 1
+    log.append(rounds)
+    log.append(b["x"])
+    c = b.copy()
+    c += f"{a['sum']}" + text("y", 1)
+    if c["y"] in a["sum"]:
+        log.append(c["y"])
+    s += f"{a['sum']} {b['x']} {c['y']}"
+    return a.text(), b["x"], rounds
+
+
+def until_number(t, log, depth):
+    """A helper that is not inlined."""
+    t += f"A number, {depth}." + text("x", 1)
+    try:
+        log.append(depth)
+        return 6 // (len(t["x"]) % 3)
+    except ZeroDivisionError:
+        return until_number(t, log, depth - 1) if depth else None
+
+
+@rf.program
+def calls_at_once(s, log, n):
+    a = s.copy()
+    first = until_number(a, log, n)
+    b = s.copy()
+    second = until_number(b, log, n)
+    log.append((first, second))
+    b += a["x"] + text("y", 1)
+    if first:
+        third = until_number(b.copy(), log, 1)
+        log.append(third)
+    return a["x"], b.text()
+
+
+@rf.program
+def tries_at_once(s, log, n):
+    found = []
+    for name in ("a", "b", "c"):
+        t = s.copy()
+        t += f"Try {name}." + text("x", 1)
+        found.append(t["x"])
+        try:
+            log.append(len(t["x"]) // (n - len(found)))
+            log.append({}[found[0]])
+        except KeyError as error:
+            t += "No key." + text("y", 1)
+            log.append(t["y"])
+            found.append(str(error))
+    return found
+
+
+@rf.program
+def fails_before_a_try(s, log, n):
+    t = s.copy()
+    t += "Item." + text("x", 1)
+    length = len(t["x"]) // n
+    u = s.copy()
+    u += "Other." + text("y", 1)
+    try:
+        log.append(u["y"])
+        u += f"{length}" + text("z", 1)
+        log.append(u["z"])
+    except ZeroDivisionError:
+        log.append("not here")
+    finally:
+        log.append("nor here")
+    return length
+
+
+@rf.program
+def counts_up(s, log, n):
+    number = 0
+    while number < n:
+        t = s.copy()
+        t += f"Item {number}." + text("x", 1)
+        if len(t["x"]) % 2:
+            t += "Why?" + text("y", 1)
+            log.append(t["y"])
+        log.append(t["x"])
+        number += 1
+    return number
+
+
+RENAMED = "first"
+
+
+def rename(value: str) -> str:
+    global RENAMED
+    RENAMED = value
+    return value.upper()
+
+
+def in_words(log: list[Any], value: str) -> list[str]:
+    """Nobody sees through it."""
+    log.append(("in words", value, RENAMED))
+    if not value.strip():
+        raise ValueError(value)
+    return value.split()
+
+
+@rf.program
+def through_opaque_code(s, log, n):
+    rename("first")
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}." + text("x", 2)
+        words = in_words(log, t["x"])
+        log.append(words)
+        t += f"{words[0]}" + text("y", 1)
+        log.append(rename(t["y"]))
+    u = s.copy()
+    u += f"{RENAMED}" + text("z", 1)
+    rename(u["z"])
+    return RENAMED
+
+
 PROGRAMS = [
+    straight, calls_at_once, tries_at_once, fails_before_a_try, counts_up, through_opaque_code,
     variables_in_turns, texts_of_lists,
     refines, branches_in_turns, branches_of_others_in_turns, tries_in_turns, fails_in_a_turn,
     changes_what_it_goes_through, changes_a_global, nested_turns, breaks_in_turns, maybe_unassigned,
@@ -727,6 +857,87 @@ def test_turns_wait_for_themselves_only() -> None:
     assert log == ["hy?"] * 5
     found = [[record.name for record in each.trace] for each in (run, asks_again.run(log=[], n=5, backend=echo()))]
     assert found[0] == ["x", "x", "x", "why", "bye"] * 5 == found[1]
+
+
+@rf.program
+def two_chains(s, log, n):
+    a = s.copy()
+    a += "First?" + text("x", 1)
+    if "?" in a["x"]:
+        a += "Why?" + text("x", 1)
+    a += "So?" + text("x", 1)
+    b = s.copy()
+    b += "Second?" + text("x", 1)
+    while "?" in b["x"]:
+        b += "Why?" + text("x", 1)
+        break
+    b += "So?" + text("x", 1)
+    log.append(a["x"])
+    log.append(b["x"])
+    return n
+
+
+def asked_until_sure(t, depth):
+    t += "Again?" + text("x", 1)
+    try:
+        return int(t["x"])
+    except ValueError:
+        return asked_until_sure(t, depth - 1) if depth else None
+
+
+@rf.program
+def two_calls(s, log, n):
+    a = s.copy()
+    a += "First: "
+    b = s.copy()
+    b += "Second: "
+    log.append(asked_until_sure(a, 2))
+    log.append(asked_until_sure(b, 2))
+    return n
+
+
+@rf.program
+def behind_opaque_code(s, log, n):
+    for number in range(n):
+        t = s.copy()
+        t += f"Item {number}?" + rf.gen("x", max_tokens=1)
+        found = in_words(log, t["x"])
+        log.append(found)
+        u = s.copy()
+        u += f"Other {number}?" + rf.gen("x", max_tokens=1)
+        log.append(u["x"])
+
+
+AT_ONCE: list[tuple[Any, list[int]]] = [
+    (two_chains, [2, 2, 2]), (two_calls, [2, 2, 2]), (counts_up, [4, 4]), (behind_opaque_code, [8]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "waves"), AT_ONCE, ids=[each.name for each, _ in AT_ONCE])
+def test_what_does_not_depend_on_each_other_is_asked_at_once(program: Any, waves: list[int]) -> None:
+    logs: list[list[Any]] = [[], []]
+    backend = comparing.Waves(waves, lambda prompt, _: prompt[-3:])
+    run = program.run(backend=backend, log=logs[0], n=4, timeout=20)
+    assert run.ok, run.error
+    eager = program.options(eager=True).run(backend=echo(), log=logs[1], n=4)
+    assert (run.value, logs[0], run.text) == (eager.value, logs[1], eager.text)
+    assert [record.name for record in run.trace] == [record.name for record in eager.trace]
+
+
+def deep(s: Any, depth: int) -> int:
+    t = s.copy()
+    t += text("x", 1)
+    return deep(t, depth - 1) + len(t["x"]) if depth else 0
+
+
+@rf.program
+def goes_deep(s, log, n):
+    return deep(s, n)
+
+
+def test_calls_in_calls_are_bounded() -> None:
+    run = goes_deep.run(backend=ScriptedBackend(lambda prompt, _: f"{len(prompt)}"[:1]), log=[], n=600)
+    assert run.value == 600
 
 
 def echo() -> ScriptedBackend:
