@@ -8,6 +8,7 @@ from types import FunctionType
 from typing import Any
 
 from ..ir.core import Module, Op
+from ..ir.turns import keeps_states
 from .apart import part_step
 from .flow import flow_call, flow_for, flow_if, flow_invoke, flow_while, invoke
 from .linker import Frame, LinkedFunction, Linker
@@ -46,8 +47,10 @@ class Interpreter:
             "cell.new": partial(cell_new, new_cell=new_cell),
             "prompt.fork": partial(prompt_fork, new_cell=new_cell, new_group=new_group),
         }
+        has_parts = any(op.attrs.get("ahead") for op in module.walk()) and keeps_states(module)
         for name, function in module.functions.items():
-            functions[name] = Linker(function, python[name], python, makers, part_step, functions).link()
+            linker = Linker(function, python[name], python, makers, part_step if has_parts else None, functions)
+            functions[name] = linker.link()
         self._entry = functions[module.entry]
 
     async def run(self, strand: Strand, arguments: Sequence[Any]) -> Any:

@@ -217,15 +217,15 @@ class Linker:
     """Turns the ops of one function into steps. `makers` has, for each op name, what makes its step.
 
     sources: for each function of the module, also those that were inlined, the Python function it comes from.
-    make_part: makes the step of ops that may run beside those behind them. functions: the linked functions of the
-    module, once all are. hosts: the linked host code by the ids of its ops.
+    make_part: makes the step of ops that may run beside those behind them, if any may. functions: the linked functions
+    of the module, once all are. hosts: the linked host code by the ids of its ops.
     """
 
     function: Function
     python: FunctionType
     sources: Mapping[str, FunctionType]
     makers: Mapping[str, Callable[[Linker, Op], Step]]
-    make_part: Callable[[Linker, Sequence[Op], Part], Step]
+    make_part: Callable[[Linker, Sequence[Op], Part], Step] | None
     functions: Mapping[str, LinkedFunction]
     template: list[Any] = field(default_factory=list)
     hosts: dict[int, HostOp] = field(default_factory=dict)
@@ -259,9 +259,11 @@ class Linker:
         last = ops[-1] if ops else None
         before = ops[:-1] if last is not None and last.name in _ENDINGS else ops
         steps, done = [], 0
-        for part in self._parts.find(before):
+        make_part = self.make_part
+        for part in () if make_part is None else self._parts.find(before):
+            assert make_part is not None
             steps += self.steps(before[done : part.start])
-            steps.append((before[part.start], self.make_part(self, before[part.start : part.end], part)))
+            steps.append((before[part.start], make_part(self, before[part.start : part.end], part)))
             done = part.end
         steps += self.steps(before[done:])
         if last is None or last.name not in _ENDINGS:

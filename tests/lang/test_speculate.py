@@ -50,7 +50,7 @@ def agent(s, question):
     return s["call"]
 
 
-@rf.program
+@rf.program(disable="parallelize")  # with it, nothing waits for the tool
 def route(s, question):
     s += question + " That is about " + rf.select("kind", ["numbers", "words"])
     tool(s["kind"])
@@ -102,7 +102,7 @@ def wanted(backend: LocalBackend) -> int:
 def test_it_is_computed_while_a_tool_runs(backend: LocalBackend, program: rf.Program, tokens: int) -> None:
     backend.clear_cache()
     start = backend.stats()
-    without = program.options(disable=["speculate"]).run(QUESTION, backend=backend)
+    without = program.options(disable=["parallelize", "speculate"]).run(QUESTION, backend=backend)
     plain = backend.stats()
     assert plain.speculated_tokens == start.speculated_tokens
     backend.clear_cache()
@@ -137,7 +137,7 @@ def test_many_runs_at_once_and_little_memory(backend: LocalBackend) -> None:
     small = LocalBackend(model_dir(), dtype=torch.float32, kv_tokens=700, check=True)
     try:
         for program, _ in PROGRAMS:
-            want = [run.value for run in program.options(disable=["speculate"]).run_batch(rows, backend=backend)]
+            want = [run.value for run in program.options(disable=["parallelize", "speculate"]).run_batch(rows, backend=backend)]
             assert [run.value for run in program.run_batch(rows, backend=small)] == want
             assert wanted(small) == 0
     finally:
