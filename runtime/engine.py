@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Literal, ParamSpec, Protocol, TypeVar, get_args
 
@@ -495,9 +495,9 @@ class Engine:
         """Adds the chosen token to a sequence and what its constraint forces then, and ends it if that was its last."""
         if not self._is_alive(sequence):
             return
-        if isinstance(choice, BackendError):
-            raise choice
-        if choice is None:
+        if not isinstance(choice, Sample):
+            if choice is not None:
+                raise choice
             self._finish(sequence, "stop")
             return
         self._append(sequence, choice.token_id)
@@ -535,9 +535,9 @@ class Engine:
     def _tell(self, sequence: Sequence, logprob: TokenLogprob | None) -> bool:
         """Gives the output the next token; returns whether the sequence goes on."""
         output = sequence.output
-        output.push(int(sequence.tokens[sequence.prompt_len + sequence.num_told]), logprob)
+        output.push(sequence.tokens.item(sequence.prompt_len + sequence.num_told), logprob)
         sequence.num_told += 1
-        if output.matched is None and sequence.num_told == sequence.num_generated and sequence.is_matched:
+        if sequence.is_matched and output.matched is None and sequence.num_told == sequence.num_generated:
             self._finish(sequence, "stop")
         elif output.matched is not None or sequence.num_told == sequence.params.max_tokens:
             self._finish(sequence, "length")
@@ -608,20 +608,23 @@ class Engine:
 
 def _begin_masks(chunks: list[Chunk]) -> Future[Tensor] | None:
     """Has the masks of the tokens that are drawn in this step computed beside the forward pass, if there are any."""
-    matchers = [matcher for chunk in chunks if chunk.draws for matcher in chunk.matchers]
-    grammars = next((matcher.grammars for matcher in matchers if matcher is not None), None)
-    return None if grammars is None else grammars.begin(matchers)
+    constrained = (chunk.sequence.matcher for chunk in chunks if chunk.sequence.matcher is not None and chunk.draws)
+    first = next(constrained, None)
+    if first is None:
+        return None
+    return first.grammars.begin([matcher for chunk in chunks if chunk.draws for matcher in chunk.matchers])
 
 
 def _read_logits(
     chunks: list[Chunk], logits: Tensor, masks: Future[Tensor] | None
 ) -> tuple[list[tuple[Sequence, list[TokenLogprob]]], list[tuple[Chunk, list[_Choice]]]]:
     """The log-probabilities of next tokens that are known already, and the choices of those that are not."""
-    ends = np.cumsum([0, *(chunk.num_logit_rows for chunk in chunks)]).tolist()
     scores = []
     drawing: list[Chunk] = []
     rows: list[int] = []
-    for chunk, (start, stop) in zip(chunks, pairwise(ends), strict=True):
+    stop = 0
+    for chunk in chunks:
+        start, stop = stop, stop + chunk.num_logit_rows
         first = stop
         if chunk.draws and stop > start:
             first -= 1 + len(chunk.draft)
@@ -635,6 +638,8 @@ def _read_logits(
         # The masks come before the first wait for a GPU, which is still computing the logits.
         bits = None if masks is None else masks.result()
         choices = sample(wanted, [row for chunk in drawing for row in _sample_rows(chunk)], bits)
+        if len(choices) == len(drawing):
+            return scores, list(zip(drawing, ([choice] for choice in choices), strict=True))
     chosen = iter(choices)
     return scores, [(chunk, list(islice(chosen, 1 + len(chunk.draft)))) for chunk in drawing]
 
@@ -643,6 +648,8 @@ def _sample_rows(chunk: Chunk) -> list[SampleRow]:
     """The rows that choose the token after what is known, and after each token of the draft."""
     sequence = chunk.sequence
     params, seed, tokens, prompt_len = sequence.params, sequence.seed, sequence.tokens, sequence.prompt_len
+    if not chunk.draft:
+        return [SampleRow(params, seed, tokens[: sequence.num_tokens], prompt_len, sequence.stop_ids, sequence.matcher)]
     return [
         SampleRow(params, seed, tokens[:end], prompt_len, sequence.stop_ids, matcher)
         for end, matcher in enumerate(chunk.matchers, sequence.num_tokens)

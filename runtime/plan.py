@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from .batch import Batch, Read, Write
 from .matcher import Matcher
 from .pool import Extent
-from .radix import Node, TokenArray
+from .radix import Node
 from .sequence import Sequence
 
 RowRange = tuple[int, int]
@@ -61,44 +60,34 @@ class Chunk:
 
 def build_batch(chunks: list[Chunk]) -> Batch:
     """The batch that computes the chunks, best in the order of their sequences' order_key."""
-    counts = np.array([chunk.num_rows for chunk in chunks])
-    stops = counts.cumsum()
-    starts = stops - counts
-    rows: list[RowRange] = list(zip(starts.tolist(), stops.tolist(), strict=True))
-    places = np.arange(stops[-1])
-    computed = np.array([chunk.sequence.computed for chunk in chunks])
-    first_logits = stops - np.array([chunk.num_logit_rows for chunk in chunks])
-    token_ids = np.concatenate([_token_ids(chunk) for chunk in chunks])
-    positions = places + np.repeat(computed - starts, counts)
-    logit_rows = np.flatnonzero(places >= np.repeat(first_logits, counts))
-    writes, reads = _tails(chunks, rows)
+    token_ids: list[int] = []
+    positions: list[int] = []
+    logit_rows: list[int] = []
+    rows: list[RowRange] = []
+    writes, reads = [], []
+    for chunk in chunks:
+        sequence, count = chunk.sequence, chunk.num_rows
+        first, start = sequence.computed, len(token_ids)
+        stop = start + count
+        extent, offset = _tail(sequence)
+        token_ids += sequence.tokens[first : first + count].tolist()
+        positions += range(first, first + count)
+        logit_rows += range(stop - chunk.num_logit_rows, stop)
+        rows.append((start, stop))
+        writes.append(Write(extent, offset, start, stop))
+        reads.append(Read(extent, offset + count, [(start, stop)], True))
     return Batch(
-        token_ids=torch.from_numpy(token_ids),
-        positions=torch.from_numpy(positions),
+        token_ids=torch.tensor(token_ids),
+        positions=torch.tensor(positions),
         writes=writes,
         reads=_shared_reads(chunks, rows) + reads,
-        logit_rows=torch.from_numpy(logit_rows),
+        logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
     )
-
-
-def _token_ids(chunk: Chunk) -> TokenArray:
-    start = chunk.sequence.computed
-    return chunk.sequence.tokens[start : start + chunk.num_rows]
-
-
-def _tails(chunks: list[Chunk], rows: list[RowRange]) -> tuple[list[Write], list[Read]]:
-    """Where every chunk's KV goes, and the causal read of that same extent up to the chunk's end."""
-    writes, reads = [], []
-    for chunk, place in zip(chunks, rows, strict=True):
-        extent, offset = _tail(chunk.sequence)
-        writes.append(Write(extent, offset, *place))
-        reads.append(Read(extent, offset + place[1] - place[0], [place], True))
-    return writes, reads
 
 
 def _tail(sequence: Sequence) -> tuple[Extent, int]:
     """The extent that takes the sequence's next token, and the place in it."""
-    if sequence.is_prefilling:
+    if sequence.computed < sequence.target:
         assert sequence.prompt_extent is not None
         return sequence.prompt_extent, sequence.computed - sequence.tail_start
     assert sequence.generated_extent is not None

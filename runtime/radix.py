@@ -80,9 +80,11 @@ def prefix_len(node: Node | None) -> int:
 def common_len(first: TokenArray, second: TokenArray) -> int:
     """How many leading tokens two runs have in common."""
     length = min(len(first), len(second))
+    if not length:
+        return 0
     differs = first[:length] != second[:length]
-    at = int(differs.argmax()) if length else 0
-    return at if length and differs[at] else length
+    at = int(differs.argmax())
+    return at if differs[at] else length
 
 
 class RadixTree:
@@ -342,15 +344,13 @@ class RadixTree:
 
     def _descend(self, node: Node | None, tokens: TokenArray) -> tuple[Node | None, int]:
         """The last node below `node` that `tokens` passes through whole, and how far it goes into the next one."""
-        at = 0
-        while at < len(tokens):
-            child = self._children(node).get(int(tokens[at]))
-            if child is None:
-                break
-            shared = common_len(child.tokens, tokens[at:])
-            if shared < len(child.tokens):
+        at, end, children = 0, len(tokens), self._children(node)
+        while at < end and (child := children.get(tokens.item(at))) is not None:
+            length = len(child.tokens)
+            shared = common_len(child.tokens, tokens[at : at + length])
+            if shared < length:
                 return node, shared
-            node, at = child, at + shared
+            node, at, children = child, at + length, child.children
         return node, 0
 
     def _match_below(self, node: Node | None, tokens: TokenArray) -> Node | None:
@@ -451,7 +451,7 @@ def _key(node: Node, order: Order | None) -> _Key:
 
 def _order(node: Node) -> Order | None:
     """When a node is used next, if somebody is expected to use it."""
-    return min((mark.order for mark in node.marks), default=None)
+    return min(mark.order for mark in node.marks) if node.marks else None
 
 
 def _sooner(first: Order | None, second: Order | None) -> Order | None:

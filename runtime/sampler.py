@@ -9,7 +9,6 @@ left), min-p. Log-probabilities are those of the raw logits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -72,8 +71,7 @@ class SampleRow(NamedTuple):
         return self.params.min_tokens > 0 and bool(self.suppressed_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A chosen token; `logprob` only where it was asked for."""
 
     token_id: int
@@ -87,27 +85,30 @@ def sample(logits: Tensor, rows: Sequence[SampleRow], bits: Tensor | None = None
     A row without a usable maximum (NaN, or infinite, or everything suppressed), or whose processors or constraint
     failed, gets a BackendError in its place; None is for one whose constraint is fulfilled and allows nothing more.
     """
-    choices: list[int | BackendError | None] = [
-        BackendError(_NO_MAXIMUM) if token_id is None else token_id for token_id in _largest(logits)
-    ]
-    usable = [i for i, choice in enumerate(choices) if isinstance(choice, int)]
-    edited = [i for i in usable if rows[i].is_edited]
+    choices: list[int | BackendError | None] = []
+    edited, drawn, asked = [], [], []
+    for i, (row, token_id) in enumerate(zip(rows, _largest(logits), strict=True)):
+        choices.append(BackendError(_NO_MAXIMUM) if token_id is None else token_id)
+        if token_id is not None and row.is_edited:
+            edited.append(i)
+        elif token_id is not None and row.params.temperature > 0:
+            drawn.append(i)
+        if row.params.logprobs is not None:
+            asked.append(i)
     if edited:
         chosen = _choose(logits[edited].float(), [rows[i] for i in edited], None if bits is None else bits[edited])
         for i, choice in zip(edited, chosen, strict=True):
             choices[i] = choice
-    _draw_where(choices, logits, rows, [i for i in usable if not rows[i].is_edited] if edited else usable)
-    samples = [Sample(choice) if isinstance(choice, int) else choice for choice in choices]
-    asked = [
-        (i, sample.token_id)
-        for i, sample in enumerate(samples)
-        if isinstance(sample, Sample) and rows[i].params.logprobs is not None
+    if drawn:
+        _draw_where(choices, logits, rows, drawn)
+    samples: list[Sample | BackendError | None] = [
+        Sample(choice) if isinstance(choice, int) else choice for choice in choices
     ]
-    if asked:
-        tops = [rows[i].params.logprobs or 0 for i, _ in asked]
-        logprobs = token_logprobs(logits[[i for i, _ in asked]], [token_id for _, token_id in asked], tops)
-        for (i, token_id), logprob in zip(asked, logprobs, strict=True):
-            samples[i] = Sample(token_id, logprob)
+    told = {i: sample.token_id for i in asked if isinstance(sample := samples[i], Sample)}
+    if told:
+        tops = [rows[i].params.logprobs or 0 for i in told]
+        for i, logprob in zip(told, token_logprobs(logits[list(told)], list(told.values()), tops), strict=True):
+            samples[i] = Sample(logprob.token_id, logprob)
     return samples
 
 
@@ -173,23 +174,22 @@ def _choose(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> list[
     ]
     for i, choice in settled.items():
         choices[i] = choice
-    _draw_where(choices, logits, rows, [i for i, choice in enumerate(choices) if isinstance(choice, int)])
+    drawn = [i for i, row in enumerate(rows) if row.params.temperature > 0 and isinstance(choices[i], int)]
+    if drawn:
+        _draw_where(choices, logits, rows, drawn)
     return choices
 
 
 def _draw_where(
-    choices: list[int | BackendError | None], logits: Tensor, rows: Sequence[SampleRow], places: list[int]
+    choices: list[int | BackendError | None], logits: Tensor, rows: Sequence[SampleRow], drawn: list[int]
 ) -> None:
-    """Replaces the choices of those rows of `places` by draws whose parameters want that."""
-    random = [i for i in places if rows[i].params.temperature > 0]
-    if not random:
-        return
-    filtered = [i for i in random if _is_filtered(rows[i].params)]
-    unfiltered = [i for i in random if not _is_filtered(rows[i].params)] if filtered else random
-    for draw, drawn in ((_draw, unfiltered), (_draw_filtered, filtered)):
-        if drawn:
-            wanted = logits if len(drawn) == len(logits) else logits[drawn]
-            for i, token_id in zip(drawn, draw(wanted.float(), [rows[i] for i in drawn]), strict=True):
+    """Replaces those choices by draws."""
+    filtered = [i for i in drawn if _is_filtered(rows[i].params)]
+    unfiltered = [i for i in drawn if not _is_filtered(rows[i].params)] if filtered else drawn
+    for draw, places in ((_draw, unfiltered), (_draw_filtered, filtered)):
+        if places:
+            wanted = logits if len(places) == len(logits) else logits[places]
+            for i, token_id in zip(places, draw(wanted.float(), [rows[i] for i in places]), strict=True):
                 choices[i] = token_id
 
 

@@ -124,7 +124,7 @@ class Scheduler:
 
     def admit(self) -> list[Sequence]:
         """Starts waiting sequences as far as there is room for them, and returns those."""
-        if not self._changed:
+        if not self._changed or len(self.running) >= self._max_running:
             return []
         self._changed = False
         window = self._in_order()

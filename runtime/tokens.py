@@ -60,18 +60,25 @@ class DecodeStream:
     All steps and the flush together are `Tokenizer.decode` of all ids. Bytes of an unfinished character are held back.
     """
 
-    __slots__ = ("_decoder", "_token_bytes")
+    __slots__ = ("_decoder", "_holds", "_token_bytes")
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
         self._token_bytes = token_bytes
+        self._holds = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def step(self, token_id: int) -> str:
         """The text that becomes final with this token; often empty inside a character of several tokens."""
-        return self._decoder.decode(self._token_bytes(token_id))
+        added = self._token_bytes(token_id)
+        if not self._holds and added.isascii():
+            return added.decode("ascii")
+        text = self._decoder.decode(added)
+        self._holds = bool(self._decoder.getstate()[0])
+        return text
 
     def flush(self) -> str:
         """What was held back, with U+FFFD for bytes that never became a character; the stream starts afresh."""
+        self._holds = False
         return self._decoder.decode(b"", final=True)
 
 
