@@ -36,13 +36,14 @@ def _declaring(chat: ChatFormat, tools: Sequence[Mapping[str, Any]]) -> ChatForm
     alone = _gaps(chat, tools, (USER,))
     if alone is None or not alone[1].startswith(closings[USER]):
         return None
+    alone[0] = alone[0].removeprefix(_left_out(chat))
     _open(found, (None, USER), alone[0])
     both = _gaps(chat, tools, (SYSTEM, USER)) if (SYSTEM, USER) in found else None
     if both is None:
         for pair in [pair for pair in found if SYSTEM in pair]:
             del found[pair]
     else:
-        _open(found, (None, SYSTEM), both[0])
+        _open(found, (None, SYSTEM), both[0].removeprefix(_left_out(chat)))
         user = found[SYSTEM, USER].written
         if both[1].startswith(closings[SYSTEM]):
             _open(found, (SYSTEM, USER), both[1].removeprefix(closings[SYSTEM]))
@@ -57,13 +58,19 @@ def _open(openings: dict[Pair, Opening], pair: Pair, text: str) -> None:
     openings[pair] = replace(openings[pair], written=text, generated=text, continued=text)
 
 
+def _left_out(chat: ChatFormat) -> str:
+    """What the template begins with and the format does not: a token that is put before the text elsewhere."""
+    plain = _gaps(chat, (), (USER,))
+    return plain[0].removesuffix(chat.openings[None, USER].written) if plain is not None else ""
+
+
 def _gaps(chat: ChatFormat, tools: Sequence[Mapping[str, Any]], roles: tuple[str, ...]) -> list[str] | None:
     """What the template writes around the messages of a conversation; None where it does not name all tools."""
     if chat.check is None:
         return None
     records = [{"role": role, "content": sample_text(index)} for index, role in enumerate(roles)]
     try:
-        rest = chat.check.template.render_records(records, prompt=False, tools=tools)
+        rest = chat.check.template.render_records(records, prompt=False, tools=tools or None)
     except Refused:
         return None
     if not all(str(tool["function"]["name"]) in rest for tool in tools):

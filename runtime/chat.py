@@ -136,7 +136,7 @@ class ChatFormat:
     check: TemplateCheck | None = field(default=None, compare=False, repr=False)
     calls: CallFormat | None = None
     sends_tools: bool = False
-    declared: dict[str, ChatFormat] = field(default_factory=dict, compare=False, repr=False)
+    declared: dict[str, ChatFormat] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
     def from_marks(

@@ -17,6 +17,7 @@ import torch
 from ramify.backends.local import LocalBackend
 from ramify.backends.tiny import model_dir
 from ramify.ir.errors import Unsupported
+from ramify.runtime.call_declaration import declaring
 from ramify.runtime.tool_schema import RequestedCall
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -387,3 +388,48 @@ def test_declared_tools_go_with_branches(models: dict[str, LocalBackend]) -> Non
     backend = models["mistral"]
     one, other = (joined.run([fixed], backend=backend, eager=eager).value for eager in (True, False))
     assert one == other and "[AVAILABLE_TOOLS]" in one and "[/TOOL_RESULTS]" in one
+
+
+@EVERY
+def test_declarations_in_text_that_gets_its_first_token_elsewhere(models: dict[str, LocalBackend], family: str) -> None:
+    tokenizer = models[family].tokenizer
+    assert tokenizer.chat is not None and tokenizer.chat_in_text is not None
+    whole, rest = (declaring(chat, [fixed.schema]) for chat in (tokenizer.chat, tokenizer.chat_in_text))
+    first = _BOS.get(family, "") if tokenizer.bos_id is not None else ""
+    for role in ("user", "system"):
+        assert whole.opening(role, None).written == first + rest.opening(role, None).written
+        assert tokenizer.chat.opening(role, None).written == first + tokenizer.chat_in_text.opening(role, None).written
+
+
+@EVERY
+@BOTH
+def test_white_space_in_arguments(models: dict[str, LocalBackend], family: str, eager: bool) -> None:
+    given = {"whitespace": True, "temperature": 1.0, "seed": 4, "close": True, "max_tokens": 90}
+    run = ask.run("Go!", TOOLS, backend=models[family], eager=eager, **given)
+    assert rf.call_tools(run.value)[0].ok
+
+
+@EVERY
+def test_explained_without_a_model(models: dict[str, LocalBackend], family: str) -> None:
+    found = agent.explain(
+        [{"question": "Go!", "system": None, "tools": [fixed]}], backend=models[family], run_host=True
+    )
+    assert (found.stops, [line.name for line in found.lines]) == ([], ["calls", "answer"])
+
+
+@EVERY
+def test_samples_are_calls_each(models: dict[str, LocalBackend], family: str) -> None:
+    given = {"n": 3, "temperature": 1.0, "seed": 1, "backend": models[family], "close": True}
+    run, eagerly = ask.run("Go!", TOOLS, **given), ask.run("Go!", TOOLS, **given, eager=True)
+    assert run.value == eagerly.value and run.text == eagerly.text
+    assert [result.ok for result in rf.call_tools(run.value)] == [True] * 3
+
+
+@EVERY
+def test_a_batch_gives_what_single_runs_give(models: dict[str, LocalBackend], family: str) -> None:
+    rows = [{"question": f"Go {n}!", "system": None, "tools": TOOLS} for n in range(4)]
+    program = agent.options(temperature=1.0, seed=2, close=True)
+    batch = program.run_batch(rows, backend=models[family])
+    for row, run in zip(rows, batch, strict=True):
+        alone = program.run(**row, backend=models[family], eager=True)
+        assert run.error is None and (run.value, run.text) == (alone.value, alone.text)
