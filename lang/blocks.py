@@ -23,8 +23,8 @@ def _best_of_k(
     name: str,
     value: Callable[[State], float],
     *,
-    k: int,
-    block_tokens: int,
+    k: int = 4,
+    block_tokens: int = 16,
     max_tokens: int = 128,
     **sampling: Any,
 ) -> None:
@@ -37,6 +37,8 @@ def _best_of_k(
     other arguments and for numbers below 1, ValueError for a value that is no number.
     """
     _check({"k": k, "block_tokens": block_tokens, "max_tokens": max_tokens}, sampling)
+    if not callable(value):
+        raise UsageError(f"value is a function of a state, not {type(value).__name__}: {value!r}")
     frame = sys._getframe(2)
     where = Spot(frame.f_code, frame.f_lasti)
     seed = sampling.pop("seed", None)
@@ -59,18 +61,22 @@ def _valued(sample: State, name: str, value: Callable[[State], float], start: Pr
     """What a sample is worth; `value` may append to the state that it gets."""
     judged = sample.copy()
     judged[name] = judged.prompt.text_value(start)
-    worth = float(value(judged))
-    if math.isnan(worth):
-        raise ValueError(f"the value of {judged[name]!r} is no number")
-    return worth
+    worth = value(judged)
+    try:
+        number = float(worth)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"value() gave {worth!r} for {judged[name]!r}, which is no number")
+    return number
 
 
 def _check(numbers: dict[str, int], sampling: dict[str, Any]) -> None:
     if unknown := sorted(sampling.keys() - set(_SAMPLING)):
         raise UsageError(f"best_of_k() takes no {unknown[0]!r}", help=f"it takes {', '.join(_SAMPLING)}")
     for name, number in numbers.items():
-        if number < 1:
-            raise UsageError(f"{name} must be at least 1, got {number}")
+        if not isinstance(number, int) or number < 1:
+            raise UsageError(f"{name} must be a whole number, at least 1; got {number!r}")
 
 
 @wraps(_best_of_k)

@@ -32,7 +32,7 @@ def confidence(
     a span, the tokens' texts (`return_text_in_logprobs=True`) were not asked for, and for what is no span.
     """
     aggregate = _AGGREGATES.get(how) if isinstance(how, str) else how
-    if aggregate is None:
+    if not callable(aggregate):
         raise UsageError(f"unknown aggregation {how!r}; known: {', '.join(_AGGREGATES)}, or a function")
     info = s.get_meta_info(name)
     if isinstance(info, list):
@@ -50,6 +50,8 @@ def _probabilities(name: str, info: Mapping[str, Any], span: str | tuple[int, in
     told: list[Told] = info["output_token_logprobs"]
     if not told:
         advice = "ask for them: rf.gen(..., logprobs=0)"
+        if not info["text"]:
+            advice = "its text is empty: look at that first, or ask for min_tokens=1"
         raise UsageError(f"there are no probabilities of the tokens of {name!r}", help=advice)
     probabilities = [math.exp(logprob) for logprob, _, _ in told]
     if span is None:
@@ -60,7 +62,12 @@ def _probabilities(name: str, info: Mapping[str, Any], span: str | tuple[int, in
 
 
 def _range(name: str, text: str, span: str | tuple[int, int]) -> tuple[int, int]:
-    start, stop = (text.find(span), text.find(span) + len(span)) if isinstance(span, str) else span
+    if isinstance(span, str):
+        start, stop = text.find(span), text.find(span) + len(span)
+    elif isinstance(span, tuple) and [type(place) for place in span] == [int, int]:
+        start, stop = span
+    else:
+        raise UsageError(f"a span is a text, or a tuple of where it begins and ends in the text; got {span!r}")
     if not 0 <= start < stop <= len(text):
         raise UsageError(f"{span!r} is no span of {name!r}, whose text is {text!r}")
     return start, stop

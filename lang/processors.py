@@ -36,11 +36,12 @@ def controlled(scorer: PrefixScorer, strength: float = 1.0, *, top_k: int | None
 
     scorer: V. `scorer(token_ids, candidates)`, both LongTensors, gives the value of the tokens so far with each
     candidate behind them, a float tensor (candidates,). top_k: only the likeliest k tokens are candidates, and nothing
-    else is drawn; None is the whole vocabulary. Raises UsageError for numbers that are none.
+    else is drawn; None is the whole vocabulary. Raises UsageError for numbers and functions that are none.
     """
-    if not math.isfinite(strength):
+    _check_callable("the scorer", scorer)
+    if not isinstance(strength, int | float) or not math.isfinite(strength):
         raise UsageError(f"strength is a finite number, not {strength!r}")
-    if top_k is not None and top_k < 1:
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
         raise UsageError(f"top_k is at least 1, or None for the whole vocabulary; got {top_k!r}")
 
     def control(token_ids: Tensor, logits: Tensor) -> Tensor:
@@ -63,6 +64,8 @@ def grounded(*groundings: Grounding) -> Processor:
     """
     if not groundings:
         raise UsageError("grounded() needs at least one grounding")
+    for each in groundings:
+        _check_callable("a grounding", each)
 
     def ground(token_ids: Tensor, logits: Tensor) -> Tensor:
         for grounding in groundings:
@@ -74,6 +77,11 @@ def grounded(*groundings: Grounding) -> Processor:
 
     ground.__qualname__ = f"grounded({', '.join(map(_name, groundings))})"
     return ground
+
+
+def _check_callable(who: str, given: object) -> None:
+    if not callable(given):
+        raise UsageError(f"{who} is a function, not {type(given).__name__}: {given!r}")
 
 
 def _row(values: Any, like: Tensor, who: str) -> Tensor:

@@ -93,8 +93,9 @@ def needs_unconditional(method: ChoiceMethod) -> bool:
 def choose(method: ChoiceMethod, choices: Sequence[Scored]) -> int:
     """The index that a method gives. Raises TypeError or ValueError, naming the method, if that is no index."""
     index = method(choices)
+    name = getattr(method, "__qualname__", repr(method))
     if isinstance(index, bool) or not isinstance(index, int):
-        raise TypeError(f"the choice method {method!r} returned {index!r}, not the index (int) of a choice")
+        raise TypeError(f"the choice method {name} returned {index!r}, not the index (int) of a choice")
     if not 0 <= index < len(choices):
-        raise ValueError(f"the choice method {method!r} returned {index} for {len(choices)} choices")
+        raise ValueError(f"the choice method {name} returned {index} for {len(choices)} choices")
     return index

@@ -140,6 +140,15 @@ def test_arguments_are_checked() -> None:
         rf.processors.controlled(score, top_k=0)
     with pytest.raises(UsageError, match="strength"):
         rf.processors.controlled(score, math.inf)
+    wrong: Any = "much"
+    with pytest.raises(UsageError, match="strength is a finite number, not 'much'"):
+        rf.processors.controlled(score, wrong)
+    with pytest.raises(UsageError, match="top_k is at least 1"):
+        rf.processors.controlled(score, top_k=wrong)
+    with pytest.raises(UsageError, match="the scorer is a function, not str: 'much'"):
+        rf.processors.controlled(wrong)
+    with pytest.raises(UsageError, match="a grounding is a function, not str: 'much'"):
+        rf.processors.grounded(score, wrong)
 
 
 @pytest.mark.parametrize("eager", [True, False])
@@ -288,12 +297,16 @@ def test_what_best_of_k_cannot_do_is_told(eager: bool) -> None:
     def run(value: Any = lambda s: 0.0, **options: Any) -> None:
         wrong.run(value, **options, backend=ScriptedBackend(), eager=eager)
 
-    for options, message in [({"k": 0}, "k must be at least 1"), ({"stop": "x"}, "takes no 'stop'"),
+    for options, message in [({"k": 0}, "k must be a whole number, at least 1"), ({"stop": "x"}, "takes no 'stop'"),
+                             ({"k": "two"}, "k must be .*got 'two'"),
+                             ({"value": 3}, "value is a function of a state, not int: 3"),
                              ({"block_tokens": 0}, "block_tokens must be")]:  # fmt: skip
         with pytest.raises(UsageError, match=message):
             run(**options)
     with pytest.raises(ValueError, match="no number"):
         run(lambda s: math.nan)
+    with pytest.raises(ValueError, match=r"value\(\) gave None for '.*', which is no number"):
+        run(lambda s: None)
     with pytest.raises(ZeroDivisionError):
         run(lambda s: 1 / 0)
 
@@ -344,12 +357,36 @@ def test_confidence_of_samples_and_scores(eager: bool) -> None:
         ({"text": False, "span": (0, 1)}, "texts of the tokens"),
         ({"span": "no such text"}, "is no span"),
         ({"span": (4, 2)}, "is no span"),
+        ({"span": 3}, "a span is a text, or a tuple"),
+        ({"span": (1,)}, "a span is a text, or a tuple"),
         ({"how": "median"}, "unknown aggregation"),
+        ({"how": 3}, "unknown aggregation 3"),
     ],
 )
 def test_what_has_no_confidence_is_told(arguments: dict[str, Any], message: str, eager: bool) -> None:
     with pytest.raises(UsageError, match=message):
         sure.run(**arguments, eager=eager)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_an_empty_text_has_no_confidence(eager: bool) -> None:
+    @rf.program
+    def empty(s):  # type: ignore[no-untyped-def]
+        s += rf.gen("x", max_tokens=4, logprobs=0)
+        return rf.confidence(s, "x")
+
+    with pytest.raises(UsageError, match="its text is empty"):
+        empty.run(backend=ScriptedBackend(lambda *_: ""), eager=eager)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_best_of_k_without_options(eager: bool) -> None:
+    @rf.program
+    def plain(s):  # type: ignore[no-untyped-def]
+        rf.best_of_k(s, "x", lambda t: len(t["x"]))
+
+    run = plain.run(backend=ScriptedBackend(lambda *_: "a b"), eager=eager)
+    assert run["x"] == "a b" and len(run.trace) == 4
 
 
 def test_a_character_of_several_tokens_is_found() -> None:
