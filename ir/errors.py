@@ -10,6 +10,7 @@
     ├── ModelError              a model directory that cannot be loaded (names the file, tensor or key)
     ├── CacheError              a saved KV cache that cannot be written, or is damaged or of another model
     ├── RequestError            a request that no backend could serve as asked
+    │   ├── ArgumentError       an argument of the wrong type, found before anything runs; also a TypeError
     │   ├── ContextOverflow     prompt and max_tokens do not fit the model's context
     │   └── Unsupported         this backend cannot do what was asked
     ├── BackendError            the backend failed while it served a request
@@ -108,6 +109,10 @@ class CacheError(RamifyError):
 
 class RequestError(RamifyError):
     """A request that cannot be served as asked."""
+
+
+class ArgumentError(RequestError, TypeError):
+    """A constant argument is of the wrong type; where it is found only while running, that is a TypeError."""
 
 
 class ContextOverflow(RequestError):

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..compiler.resolve import MISSING, look_up
 from ..ir.core import Module, Op, Region, Value
-from ..ir.errors import RamifyError, RequestError
+from ..ir.errors import ArgumentError, RamifyError, RequestError
 from ..runtime.constraint import take_constraint
 from ..runtime.expression import take_schema
 
@@ -21,7 +21,7 @@ _NAMES = ("regex", "json_schema", "grammar", "schema", "tools", "num_calls")
 
 
 def check_constraints(module: Module, python: Mapping[str, FunctionType], *, with_files: bool = False) -> None:
-    """Raises RequestError, with the user's line, for the first known constraint that cannot be kept.
+    """Raises RequestError (ArgumentError for a wrong type), with the user's line, for the first that cannot be kept.
 
     python: the function that each one of the module comes from. with_files: whether grammars in files are known, too.
     """
@@ -87,5 +87,7 @@ def _check(op: Op, given: dict[str, Any], *, with_files: bool) -> None:
     except RamifyError as error:
         error.span = op.span
         raise
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
+        raise ArgumentError(str(error), span=op.span) from None
+    except ValueError as error:
         raise RequestError(str(error), span=op.span) from None

@@ -223,8 +223,14 @@ def as_part(value: object) -> str | Expression:
 
 def not_content(value: object) -> TypeError:
     """The error for a value that is neither text nor an expression."""
+    if isinstance(mark := getattr(value, "__ramify__", None), str) and callable(value):
+        return TypeError(f"a prompt takes text and expressions, not the {mark} itself; call it: {_called(value)}")
     hint = "" if value is not None else " (did a function forget to return?)"
     return TypeError(f"a prompt takes text and expressions, not {describe(value)}{hint}")
+
+
+def _called(function: object) -> str:
+    return f"{getattr(function, '__name__', 'it')}(...)"
 
 
 def describe(value: object) -> str:

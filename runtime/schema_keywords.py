@@ -86,11 +86,20 @@ _KNOWN = (*ENFORCED, *REFUSED)
 
 def misspelled(keyword: str) -> str | None:
     """The keyword that an unknown one was probably meant to be."""
-    if keyword in ANNOTATIONS or keyword.startswith(("x-", "_", "$", "@")) or len(keyword) < 4:
+    if keyword in ANNOTATIONS or keyword.startswith(("x-", "_", "$", "@")) or len(keyword) < 3:
         return None
     lower = {known.lower(): known for known in _KNOWN}
     near = difflib.get_close_matches(keyword.lower(), lower, 1, 0.88)
-    return lower[near[0]] if near else None
+    slips = near or [known for known in lower if len(known) > 3 and _is_slip(keyword.lower(), known)]
+    return lower[slips[0]] if slips else None
+
+
+def _is_slip(word: str, known: str) -> bool:
+    """Whether one letter is missing, too many or another one, or two stand in the other order."""
+    same = [a == b for a, b in zip(word, known, strict=False)]
+    start = same.index(False) if False in same else len(same)
+    rest, meant = word[start:], known[start:]
+    return rest[1:] in (meant, meant[1:]) or rest == meant[1:] or (rest[1::-1], rest[2:]) == (meant[:2], meant[2:])
 
 
 def keyword_table() -> str:

@@ -158,3 +158,21 @@ def test_what_a_caller_gives_is_part_of_the_op() -> None:
     assert [op.attrs["dynamic"] for op in plain] == [["name", "regex"]]
     runs = [program.options(backend="tiny").run(eager=eager) for eager in (True, False)]
     assert runs[0].value == runs[1].value and runs[0].vars == runs[1].vars
+
+
+def test_a_wrong_type_is_a_type_error_whenever_it_is_found() -> None:
+    @rf.program
+    def number(s):  # type: ignore[no-untyped-def]
+        s += rf.gen("x", regex=3)
+
+    @rf.program
+    def formless(s):  # type: ignore[no-untyped-def]
+        s += rf.gen("x", schema=object)
+
+    for program in (number, formless):
+        for eager in (True, False):
+            with pytest.raises(TypeError, match=r"regex takes a text, not int: 3|object has no form in JSON"):
+                program.run(backend=ScriptedBackend(), eager=eager)
+        with pytest.raises(RequestError, match=r"rf\.gen") as caught:
+            program.compile()
+        assert caught.value.span is not None

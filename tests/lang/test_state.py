@@ -199,3 +199,20 @@ def test_meta_info() -> None:
 
     info = run(body, ScriptedBackend(lambda *_: "c d")).value
     assert (info["prompt_tokens"], info["completion_tokens"], info["finish_reason"]) == (2, 1, "length")
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_what_was_not_called_is_named(eager):
+    @rf.tool
+    def tell(x: int) -> int:
+        """Tell."""
+        return x
+
+    for thing, message in [(rf.gen, r"not the gen itself; call it: gen\(\.\.\.\)"), (tell, "not the tool itself")]:
+
+        @rf.program
+        def uncalled(s, thing=thing):
+            s += thing
+
+        with pytest.raises(TypeError, match=message):
+            uncalled.run(backend=ScriptedBackend(), eager=eager)

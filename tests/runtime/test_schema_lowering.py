@@ -16,7 +16,7 @@ from ramify.runtime.constraint import json_schema_constraint, matches
 from ramify.runtime.digits import MAX_DIGITS
 from ramify.runtime.grammar import problem_of
 from ramify.runtime.matcher import Grammars
-from ramify.runtime.schema_keywords import ENFORCED, FORMATS, REFUSED, REWORDED, keyword_table
+from ramify.runtime.schema_keywords import ENFORCED, FORMATS, REFUSED, REWORDED, keyword_table, misspelled
 from ramify.runtime.schema_lowering import MAX_ITEMS, MAX_TEXT, bounded, lowered
 
 from .json_validator import find, valid
@@ -448,3 +448,16 @@ def test_each_keyword_of_the_table_refuses_something(keyword: str) -> None:
     assert not matches(json_schema_constraint(schema), compact(bad))
     without = {key: value for key, value in schema.items() if key != keyword}
     assert matches(json_schema_constraint(without), compact(bad)) or keyword == "items"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("typ", "type"), ("tpye", "type"), ("types", "type"), ("itmes", "items"), ("ref", "$ref"), ("allof", "allOf"),
+        ("mininum", "minimum"), ("maxLenght", "maxLength"), ("requird", "required"), ("enumNames", None),
+        ("nullable", None), ("note", None), ("name", None), ("unit", None), ("order", None), ("x-typ", None),
+        ("propertyOrdering", None), ("discriminator", None), ("markdownDescription", None), ("title", None),
+    ],
+)  # fmt: skip
+def test_a_slip_in_a_keyword_is_no_annotation(word: str, meant: str | None) -> None:
+    assert misspelled(word) == meant
