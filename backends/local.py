@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..ir.errors import RequestError, UsageError
+from ..ir.errors import ModelError, RequestError, UsageError
 from ..runtime.backend import Sink
 from ..runtime.chat import NO_TEMPLATE
 from ..runtime.engine import STEP_SECONDS, Engine, EngineStats
@@ -72,11 +72,14 @@ class LocalBackend:
         directory = Path(model_dir)
         if not directory.is_dir():
             raise UsageError(f"there is no model directory {str(directory)!r}")
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise UsageError(f"dtype is a torch.dtype such as torch.bfloat16, not {dtype!r}")
         self.name = directory_name(directory)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.tokenizer = Tokenizer.load(directory)
         self.chat = self.tokenizer.chat or NO_TEMPLATE
-        self.model = load_model(directory, dtype=dtype, device=self.device)
+        self.model = load_model(directory, dtype=dtype, device=self.device, kv_tokens=kv_tokens)
+        _check_tokenizer(self.tokenizer, self.model.config.vocab_size, directory)
         self.tokens = PromptTokens(self.tokenizer)
         self._brief: set[_Prefill] = set()
         self._tokenizing: dict[Prompt, Pending[list[EngineRequest]]] = {}
@@ -157,6 +160,20 @@ class LocalBackend:
 def _is_measured(model: Model) -> bool:
     """Whether drafts by lookup are known to gain and to change nothing: elsewhere rounding depends on a step's rows."""
     return model.device.type == "cpu" and model.dtype == torch.float32
+
+
+def _check_tokenizer(tokenizer: Tokenizer, vocab_size: int, directory: Path) -> None:
+    """Raises ModelError for a tokenizer that is another model's."""
+    if tokenizer.base_vocab_size > vocab_size:
+        raise ModelError(
+            f"{directory}: tokenizer.json has {tokenizer.base_vocab_size} tokens, the model's vocabulary {vocab_size}",
+            help="they do not belong together; fetch the tokenizer's files of this model",
+        )
+    if tokenizer.eos_ids and min(tokenizer.eos_ids) >= vocab_size:
+        raise ModelError(
+            f"{directory}: eos_token_id is {min(tokenizer.eos_ids)}, the model's vocabulary has {vocab_size} tokens",
+            help="correct generation_config.json or config.json; else no text would end",
+        )
 
 
 class _Prefill:

@@ -30,6 +30,7 @@ from ..ir.errors import BackendError, Cancelled, RamifyError, Unsupported, Usage
 from .background import complete
 from .batch import Batch
 from .constraint import Constraint
+from .faults import located
 from .inbox import Inbox
 from .kv_file import ModelIdentity
 from .lookup import Lookup
@@ -497,7 +498,7 @@ class Engine:
             return
         if not isinstance(choice, Sample):
             if choice is not None:
-                raise choice
+                raise located(choice, sequence)
             self._finish(sequence, "stop")
             return
         self._append(sequence, choice.token_id)
@@ -547,7 +548,7 @@ class Engine:
 
     def _finish_score(self, sequence: Sequence) -> None:
         if any(math.isnan(score.logprob) for score in sequence.scores):
-            raise BackendError("the model's logits hold NaN")
+            raise located(BackendError("the model's logits hold NaN"), sequence)
         self._finish(sequence, "stop")
 
     def _finish(self, sequence: Sequence, reason: FinishReason, matched: int | None = None) -> None:

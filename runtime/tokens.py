@@ -85,8 +85,9 @@ class DecodeStream:
 class Tokenizer:
     """The tokenizer of a model directory.
 
-    vocab_size: one more than the largest token id. bos_id: the token that the tokenizer itself puts before a text, or
-    None; `encode` never adds it. eos_ids: the tokens that end a generation.
+    vocab_size: one more than the largest token id; base_vocab_size: without tokens that were added. bos_id: the token
+    that the tokenizer itself puts before a text, or None; `encode` never adds it. eos_ids: the tokens that end a
+    generation.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Tokenizer:
         self._chat = chat
         vocabulary = inner.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        self.base_vocab_size = max(inner.get_vocab(with_added_tokens=False).values(), default=-1) + 1
         self._added = dict(inner.get_added_tokens_decoder())
         self._to_bytes, self._strips_first_space = _byte_decoder(parts.get("decoder"))
         self._bytes: dict[int, bytes] = {}

@@ -6,6 +6,7 @@ Files are mapped while they are read and no longer, since what is mapped counts 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from .config import read_json_object
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_OTHER_FORMATS = (".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+_FETCH = "the download may be cut off; fetch it again"
 _MOST_LISTED = 8
 _Change: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -42,11 +45,20 @@ def read_checkpoint(model_dir: Path) -> Checkpoint:
     if (model_dir / _INDEX).exists():
         return _read_shards(model_dir)
     if not (model_dir / _SINGLE).exists():
-        raise ModelError(
-            f"{model_dir} holds neither {_SINGLE} nor {_INDEX}",
-            help="only safetensors are read; convert other formats with transformers' save_pretrained",
-        )
+        raise _no_weights(model_dir)
     return _read_file(model_dir / _SINGLE)
+
+
+def _no_weights(model_dir: Path) -> ModelError:
+    shards = sorted(path.name for path in model_dir.glob("*.safetensors"))
+    others = sorted(path.name for end in _OTHER_FORMATS for path in model_dir.glob(f"*{end}"))
+    said = f", only {listed(shards or others)}" if shards or others else ""
+    return ModelError(
+        f"{model_dir} holds neither {_SINGLE} nor {_INDEX}{said}",
+        help=f"fetch {_INDEX} too, which says what is in which file"
+        if shards
+        else "only safetensors are read; convert other formats with transformers' save_pretrained",
+    )
 
 
 def _read_shards(model_dir: Path) -> Checkpoint:
@@ -78,9 +90,39 @@ def _open_file(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path} is not a readable safetensors file: {error}", help="the download may be cut off; fetch it again"
-        ) from error
+        said, advice = _diagnosis(path)
+        raise ModelError(f"{path} is not a readable safetensors file: {said or error}", help=advice) from error
+
+
+def _diagnosis(path: Path) -> tuple[str, str]:
+    """What is wrong with a file, as far as its first bytes and its size tell, and what to do."""
+    if path.is_dir():
+        return "it is a folder", "put the file of this name in its place"
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if (prefix + file.read(16)).startswith(b"version https://git-lfs"):
+            return "it is a Git LFS pointer, which stands for the file", "fetch the file itself: git lfs pull"
+        file.seek(8)
+        header_len = int.from_bytes(prefix, "little")
+        header = file.read(header_len) if header_len < size else b""
+    if size == 0:
+        return "it is empty", _FETCH
+    if prefix[7:] != b"\0":
+        return f"it begins with {prefix!r}", "put a safetensors file in its place"
+    if (whole := _whole_size(header)) is not None and whole > size:
+        return f"it is cut off, {size:,} of {whole:,} bytes are there", _FETCH
+    return "", _FETCH
+
+
+def _whole_size(header: bytes) -> int | None:
+    """How long the file with this header is, or None where it cannot be told."""
+    try:
+        entries = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        return 8 + len(header) + int(max(ends, default=0))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
 
 
 def listed(entries: list[str]) -> str:

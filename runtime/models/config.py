@@ -129,10 +129,14 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises ModelError when it cannot be read or is something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        advice = f"a model directory in Hugging Face layout has a {path.name}"
+        raise ModelError(f"{path} cannot be read: {error.strerror}", help=advice) from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from error
+        advice = "the download may be cut off; fetch it again"
+        raise ModelError(f"{path} is not valid JSON: {error}", help=advice) from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} must hold a JSON object, found {type(value).__name__}")
     return value

@@ -7,16 +7,20 @@ wrong is said at once. Then a layer is read at a time, so that no more than one 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from ...ir.errors import ModelError
 from ..kv_file import ModelIdentity
-from .checkpoint import FLOATS, Checkpoint, TensorReader, listed, read_checkpoint
+from ..pool import KVLayout
+from .budget import check_memory
+from .checkpoint import FLOATS, Checkpoint, TensorReader, read_checkpoint
 from .config import ModelConfig, read_config
 from .decoder import LayerWeights, Model, Weights
 from .linear import Linear, make_linear
@@ -24,18 +28,32 @@ from .rope import interleave_pairs
 
 # Old exports carry the frequencies as tensors; they follow from the configuration.
 _IGNORED_SUFFIX = ".rotary_emb.inv_freq"
-Shapes = dict[str, tuple[int, ...]]
+_IN_LAYER = re.compile(r"(.*?\blayers\.)(\d+)(\..+)")
+# A checkpoint of something else may have any number of tensors with names of its own.
+_MOST_ENTRIES = 20
+
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
+_Problems: TypeAlias = list[tuple[str, str]]
 
 
-def load_model(path: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Model:
+def load_model(
+    path: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    kv_tokens: int | None = None,
+) -> Model:
     """The model in a directory, converted to `dtype` (None: the one that the checkpoint names, else stores).
 
-    Raises ModelError that names the file, key or tensor at fault.
+    kv_tokens: so many tokens of KV are to fit beside it. Raises ModelError that names the file, key or tensor at fault,
+    or says what would fit the memory.
     """
     config = read_config(path)
     checkpoint = read_checkpoint(path)
     _check_tensors(checkpoint, config, path)
     target = dtype or config.dtype or FLOATS[checkpoint["model.embed_tokens.weight"].dtype]
+    layout = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, target, torch.device(device))
+    check_memory(path, {name: checkpoint[name] for name in _expected_shapes(config)}, layout, config, kv_tokens)
     with TensorReader(checkpoint, target, torch.device(device)) as reader:
         weights = _read_weights(reader, config)
     return Model(config, weights, _identity(path, config, reader))
@@ -54,30 +72,45 @@ def _check_tensors(checkpoint: Checkpoint, config: ModelConfig, model_dir: Path)
     found = {name for name in checkpoint if not name.endswith(_IGNORED_SUFFIX)}
     optional = {"lm_head.weight"} if config.tied_embeddings else set()
     problems = [
-        _problem("missing", sorted(wanted.keys() - found)),
-        _problem("unexpected", sorted(found - wanted.keys() - optional)),
+        _problem("missing", [(name, "") for name in wanted if name not in found]),
+        _problem("unexpected", [(name, "") for name in checkpoint if name in found - wanted.keys() - optional]),
         _problem("of another shape", _wrong_shapes(checkpoint, wanted)),
         _problem("of a dtype that is not supported", _wrong_dtypes(checkpoint, wanted)),
     ]
-    said = [problem for problem in problems if problem]
+    said = [line for problem in problems for line in problem]
     if said:
         heading = f"{model_dir}: the tensors do not fit the {config.architecture} in config.json"
         raise ModelError("\n  ".join([heading, *said]))
 
 
-def _wrong_shapes(checkpoint: Checkpoint, wanted: Shapes) -> list[str]:
+def _wrong_shapes(checkpoint: Checkpoint, wanted: Shapes) -> _Problems:
     shapes = {name: checkpoint[name].shape for name in wanted if name in checkpoint}
-    return [f"{name} (is {shape}, must be {wanted[name]})" for name, shape in shapes.items() if shape != wanted[name]]
+    return [(name, f" is {shape}, must be {wanted[name]}") for name, shape in shapes.items() if shape != wanted[name]]
 
 
-def _wrong_dtypes(checkpoint: Checkpoint, wanted: Shapes) -> list[str]:
+def _wrong_dtypes(checkpoint: Checkpoint, wanted: Shapes) -> _Problems:
     dtypes = {name: checkpoint[name].dtype for name in wanted if name in checkpoint}
     supported = " or ".join(FLOATS)
-    return [f"{name} (is {dtype}, must be {supported})" for name, dtype in dtypes.items() if dtype not in FLOATS]
+    return [(name, f" is {dtype}, must be {supported}") for name, dtype in dtypes.items() if dtype not in FLOATS]
 
 
-def _problem(what: str, entries: list[str]) -> str:
-    return f"{what}: {listed(entries)}" if entries else ""
+def _problem(what: str, tensors: _Problems) -> list[str]:
+    """All tensors with the same problem; those that differ only in their layer are one entry."""
+    layers: dict[tuple[str, str, str], list[int]] = {}
+    for name, detail in tensors:
+        match = _IN_LAYER.fullmatch(name)
+        key = (name, "", detail) if match is None else (match[1], match[3], detail)
+        layers.setdefault(key, []).extend([] if match is None else [int(match[2])])
+    entries = [f"{before}{_ranges(numbers)}{after}{detail}" for (before, after, detail), numbers in layers.items()]
+    more = len(entries) - _MOST_ENTRIES
+    return [f"{what}: {entry}" for entry in entries[:_MOST_ENTRIES]] + ([f"{what}: {more} more"] if more > 0 else [])
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Numbers as in "0-3,7"."""
+    starts = [n for n in sorted(numbers) if n - 1 not in numbers]
+    ends = [n for n in sorted(numbers) if n + 1 not in numbers]
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def _expected_shapes(config: ModelConfig) -> Shapes:

@@ -462,7 +462,8 @@ def test_default_size_of_the_cache() -> None:
     layout = KVLayout(1, 1, 2, torch.float32, torch.device("cpu"))
     assert default_kv_tokens(layout, 100, 4) == 400, "no more than max_running whole contexts"
     huge = KVLayout(100, 100, 1000, torch.float32, torch.device("cpu"))
-    assert default_kv_tokens(huge, 10_000, 256) == 10_000, "at least one context"
+    some = default_kv_tokens(huge, 10_000, 256)
+    assert 0 < some * huge.bytes_per_token <= max(free_memory(torch.device("cpu")), huge.bytes_per_token)
     middle = KVLayout(32, 8, 128, torch.float16, torch.device("cpu"))
     tokens = default_kv_tokens(middle, 100, 10**6)
     assert 0 < tokens * middle.bytes_per_token <= max(8 << 30, 100 * middle.bytes_per_token)

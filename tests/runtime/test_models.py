@@ -542,18 +542,31 @@ def test_all_wrong_tensors_are_listed(llama: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_model(llama)
     assert caught.value.message.splitlines()[1:] == [
-        "  missing: lm_head.weight, model.layers.1.mlp.up_proj.weight",
+        "  missing: lm_head.weight",
+        "  missing: model.layers.1.mlp.up_proj.weight",
         "  unexpected: model.layers.0.self_attn.q_proj.bias",
-        "  of another shape: model.layers.2.self_attn.k_proj.weight (is (32, 32), must be (16, 32))",
-        "  of a dtype that is not supported: model.norm.weight (is I8, must be F32 or BF16 or F16)",
+        "  of another shape: model.layers.2.self_attn.k_proj.weight is (32, 32), must be (16, 32)",
+        "  of a dtype that is not supported: model.norm.weight is I8, must be F32 or BF16 or F16",
     ]
     assert "do not fit the LlamaForCausalLM in config.json" in caught.value.message
 
 
-def test_long_lists_are_cut(llama: Path) -> None:
-    _edit_config(llama, lambda config: config.update(num_hidden_layers=5))
-    with pytest.raises(ModelError, match=r"missing: (model\.layers\.3\.\S+ ?){8}and 10 more"):
+def test_what_many_layers_have_in_common_is_said_once(llama: Path) -> None:
+    _edit_config(llama, lambda config: config.update(num_hidden_layers=5, num_attention_heads=8))
+
+    def damage(tensors: dict[str, Tensor]) -> None:
+        del tensors["model.layers.0.mlp.up_proj.weight"]
+        for number in range(30):
+            tensors[f"extra{number}"] = torch.zeros(1)
+
+    _edit_tensors(llama, damage)
+    with pytest.raises(ModelError) as caught:
         load_model(llama)
+    lines = [line.strip() for line in caught.value.message.splitlines()]
+    assert "missing: model.layers.0,3-4.mlp.up_proj.weight" in lines
+    assert "missing: model.layers.3-4.mlp.down_proj.weight" in lines
+    assert "of another shape: model.layers.0-2.self_attn.q_proj.weight is (32, 32), must be (64, 32)" in lines
+    assert "unexpected: extra0" in lines and "unexpected: 10 more" in lines and "unexpected: extra9" not in lines
 
 
 def _shard(directory: Path) -> dict[str, str]:

@@ -1,0 +1,63 @@
+"""Whether a model and its KV fit the memory that is free, said before anything is loaded."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import torch
+
+from ...ir.errors import ModelError
+from ..memory import free_memory
+from ..pool import KVLayout
+from .checkpoint import Checkpoint
+from .config import ModelConfig
+
+# An engine for fewer tokens serves nobody.
+_LEAST_KV_TOKENS = 256
+_EMBEDDING = "model.embed_tokens.weight"
+
+
+def check_memory(
+    model_dir: Path, checkpoint: Checkpoint, layout: KVLayout, config: ModelConfig, kv_tokens: int | None
+) -> None:
+    """Raises ModelError unless the weights, in the layout's dtype, and so many tokens of KV fit what is free.
+
+    kv_tokens: None asks for a few, since then the engine takes what is left.
+    """
+    free, weights = free_memory(layout.device), weight_bytes(checkpoint, config, layout)
+    num_tokens = min(config.context_length, _LEAST_KV_TOKENS) if kv_tokens is None else kv_tokens
+    per_token = layout.bytes_per_token
+    if weights + num_tokens * per_token <= free:
+        return
+    raise ModelError(
+        f"{model_dir} does not fit the memory of {layout.device}: its weights in {_name(layout.dtype)} take "
+        f"{_size(weights)}, the KV of {num_tokens:,} tokens {_size(num_tokens * per_token)} ({per_token:,} bytes "
+        f"each), and {_size(free)} are free",
+        help=_advice(free - weights, free - weights / 2, num_tokens, layout),
+    )
+
+
+def weight_bytes(checkpoint: Checkpoint, config: ModelConfig, layout: KVLayout) -> int:
+    """What the weights take, with what is there twice while they are read: a matrix that is put in another order."""
+    sizes = {name: prod(tensor.shape) * layout.dtype.itemsize for name, tensor in checkpoint.items()}
+    # A head that shares the embedding's numbers has an order of its own, but not in float32.
+    shares = config.tied_embeddings and layout.dtype != torch.float32 and layout.device.type == "cpu"
+    return sum(sizes.values()) + (sizes[_EMBEDDING] if shares else 0) + max(sizes.values())
+
+
+def _advice(left: float, left_in_half: float, num_tokens: int, layout: KVLayout) -> str:
+    fitting = int(left // layout.bytes_per_token)
+    if fitting >= _LEAST_KV_TOKENS:
+        return f"kv_tokens={fitting} would fit"
+    if layout.dtype == torch.float32 and left_in_half >= num_tokens * layout.bytes_per_token / 2:
+        return "in bfloat16 (dtype=torch.bfloat16) it would fit"
+    return "free some memory, or take a smaller model"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:,.2f} GiB"
