@@ -12,6 +12,7 @@ from ..memory import free_memory
 from ..pool import KVLayout
 from .checkpoint import Checkpoint
 from .config import ModelConfig
+from .native_build import library
 
 # An engine for fewer tokens serves nobody.
 _LEAST_KV_TOKENS = 256
@@ -40,10 +41,17 @@ def check_memory(
 
 def weight_bytes(checkpoint: Checkpoint, config: ModelConfig, layout: KVLayout) -> int:
     """What the weights take, with what is there twice while they are read: a matrix that is put in another order."""
+    on_cpu = layout.device.type == "cpu"
+    # Of float32 matrices the kernels keep half, where that is all that is in them (linear.py).
+    halves = on_cpu and layout.dtype == torch.float32 and library() is not None
     sizes = {name: prod(tensor.shape) * layout.dtype.itemsize for name, tensor in checkpoint.items()}
-    # A head that shares the embedding's numbers has an order of its own, but not in float32.
-    shares = config.tied_embeddings and layout.dtype != torch.float32 and layout.device.type == "cpu"
-    return sum(sizes.values()) + (sizes[_EMBEDDING] if shares else 0) + max(sizes.values())
+    kept = [
+        size // 2 if halves and name != _EMBEDDING and checkpoint[name].dtype == "BF16" else size
+        for name, size in sizes.items()
+    ]
+    # A head that shares the embedding's numbers has an order of its own.
+    shared = sizes[_EMBEDDING] if on_cpu and config.tied_embeddings else 0
+    return sum(kept) + (shared // 2 if halves else shared) + max(sizes.values())
 
 
 def _advice(left: float, left_in_half: float, num_tokens: int, layout: KVLayout) -> str:
