@@ -49,7 +49,7 @@ def main() -> None:
         ratio, error = paired(seconds["all"], seconds["by hand"])
         print(f"{workload.name:20} {median(seconds['all']):6.2f} s {median(seconds['by hand']):6.2f} s by hand")
         runs[workload.name] = seconds
-        bars[f"{workload.name}: time / forks by hand (+-{error:.3f})"] = Bar(ratio, MOST, "x")
+        bars[f"{workload.name}: time / forks by hand"] = Bar(ratio, MOST, "x", error=error)
     backend.close()
     write(arguments.json, runs, bars, about)
 

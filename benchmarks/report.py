@@ -21,12 +21,16 @@ DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" /
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure that was named beforehand. holds: whether it was reached; None when it was not measured."""
+    """A figure that was named beforehand. holds: whether it was reached; None when it was not measured.
+
+    error: the figure's standard error, where it is known.
+    """
 
     value: float | None
     bar: float
     unit: str
     at_most: bool = True
+    error: float | None = None
 
     @property
     def holds(self) -> bool | None:
@@ -72,6 +76,8 @@ def write(path: str | None, runs: Any, bars: dict[str, Bar], about: dict[str, An
     for name, bar in bars.items():
         sign = "<=" if bar.at_most else ">="
         value = "not measured" if bar.value is None else f"{bar.value:.4g} {bar.unit}"
+        if bar.error is not None:
+            value += f" +- {bar.error:.2g}"
         print(f"{name:32} {value:>16}   bar {sign} {bar.bar:g} {bar.unit}   {_verdict(bar)}")
     if path is not None:
         content = {
@@ -96,10 +102,11 @@ def worker(command: Sequence[str], *, timeout: float) -> dict[str, Any]:
     return result
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
-    """The median of ours over theirs, round by round, and the standard error of that median; at least two rounds."""
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float | None]:
+    """The median of ours over theirs, round by round, and its standard error, unless there is one round only."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return statistics.median(ratios), 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5
+    error = 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else None
+    return statistics.median(ratios), error
 
 
 def peer_python(name: str, check: str, *installs: Sequence[str]) -> str | None:

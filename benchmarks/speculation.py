@@ -199,7 +199,7 @@ def bars(runs: dict[str, list[Measured]]) -> dict[str, Bar]:
     found: dict[str, Bar] = {}
     for name, measured in runs.items():
         ratio, error = paired(seconds(measured, "on"), seconds(measured, "off"))
-        found[f"{name}: seconds on / off (+-{error:.3f})"] = Bar(ratio, 1.02 if "saturated" in name else 1.0, "x")
+        found[f"{name}: seconds on / off"] = Bar(ratio, 1.02 if "saturated" in name else 1.0, "x", error=error)
         found[f"{name}: delay / work"] = Bar(total(measured, "delayed") / total(measured, "worked"), 0.02, "s/s")
     return found
 

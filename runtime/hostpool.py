@@ -7,8 +7,10 @@ lying: code that computes gains nothing from them, code that waits for a disk or
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,6 +23,8 @@ _IDLE_SECONDS = 10.0
 # So many threads start as soon as there are tasks for them; each further one when no task was taken for so long.
 _AT_ONCE = 4
 _STUCK_SECONDS = 0.005
+# How long the process's end waits for code that still runs.
+_END_SECONDS = 0.5
 
 
 class HostPool:
@@ -59,6 +63,17 @@ class HostPool:
         """It goes on. The bound may be exceeded for a while: making it wait for a share could deadlock."""
         with self._changed:
             self._working += 1
+
+    def end(self) -> None:
+        """Begin nothing more, and give what runs half a second: the process ends.
+
+        The interpreter stops daemon threads wherever they are, and what one of them was just printing comes out garbled.
+        """
+        with self._changed:
+            self._tasks.clear()
+        until = time.monotonic() + _END_SECONDS
+        while not self.is_quiet and time.monotonic() < until:
+            time.sleep(0.005)
 
     def _staff(self) -> None:
         """See to it that a waiting task gets a thread, if the bound allows. Called with the lock held."""
@@ -126,6 +141,7 @@ def host_pool() -> HostPool:
     with _starting:
         if _pool is None:
             _pool = HostPool(max(8, 2 * (os.cpu_count() or 1)))
+            atexit.register(_pool.end)
         return _pool
 
 
