@@ -67,7 +67,7 @@ class HostPool:
     def end(self) -> None:
         """Begin nothing more, and give what runs half a second: the process ends.
 
-        The interpreter stops daemon threads wherever they are, and what one of them was just printing comes out garbled.
+        The interpreter stops daemon threads wherever they are, and what one is just printing then comes out garbled.
         """
         with self._changed:
             self._tasks.clear()

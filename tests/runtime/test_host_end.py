@@ -12,7 +12,7 @@ from ramify.runtime.hostpool import host_pool
 def work():
     for number in range({count}):
         time.sleep(0.02)
-        print(number, flush=True)
+        print(f"{number}\\n", end="", flush=True)
 
 for _ in range(40):
     host_pool().submit(work)
