@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 ENDING = """
-import time
+import os, time
 from ramify.runtime.hostpool import host_pool
 
 def work():
-    for number in range({count}):
+    for number in range(%d):
         time.sleep(0.02)
-        print(f"{number}\\n", end="", flush=True)
+        os.write(1, f"{number}\\n".encode())
 
 for _ in range(40):
     host_pool().submit(work)
@@ -21,9 +21,7 @@ time.sleep(0.05)
 
 
 def end_with(count: int) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", ENDING.format(count=count)], capture_output=True, text=True, timeout=30
-    )
+    done = subprocess.run([sys.executable, "-c", ENDING % count], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0 and not done.stderr, done.stderr
     return done.stdout
 
