@@ -10,6 +10,7 @@ from __future__ import annotations
 from random import Random
 
 Lines = list[str]
+_MAX_DEPTH = 5
 
 _HELPERS = """
 WORD = "w"
@@ -68,7 +69,7 @@ class Chains:
         self._random = Random(f"chains {seed}")
         self._number = 0
         self._budget = 22
-        self._loops = 0
+        self._loops = self._depth = 0
         self._texts = ["WORD"]
         self._states: list[str] = []
 
@@ -112,17 +113,20 @@ class Chains:
 
     def _statement(self) -> Lines:
         self._budget -= 1
-        makers = [
-            self._draft, self._draft, self._append, self._append, self._if, self._if, self._if, self._while, self._for,
-            self._for, self._try, self._read, self._note, self._note, self._opaque, self._opaque, self._call,
-            self._call, self._main_state, self._leave, self._bind, self._copy,
+        simple = [
+            self._draft, self._append, self._read, self._note, self._note, self._opaque, self._call, self._main_state,
+            self._leave, self._bind, self._copy,
         ]  # fmt: skip
+        nested = [self._if, self._if, self._if, self._while, self._for, self._for, self._try]
+        makers = [*simple, *simple, *nested] if self._depth < _MAX_DEPTH else simple
         return self._random.choice(makers)()
 
     def _block(self, size: int = 2) -> Lines:
+        self._depth += 1
         texts, states = list(self._texts), list(self._states)
         lines = [line for _ in range(self._random.randint(1, size)) for line in self._statement()]
         self._texts, self._states = texts, states
+        self._depth -= 1
         return _indented(lines)
 
     def _draft(self) -> Lines:
