@@ -16,7 +16,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import CellType, FunctionType, MemberDescriptorType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
 from ..ir.syntax import walk
@@ -42,6 +42,7 @@ _SCALARS = (str, int, float, bool, type(None), bytes)
 _WALKED = (zip, enumerate, reversed)
 _CONTAINERS = (list, tuple, set, frozenset, range)
 _OURS = __name__.partition(".")[0]
+_FIXED = (FunctionType, BuiltinFunctionType, ModuleType, type)
 _MISSING = object()
 _MAX_DEPTH = 8  # of functions that only call harmless ones
 LookUp = Callable[[str], Any]
@@ -157,6 +158,38 @@ def why_not_harmless(
     )
 
 
+def read_outside(
+    body: Sequence[ast.stmt], inputs: Sequence[str], look_up: LookUp
+) -> list[tuple[LookUp, str, Any]] | None:
+    """What code, which is given values of builtin types, reads from outside of it, also in the functions that it calls:
+    how names are looked up, each name, and its value now. None where the code may do more than compute with these.
+    """
+    nodes = [node for statement in body for node in walk(statement)]
+    inside = {*inputs, *bound_names(list(body))}
+    if _why_not_code(nodes, inside, look_up) is not None:
+        return None
+    found: list[tuple[LookUp, str, Any]] = []
+    todo, seen = [(nodes, inside, look_up)], set[int]()
+    while todo:
+        nodes, inside, look_up = todo.pop()
+        for name in {node.id for node in nodes if isinstance(node, ast.Name)} - inside:
+            value = _value(name, look_up)
+            found.append((look_up, name, value))
+            if type(value) is FunctionType and not _builds_an_expression(value) and id(value) not in seen:
+                seen.add(id(value))
+                statements = _body(value) or []
+                names = {*value.__code__.co_varnames, *bound_names(statements)}
+                inner = [node for statement in statements for node in walk(statement)]
+                todo.append((inner, names, _global_of(value)))
+    return found
+
+
+def still_read(found: Iterable[tuple[LookUp, str, Any]]) -> list[Any]:
+    """What `read_outside` has found, as it is now, but for functions, classes and modules that are the same as then."""
+    now = [(_value(name, look_up), then) for look_up, name, then in found]
+    return [value for value, then in now if value is not then or not isinstance(then, _FIXED)]
+
+
 def holds_state(values: Iterable[object]) -> bool:
     """Whether code that gets these values may read a state, and so may wait for an answer. Cells are looked into."""
     return any(isinstance(value, (Reading, Branches, *_WALKED)) for value in _reached(values))
@@ -193,12 +226,16 @@ def _why_not_function(function: object, depth: int) -> str | None:
     inside = {*function.__code__.co_varnames, *bound_names(body)}
     nodes = [node for statement in body for node in walk(statement)]
 
+    return _why_not_code(nodes, inside, _global_of(function), depth=depth + 1)
+
+
+def _global_of(function: FunctionType) -> LookUp:
     def look_up(name: str) -> Any:
         if name not in function.__globals__:
             raise NoValue
         return function.__globals__[name]
 
-    return _why_not_code(nodes, inside, look_up, depth=depth + 1)
+    return look_up
 
 
 def _gives_plain_attributes(value: object, name: str, nodes: Sequence[ast.AST]) -> bool:

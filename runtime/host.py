@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..ir.core import Op
 from ..ir.private import mangled, private_prefix
-from .effects import Callees, NoValue, holds_state, why_not_harmless
+from .effects import Callees, NoValue, holds_state, read_outside, still_read, why_not_harmless
 from .hostcode import HostCode, Result, cell_of_free_variable, compile_host, parse
 from .hostwork import Reached, Uses, are_plain, may_change, outside_names, reach
 from .order import MAX_LOOKED_AT, Order
@@ -64,6 +64,7 @@ class HostOp:
         "_callees",
         "_captures",
         "_code",
+        "_deep",
         "_inputs",
         "_is_sure",
         "_is_text",
@@ -98,6 +99,8 @@ class HostOp:
         is_slow = names is None or op.attrs.get("outer")
         self._outside = None if is_slow else [n for n in names or () if n not in self._captures]
         self.awaits = self._code.awaits
+        is_open = self._outside is not None or op.attrs.get("outer") or self._captures or self.awaits
+        self._deep = None if is_open else read_outside(self._code.body, self._inputs, self._held)
         self.is_pure = op.attrs.get("pure") is not None
         self._may_change = may_change(self._code.body)
         self._is_sure = self._code.result(_NONE) in ("value", "tuple")
@@ -135,11 +138,16 @@ class HostOp:
     @property
     def is_known(self) -> bool:
         """Whether the code does nothing but what can be seen of it."""
+        return self.is_quick_code or self._deep is not None
+
+    @property
+    def is_quick_code(self) -> bool:
+        """Whether the code is quick, or a pure tool."""
         return self.is_pure or self._outside is not None
 
     def outside_values(self) -> list[Any]:
         """What the names from outside hold now that the code reads, as far as that is known."""
-        return [self._look_up(name) for name in self._outside or ()]
+        return [*(self._look_up(name) for name in self._outside or ()), *still_read(self._deep or ())]
 
     @property
     def reads_outside(self) -> bool:
@@ -149,7 +157,7 @@ class HostOp:
     @property
     def can_wait(self) -> bool:
         """Whether the op may be put off, going by its code: all its outputs are assigned, nothing else is."""
-        return self.is_known and self._is_sure and not (self._captures or self._writes or self.awaits)
+        return self.is_quick_code and self._is_sure and not (self._captures or self._writes or self.awaits)
 
     def may_await(self, values: Sequence[Any], awaited: tuple[type, ...]) -> bool:
         """Whether the op may wait for those of its operands that have not arrived.

@@ -770,8 +770,32 @@ def through_opaque_code(s, log, n):
     return RENAMED
 
 
+SEEN: list[str] = ["seen"]
+
+
+def counted(value: str) -> dict[str, int]:
+    """It takes its time, but changes nothing that others have."""
+    found: dict[str, int] = {}
+    for word in value.split():
+        found[word] = found.get(word, 0) + len(SEEN)
+    return found
+
+
+@rf.program
+def behind_a_function(s, log, n):
+    for item in [*range(n)]:
+        t = s.copy()
+        t += f"Item {item}?" + rf.gen("x", max_tokens=1)
+        found = counted(t["x"])
+        log.append(found)
+        u = s.copy()
+        u += text("x", 1)
+        log.append(u["x"])
+    log.append(SEEN[:])
+
+
 PROGRAMS = [
-    straight, calls_at_once, tries_at_once, fails_before_a_try, counts_up, through_opaque_code,
+    behind_a_function, straight, calls_at_once, tries_at_once, fails_before_a_try, counts_up, through_opaque_code,
     variables_in_turns, texts_of_lists,
     refines, branches_in_turns, branches_of_others_in_turns, tries_in_turns, fails_in_a_turn,
     changes_what_it_goes_through, changes_a_global, nested_turns, breaks_in_turns, maybe_unassigned,
@@ -910,6 +934,7 @@ def behind_opaque_code(s, log, n):
 
 AT_ONCE: list[tuple[Any, list[int]]] = [
     (two_chains, [2, 2, 2]), (two_calls, [2, 2, 2]), (counts_up, [4, 4]), (behind_opaque_code, [8]),
+    (behind_a_function, [8]),
 ]  # fmt: skip
 
 
