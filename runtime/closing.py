@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from ..ir.errors import RequestError
@@ -14,8 +15,9 @@ from .request import Done
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-# How many ways are looked at: several times what long objects take. Each has a copy of the matcher.
-_MAX_WAYS = 12_000
+# How many ways are looked at, first by each search, then if none found any: more than long objects take. Each has a
+# copy of the matcher.
+_SOME_WAYS, _MAX_WAYS = 600, 12_000
 # How many bytes those may add, all together: the longer a way, the more its copy costs.
 _MAX_ADDED = 8_000_000
 # A text is free where so many bytes may follow. There all letters count as alike, and all digits: one of each is tried.
@@ -50,13 +52,13 @@ def closing(constraint: Constraint, text: str) -> str:
     nothing short is found.
     """
     matcher = follower(constraint, text)
-    for choose in (_few, _some, _all):
-        search = _Search(choose, can_force=not constraint.forces_long)
+    named = _named(bytes(set(constraint.source.encode())))
+    choices = ((_few, True), (_kinds, False), (named, False), (_some, True), (_all, True))
+    for most, (choose, is_alike) in product((_SOME_WAYS, _MAX_WAYS), choices):
+        search = _Search(choose, most, is_alike=is_alike, can_force=not constraint.forces_long)
         found = search.shortest(matcher)
         if found is not None:
             return found.decode()
-        if search.is_whole:
-            break
     raise RequestError(f"{constraint.label}: no short way to end {text[-40:]!r} was found")
 
 
@@ -72,23 +74,25 @@ class _Way:
 
 @dataclass
 class _Search:
-    """choose: the bytes to try, of those that may follow. can_force: whether all text that has to follow may be asked
-    for, which can be long. is_whole: whether nothing was left out, so that another choice would find no more."""
+    """choose: the bytes to try, of those that may follow. most: how many ways to look at. is_alike: whether ways that
+    look alike are taken to be so, and what can be closed is closed first, as JSON ends soon. can_force: whether all
+    text that has to follow may be asked for, which can be long."""
 
     choose: Callable[[bytes], bytes]
+    most: int
+    is_alike: bool
     can_force: bool
-    is_whole: bool = True
     _num_ways: int = 0
     _num_added: int = 0
 
     def shortest(self, start: LLMatcher) -> bytes | None:
         """Ways to go on in the order of their length, but those that close what they can first."""
-        ways, seen = [_Way(0, 0, b"", start)], set()
-        while ways and self._num_ways < _MAX_WAYS and self._num_added < _MAX_ADDED:
+        ways, seen = [_Way(0, 0, b"", start)], set[object]()
+        while ways and self._num_ways < self.most and self._num_added < _MAX_ADDED:
             way = heapq.heappop(ways)
             if way.matcher.is_accepting() and _is_text(way.added):
                 return way.added
-            mark = (self._prospect(way.matcher), _place(way.added))
+            mark = (self._prospect(way.matcher), _place(way.added)) if self.is_alike else way.added
             if mark not in seen:
                 seen.add(mark)
                 for more in self._continued(way):
@@ -98,8 +102,7 @@ class _Search:
     def _continued(self, way: _Way) -> Iterator[_Way]:
         """The ways with one byte more, and whatever has to follow that."""
         allowed = _allowed(way.matcher)
-        closing, chosen = _closing(allowed), self.choose(allowed)
-        self.is_whole &= len(chosen) == len(allowed)
+        closing, chosen = _closing(allowed) if self.is_alike else b"", self.choose(allowed)
         self._num_ways += len(chosen)
         self._num_added += len(chosen) * len(way.added)
         for byte in chosen:
@@ -159,6 +162,29 @@ def _some(allowed: bytes) -> bytes:
 
 def _all(allowed: bytes) -> bytes:
     return allowed
+
+
+def _kinds(allowed: bytes) -> bytes:
+    """One byte of each kind: small and large letters, digits, white space, other alphabets, and each sign."""
+    return bytes({_kind(byte): byte for byte in reversed(allowed)}.values())
+
+
+def _kind(byte: int) -> object:
+    char = chr(byte)
+    if byte >= 128 or byte < 32:
+        return byte >= 128
+    return "a" if char.islower() else "A" if char.isupper() else "0" if char.isdigit() else char
+
+
+def _named(letters: bytes) -> Callable[[bytes], bytes]:
+    """The letters that stand in the constraint itself: what free text waits for may be made of them."""
+    wanted = frozenset(byte for byte in letters if chr(byte).isalnum() or byte in b'"')
+
+    def choose(allowed: bytes) -> bytes:
+        kinds = b"" if len(allowed) > _FREE else _kinds(allowed)
+        return kinds + bytes(byte for byte in allowed if byte in wanted and byte not in kinds)
+
+    return choose
 
 
 def _place(added: bytes) -> tuple[int, int]:

@@ -123,11 +123,15 @@ def matches(constraint: Constraint, text: str) -> bool:
 
     Raises RequestError for a constraint that cannot be compiled, or that names a model's special tokens.
     """
-    if constraint.kind == "json_schema":
-        try:
-            text = msgspec.json.encode(msgspec.json.decode(text)).decode()
-        except msgspec.DecodeError:
-            return False
+    if constraint.kind != "json_schema":
+        return _takes(constraint, text)
+    try:
+        return _takes(constraint, msgspec.json.encode(msgspec.json.decode(text)).decode())
+    except msgspec.DecodeError:  # of numbers too large for a float as well
+        return any(_takes(replace(constraint, has_space=has_space), text) for has_space in (False, True))
+
+
+def _takes(constraint: Constraint, text: str) -> bool:
     matcher = _byte_matcher(constraint).deep_copy()
     if matcher.is_error():
         raise RequestError(f"{constraint.label}: {brief(matcher.get_error())}")

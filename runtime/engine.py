@@ -418,7 +418,12 @@ class Engine:
         return Sequence(
             request=request,
             tokens=tokens,
-            output=Output(self._new_stream(params.constraint), params.stop, params.stop_regex),
+            output=Output(
+                self._new_stream(params.constraint),
+                params.stop,
+                params.stop_regex,
+                keeps_half=params.constraint is None,
+            ),
             seed=secrets.randbits(64) if params.seed is None else params.seed,
             stop_ids=stop_ids,
             arrival=self._num_arrived,

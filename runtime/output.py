@@ -32,22 +32,29 @@ class Output:
     """Collects generated tokens, finds the stop, and hands out what became final.
 
     matched: the stop string or the pattern that was found, if any; after that nothing more may be pushed.
+    keeps_half: whether bytes at the end that never became a character are U+FFFD; else these tokens are dropped.
     """
 
     __slots__ = (
-        "_ends", "_has_logprobs", "_has_stops", "_held", "_logprobs", "_num_kept", "_num_taken", "_patterns", "_pieces",
-        "_pieces_taken", "_probe", "_released", "_stops", "_stream", "_token_ids", "matched",
+        "_ends", "_has_logprobs", "_held", "_is_plain", "_keeps_half", "_logprobs", "_num_kept", "_num_taken",
+        "_patterns", "_pieces", "_pieces_taken", "_probe", "_released", "_stops", "_stream", "_token_ids", "matched",
     )  # fmt: skip
 
     def __init__(
-        self, new_stream: Callable[[], TextStream], stops: tuple[str, ...], patterns: tuple[str, ...] = ()
+        self,
+        new_stream: Callable[[], TextStream],
+        stops: tuple[str, ...],
+        patterns: tuple[str, ...] = (),
+        *,
+        keeps_half: bool = True,
     ) -> None:
         self.matched: str | None = None
         self._stream = new_stream()
         self._probe = new_stream()
         self._stops = stops
         self._patterns = patterns
-        self._has_stops = bool(stops or patterns)
+        self._keeps_half = keeps_half
+        self._is_plain = keeps_half and not (stops or patterns)
         self._has_logprobs = False
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob | None] = []
@@ -76,8 +83,8 @@ class Output:
 
     @property
     def tail(self) -> str:
-        """The released text that no released token stands for: a stop string began inside a token."""
-        if self.matched is None:
+        """The released text that no released token stands for: a stop or half a character began inside a token."""
+        if self.matched is None and self._keeps_half:
             return ""
         return self.text[self._ends[self._num_kept - 1] if self._num_kept else 0 :]
 
@@ -88,7 +95,7 @@ class Output:
         self._logprobs.append(logprob)
         if logprob is not None:
             self._has_logprobs = True
-        if not self._has_stops:
+        if self._is_plain:
             self._pieces.append(piece)
             self._num_kept += 1
             return
@@ -99,10 +106,12 @@ class Output:
 
     def finish(self) -> None:
         """No token follows: releases what was held back. Even now a stop may be found in it."""
-        if self.matched is None:
-            self._add_text(self._stream.flush())
+        half = self._stream.flush()
+        if self.matched is None and self._keeps_half:
+            self._add_text(half)
         if self.matched is None:
             self._release(len(self._held))
+        if self.matched is None and self._keeps_half:
             self._num_kept = len(self._token_ids)
 
     def take(self) -> Delta | None:

@@ -116,6 +116,17 @@ def test_samples_and_streams(eager: bool) -> None:
 
 
 @BOTH
+def test_a_character_that_is_cut_is_no_part_of_the_text(eager: bool) -> None:
+    for max_tokens in range(1, 7):
+        pieces: list[str] = []
+        given = {"regex": "[éü世]{9}!", "max_tokens": max_tokens, "temperature": 1.0, "seed": max_tokens}
+        run = goes_on.run(**given, close=True, stream=lambda event, told=pieces: told.append(event.text), eager=eager)
+        assert matches(regex_constraint(given["regex"]), run["x"]) and "".join(pieces) == run.text
+        error = catches.run(**given, eager=eager).value
+        assert isinstance(error, rf.OutputError) and "\ufffd" not in error.text
+
+
+@BOTH
 def test_dtypes_close(eager: bool) -> None:
     backend = ScriptedBackend(lambda *_: "12 and a half")
     assert gen_with.run(dtype=int, max_tokens=1, close=True, backend=backend, eager=eager).value == 12
