@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from copy import copy
 from functools import cached_property
 from itertools import compress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,13 +23,16 @@ from torch import Tensor
 from ..ir.errors import BackendError, RequestError
 from .background import Background
 from .constraint import Constraint
-from .digits import DigitCount
 from .grammar import brief, limits
+from .lengths import JsonLengths
 
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
+LengthKind = Literal["number", "text", "list"]
 _MAX_COMPILED = 256
+# What ends a member of a list or object and goes on with the next, inside of one token.
+_MEMBER_ENDS = (b'",', b"],", b"},", b"e,", b"l,", *(b"%d," % digit for digit in range(10)))
 # llguidance marks special tokens with this byte; it is part of no UTF-8 text, so no token with it can be generated.
 _MARK = b"\xff"
 _END = b"<end of generation>"
@@ -62,7 +65,7 @@ class Matcher:
     inner: the matcher of llguidance. end_ids: the tokens that end the generation and stand for no text.
     """
 
-    __slots__ = ("_digits", "_token_ids", "constraint", "end_ids", "grammars", "inner")
+    __slots__ = ("_lengths", "_token_ids", "constraint", "end_ids", "grammars", "inner")
 
     def __init__(self, grammars: Grammars, constraint: Constraint, inner: LLMatcher, end_ids: list[int]) -> None:
         self.grammars = grammars
@@ -70,7 +73,8 @@ class Matcher:
         self.inner = inner
         self.end_ids = end_ids
         self._token_ids: list[int] = []
-        self._digits = DigitCount() if constraint.kind in ("json_schema", "calls") else None
+        is_json = constraint.kind in ("json_schema", "calls")
+        self._lengths = JsonLengths.of_schema(constraint.source) if is_json else None
 
     @property
     def is_complete(self) -> bool:
@@ -82,16 +86,23 @@ class Matcher:
         """Whether the text matches and nothing may follow."""
         return self.inner.is_stopped() and self.inner.is_accepting()
 
-    @property
-    def ends_number(self) -> bool:
-        """Whether the number that the text ends with is so long that it should end where it can."""
-        return self._digits is not None and self._digits.is_enough
+    def kept_back(self) -> Iterator[LengthKind]:
+        """What of the text is so long that it should end where it can."""
+        lengths = self._lengths
+        if lengths is None:
+            return
+        if lengths.is_number_long:
+            yield "number"
+        if self.constraint.kind == "json_schema" and lengths.is_text_long:
+            yield "text"
+        if self.constraint.kind == "json_schema" and lengths.is_list_long:
+            yield "list"
 
     def copy(self) -> Matcher:
         """One in the same state that goes its own way."""
         other = Matcher(self.grammars, self.constraint, self.inner.deep_copy(), self.end_ids)
         other._token_ids = list(self._token_ids)
-        other._digits = copy(self._digits)
+        other._lengths = copy(self._lengths)
         return other
 
     def ahead(self, guess: Sequence[int], *, most: int, forces: bool) -> tuple[list[int], list[Matcher]]:
@@ -122,8 +133,8 @@ class Matcher:
     def consume(self, token_id: int) -> None:
         """Takes the next token. Raises BackendError when the constraint does not allow it."""
         self._token_ids.append(token_id)
-        if self._digits is not None:
-            self._digits.take(self.grammars.token_bytes(token_id))
+        if self._lengths is not None:
+            self._lengths.take(self.grammars.token_bytes(token_id))
         if not self.inner.consume_token(token_id):
             self.renew()
         self.check()
@@ -207,9 +218,9 @@ class Grammars:
             if matcher is not None and matcher.inner.is_error():
                 matcher.renew()
                 matcher.inner.unsafe_compute_mask_ptr(bits[index].data_ptr(), width * 4)
-            if matcher is not None and matcher.ends_number:
-                others = bits[index] & ~self._digit_bits
-                if matcher.is_complete or others.any():
+            for kind in matcher.kept_back() if matcher is not None else ():
+                others = bits[index] & ~self._lengthening[kind]
+                if matcher is not None and (matcher.is_complete or others.any()):
                     bits[index] = others
         return bits
 
@@ -251,13 +262,21 @@ class Grammars:
         return self._vocabulary.token_bytes(token_id)
 
     @cached_property
-    def _digit_bits(self) -> Tensor:
-        """The tokens that begin with a digit, as bits of int32 words (words,)."""
+    def _lengthening(self) -> dict[LengthKind, Tensor]:
+        """The tokens that go on with a number, a text or a list, as bits of int32 words (words,)."""
+        goes_on: dict[LengthKind, Callable[[bytes], bool]] = {
+            "number": lambda token: token[:1].isdigit(),
+            "text": lambda token: token[:1] != b'"',
+            "list": lambda token: token[:1] == b"," or any(end in token for end in _MEMBER_ENDS),
+        }
+        return {kind: self._bits_of(test) for kind, test in goes_on.items()}
+
+    def _bits_of(self, test: Callable[[bytes], bool]) -> Tensor:
         width = -(-self._tokenizer.vocab_size // 32)
-        is_digit = np.zeros(width * 32, dtype=bool)
+        found = np.zeros(width * 32, dtype=bool)
         for token_id in range(self._vocabulary.vocab_size):
-            is_digit[token_id] = self._vocabulary.token_bytes(token_id)[:1].isdigit()
-        return torch.from_numpy(np.packbits(is_digit, bitorder="little").view(np.int32))
+            found[token_id] = test(self._vocabulary.token_bytes(token_id))
+        return torch.from_numpy(np.packbits(found, bitorder="little").view(np.int32))
 
     @cached_property
     def _executor(self) -> LLExecutor:

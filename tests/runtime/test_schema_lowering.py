@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ramify.ir.errors import BackendError, RequestError
 from ramify.runtime.constraint import json_schema_constraint, matches
-from ramify.runtime.digits import MAX_DIGITS
 from ramify.runtime.grammar import problem_of
+from ramify.runtime.lengths import MAX_DIGITS
 from ramify.runtime.matcher import Grammars
 from ramify.runtime.schema_keywords import ENFORCED, FORMATS, REFUSED, REWORDED, keyword_table, misspelled
 from ramify.runtime.schema_lowering import MAX_ITEMS, MAX_TEXT, bounded, lowered
@@ -389,6 +390,60 @@ def test_bounds_stop_what_has_none() -> None:
     assert consumes(json_schema_constraint(referred), compact("e" * 2 * MAX_TEXT))
     of_names = json_schema_constraint({"type": "object", "additionalProperties": {"type": "integer"}})
     assert not consumes(of_names, compact({f"k{i}": 1 for i in range(MAX_ITEMS + 1)}))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [{"type": "string"}, {"type": "string", "minLength": 3}]},
+        {"allOf": [{"type": "string"}, {"minLength": 2}]},
+        {"$ref": "#/$defs/a", "minLength": 1, "$defs": {"a": {"type": "string"}}},
+        {"type": "string", "not": {"const": "a"}},
+        {"type": "object", "additionalProperties": {"type": "null"}},
+        {"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a"]},
+        {"type": "string", "maxLength": 2 * MAX_TEXT},
+    ],
+    ids=str,
+)
+def test_no_text_or_name_is_endless(schema: Any) -> None:
+    """Whoever adds letters for as long as it can has to end the text at last."""
+    text = adversary(schema, b"abcdefghijklmnopqrstuvwxyz", longest=3 * MAX_TEXT)
+    parts = [len(part) for part in re.findall("[a-zA-Z/+]+", text)]
+    assert 0.9 * MAX_TEXT < max(parts) <= schema.get("maxLength", MAX_TEXT) + 20, max(parts)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "allOf": [{"items": {"type": "integer"}}, {"minItems": 1}]},
+        {"type": "array", "items": {"enum": ["a"]}},
+        {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]},
+        {"if": {"required": ["a"]}, "then": {"required": ["b"]}, "type": "object"},
+    ],
+    ids=str,
+)
+def test_no_list_or_object_is_endless(schema: Any) -> None:
+    text = adversary(schema, b',":a1')
+    assert MAX_ITEMS - 5 < text.count(",") < MAX_ITEMS + 5, text[-60:]
+
+
+def adversary(schema: Any, wanted: bytes, longest: int = 10_000) -> str:
+    """A text under a schema of tokens that are made of wanted bytes, where there are any, and that end as little as
+    they can. longest: what is enough of it."""
+    tokens = [TOKENIZER.token_bytes(token_id) for token_id in range(TOKENIZER.vocab_size)]
+    order = sorted(
+        (token_id for token_id, token in enumerate(tokens) if token),
+        key=lambda at: (not set(tokens[at]) <= set(wanted), tokens[at] in (b'"', b"]", b"}"), -len(tokens[at])),
+    )
+    matcher, text = GRAMMARS.matcher(json_schema_constraint(schema)), b""
+    while len(text) < longest:
+        allowed = GRAMMARS.allowed(GRAMMARS.fill([matcher]), torch.device("cpu"))[0]
+        chosen = next((token_id for token_id in order if allowed[token_id]), None)
+        if chosen is None:
+            break
+        matcher.consume(chosen)
+        text += tokens[chosen]
+    return text.decode()
 
 
 def test_the_page_lists_the_keywords() -> None:
