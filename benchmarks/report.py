@@ -85,6 +85,7 @@ def write(path: str | None, runs: Any, bars: dict[str, Bar], about: dict[str, An
             "runs": runs,
             "bars": {name: asdict(bar) | {"holds": bar.holds} for name, bar in bars.items()},
         }
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(content, indent=1) + "\n")
         print(f"written to {path}")
 

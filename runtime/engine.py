@@ -53,8 +53,9 @@ _SCORE_LOGITS = 1 << 24
 # How much real work may be delayed by speculative prefill, in parts of the time that it takes: half of what is allowed,
 # since what threads that tokenize and a larger tree cost is not counted.
 _SPECULATION_SHARE = 0.01
-# What a step may take that decodes and prefills.
-STEP_SECONDS = 0.25
+# What a step may take that decodes and prefills. Programs end sooner with larger chunks: on two cores a 0.6B model
+# computes a prompt a quarter faster in chunks of 400 tokens than of 64.
+STEP_SECONDS = 1.0
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _Choice = Sample | BackendError | None
