@@ -7,11 +7,10 @@ order. Code that shares variables with nested functions, stands in a try or leav
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from ..ir.core import Module, Op, Region
+from ..ir.core import Module, Op
 from ..ir.parts import HOST_CODE, WAITING, Parts
 from ..ir.turns import keeps_states, split_turn
+from .rewrite import regions
 
 
 def parallelize(module: Module) -> None:
@@ -23,18 +22,12 @@ def parallelize(module: Module) -> None:
         return
     for function in module.functions.values():
         parts = Parts(function, lambda _: False)
-        for region in _regions(function.body):
+        for region in regions(function.body):
             for op in region.ops:
                 if op.name in WAITING and parts.may_begin(op, region):
                     op.attrs = op.attrs | {"ahead": True}
                 if op.name == "flow.for" and split_turn(op.regions[0]) is not None:
                     op.attrs = op.attrs | {"apart": True}
-
-
-def _regions(region: Region) -> Iterator[Region]:
-    yield region
-    for inner in (inner for op in region.ops for inner in op.regions):
-        yield from _regions(inner)
 
 
 def _may_be_put_off(op: Op) -> bool:

@@ -61,6 +61,12 @@ class Op:
         (value,) = self.results
         return value
 
+    def walk(self) -> Iterator[Op]:
+        """The op and those in its regions."""
+        yield self
+        for region in self.regions:
+            yield from region.walk()
+
 
 @dataclass(eq=False, slots=True)
 class Region:

@@ -9,7 +9,7 @@ numbers decide what a seeded run draws). Later passes may change a region, so it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import NamedTuple
 
 from .core import Function, Op, Region, Value
@@ -62,7 +62,7 @@ class Parts:
 
     def find(self, ops: Sequence[Op]) -> list[Part]:
         """The parts of a row of ops, which ends with its region or before other ops of it."""
-        around = {id(inner) for op in ops for inner in _walk(op)}
+        around = {id(inner) for op in ops for inner in op.walk()}
         found, number = [], 0
         while number < len(ops):
             end = self._end(ops, number, around) if self._begins(ops[number]) else number
@@ -77,8 +77,8 @@ class Parts:
 
     def may_begin(self, op: Op, around: Region) -> bool:
         """Whether a part of a region could begin with an op that has regions, or calls."""
-        ids = {id(inner) for each in around.ops for inner in _walk(each)}
-        return self._may_stand_in(op, {id(inner) for inner in _walk(op)}, made_by([op]), ids) and self._is_sure([op])
+        ids = {id(inner) for each in around.ops for inner in each.walk()}
+        return self._may_stand_in(op, {id(inner) for inner in op.walk()}, made_by([op]), ids) and self._is_sure([op])
 
     def _begins(self, op: Op) -> bool:
         if op.name in WAITING:
@@ -95,7 +95,7 @@ class Parts:
             if op.name in _CONSTANTS:
                 continue
             goes_on = op.name not in HOST_CODE and op.name != "hint.warm" and not made.isdisjoint(_used(op))
-            wider, more = made | made_by([op]), ids | {id(inner) for inner in _walk(op)}
+            wider, more = made | made_by([op]), ids | {id(inner) for inner in op.walk()}
             if not (end == start or goes_on) or not self._may_stand_in(op, more, wider, around):
                 break
             end, made, ids = number + 1, wider, more
@@ -103,7 +103,7 @@ class Parts:
 
     def _part(self, ops: Sequence[Op], start: int, end: int) -> Part:
         taken = ops[start:end]
-        ids = {id(inner) for op in taken for inner in _walk(op)}
+        ids = {id(inner) for op in taken for inner in op.walk()}
         made = [value for op in taken for value in op.results]
         given = [value for value in made if any(id(user) not in ids for user in self._uses.get(value, ()))]
         stored = {value for op in taken for value in _used(op) if value.type == CELL}
@@ -155,13 +155,7 @@ def _keeps(op: Op, cell: Value) -> bool:
 
 
 def _used(op: Op) -> list[Value]:
-    return [value for each in _walk(op) for value in each.operands]
-
-
-def _walk(op: Op) -> Iterator[Op]:
-    yield op
-    for region in op.regions:
-        yield from region.walk()
+    return [value for each in op.walk() for value in each.operands]
 
 
 def _unsure(function: Function) -> set[Value]:

@@ -105,10 +105,6 @@ def turn_of(linker: Linker, op: Op) -> tuple[list[int], Callable[[Frame], Awaita
     return linked.args, run
 
 
-def _walk(ops: Sequence[Op]) -> list[Op]:
-    return [each for op in ops for each in (op, *(inner for region in op.regions for inner in region.walk()))]
-
-
 def _captured(ops: Sequence[Op]) -> list[Value]:
     """What ops use and others have made; defaults of parameters, which all turns share, are as good as that."""
     made = {value for op in ops if op.name != "py.default" for value in op.results}
@@ -200,7 +196,7 @@ class _Beside:
 
     def __init__(self, linker: Linker, ops: Sequence[Op], region: LinkedRegion) -> None:
         self._region = region
-        walked = _walk(ops)
+        walked = [inner for op in ops for inner in op.walk()]
         captured = _captured(walked)
         self._captured = linker.slots([value for value in captured if not is_state(value)])
         self._states = linker.slots([value for value in captured if is_state(value)])

@@ -94,7 +94,7 @@ inline float add_up(Vector vector) {
     return sum;
 }
 
-// The sum of the squares of size floats, size a multiple of nothing.
+// The sum of the squares of `size` floats.
 inline float squares(const float* values, int64_t size) {
     Vector sum{};
     int64_t i = 0;
@@ -398,7 +398,7 @@ inline void transpose(const float* from, int64_t rows, int64_t words, float* to)
 #endif
 }
 
-// Keys (count, size) to columns; returns nothing but `to`, size / kPer rows of kTile words.
+// Keys (count, size) as the columns of `to`: size / kPer rows of kTile words.
 inline void put_keys(Floats, const float* keys, int64_t count, int64_t size, float* to) {
     transpose(keys, count, size, to);
 }
@@ -465,7 +465,7 @@ struct Softmax {
     float* scales;
 };
 
-// Scores to weights, for rows that see so many of the tile's keys; `width` columns. Returns by `softmax`.
+// Scores to weights, for rows that see so many of the tile's keys; `width` columns. Updates `softmax`.
 inline void soften(float* scores, int64_t rows, int64_t width, const int64_t* seen, float scale, Softmax softmax) {
     for (int64_t r = 0; r < rows; r++) {
         float* row = scores + r * kTile;
