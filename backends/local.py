@@ -6,6 +6,7 @@ come to the loop many at a time.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -25,18 +26,17 @@ from ..runtime.matcher import Grammars
 from ..runtime.models import Model, load_model
 from ..runtime.pending import Pending
 from ..runtime.prompt import Prompt
-from ..runtime.prompt_tokens import KnownTokens, PromptTokens, Tokenization
+from ..runtime.prompt_tokens import PromptTokens, Tokenization
 from ..runtime.request import Delta, Done, EngineRequest, Event, Failed, SamplingParams, Scored, TokenLogprob
 from ..runtime.scheduler import AdmissionOrder
 from ..runtime.score_tree import Chain, Judged, ScoreTree
+from ..runtime.speculation import Expected
 from ..runtime.tokens import Tokenizer
 from . import directory_name
 from .scoring import scored, to_judge
 
 # Texts longer than this many characters are tokenized on a host thread.
 _LONG = 4_000
-# So many prompts are prefilled ahead for the time of other requests alone.
-_MOST_BRIEF = 4
 # For requests that generate nothing.
 _NOTHING = SamplingParams(max_tokens=0)
 
@@ -81,7 +81,6 @@ class LocalBackend:
         self.model = load_model(directory, dtype=dtype, device=self.device, kv_tokens=kv_tokens)
         _check_tokenizer(self.tokenizer, self.model.config.vocab_size, directory)
         self.tokens = PromptTokens(self.tokenizer)
-        self._brief: set[_Prefill] = set()
         self._tokenizing: dict[Prompt, Pending[list[EngineRequest]]] = {}
         self.grammars = Grammars(self.tokenizer, self.model.config.vocab_size)
         self.engine = Engine(
@@ -113,14 +112,8 @@ class LocalBackend:
         return scoring
 
     def prefill(self, prompt: Prompt, *, is_open: bool, is_brief: bool) -> _Prefill:
-        """See Prefiller. It is tokenized on a host thread, so that the loop need not wait.
-
-        While requests run there is time for very few, so that of the brief ones most are not worth the tokenizing.
-        """
-        prefill = _Prefill(self.engine, is_open, self._brief if is_brief else None)
-        if not is_brief or len(self._brief) <= _MOST_BRIEF:
-            host_pool().submit(partial(self.tokens.prepare(prompt).run, warns=False)).add_callback(prefill.send)
-        return prefill
+        """See Prefiller."""
+        return _Prefill(self, prompt, is_open=is_open, is_brief=is_brief)
 
     def stats(self) -> EngineStats:
         """What the engine is doing and has done."""
@@ -179,35 +172,21 @@ def _check_tokenizer(tokenizer: Tokenizer, vocab_size: int, directory: Path) -> 
 class _Prefill:
     """A prompt to compute ahead, unless it is cancelled before."""
 
-    def __init__(self, engine: Engine, is_open: bool, brief: set[_Prefill] | None) -> None:
-        """brief: all that are brief and not cancelled, which it then belongs to."""
-        self._engine = engine
-        self._is_open = is_open
-        self._brief = brief
-        if brief is not None:
-            brief.add(self)
-        self._request: EngineRequest | None = None
-        self._is_cancelled = False
-
-    def send(self, known: Pending[KnownTokens]) -> None:
-        """Give the tokens to the engine. On the loop thread."""
-        if self._is_cancelled or known.error is not None:
-            return
-        tokens = known.result()
-        token_ids = list(tokens.settled_ids) if self._is_open else tokens.token_ids
-        self._request = EngineRequest(token_ids, _NOTHING, lambda event: None)
-        self._engine.prefill(self._request, is_brief=self._brief is not None)
+    def __init__(self, backend: LocalBackend, prompt: Prompt, *, is_open: bool, is_brief: bool) -> None:
+        self._engine = backend.engine
+        encode = partial(_begin_of, backend.tokens, prompt, is_open)
+        self._expected = Expected(encode, is_brief=is_brief, told_at=time.perf_counter())
+        self._engine.prefill(self._expected)
 
     def cancel(self) -> None:
         """See Handle."""
-        post(self._cancel)
+        self._engine.cancel_prefill(self._expected)
 
-    def _cancel(self) -> None:
-        self._is_cancelled = True
-        if self._brief is not None:
-            self._brief.discard(self)
-        if self._request is not None:
-            self._engine.cancel(self._request)
+
+def _begin_of(tokens: PromptTokens, prompt: Prompt, is_open: bool) -> list[int]:
+    """The tokens with which a request begins that has this prompt; is_open: to which text may be added."""
+    known = tokens.prepare(prompt).run(warns=False)
+    return list(known.settled_ids) if is_open else known.token_ids
 
 
 class _Request(ABC):

@@ -23,6 +23,7 @@ from ramify.runtime.kv_file import ModelIdentity
 from ramify.runtime.loop import loop, post
 from ramify.runtime.pool import KVLayout
 from ramify.runtime.request import Delta, EngineRequest, Event
+from ramify.runtime.speculation import Expected
 
 _NUM_LOGITS = 61
 # How soon it is seen whether host threads have come to rest.
@@ -65,7 +66,7 @@ class LockstepEngine(Engine):
         super().submit(request)
         post(self._go_on)
 
-    def prefill(self, request: EngineRequest, *, is_brief: bool = False) -> None:
+    def prefill(self, expected: Expected) -> None:
         """Nothing is computed ahead: what that does depends on time."""
 
     def cancel(self, request: EngineRequest) -> None:

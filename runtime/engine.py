@@ -40,12 +40,12 @@ from .output import Output, TextStream
 from .plan import Chunk, build_batch
 from .pool import KVLayout, KVPool
 from .radix import common_len
-from .request import Done, EngineRequest, Event, Failed, FinishReason, TokenLogprob
+from .request import Done, EngineRequest, Event, Failed, FinishReason, SamplingParams, TokenLogprob
 from .sampler import Sample, SampleRow, logprobs_of, sample, token_logprobs
 from .saved_cache import load_tree, save_tree
 from .scheduler import AdmissionOrder, Scheduler
 from .sequence import Sequence, token_array
-from .speculation import Speculation
+from .speculation import Expected, Speculation
 
 _log = logging.getLogger(__name__)
 # Logits of scored tokens are kept to about this many numbers a step (64 MiB in float32).
@@ -206,13 +206,17 @@ class Engine:
         """Ends a request early: it gets Done with finish_reason "cancelled", unless it is over already. Thread-safe."""
         self._inbox.put(partial(self._cancel, request))
 
-    def prefill(self, request: EngineRequest, *, is_brief: bool = False) -> None:
-        """Has a prompt's KV computed when nothing real needs the engine; the request gets no event. Thread-safe.
+    def prefill(self, expected: Expected) -> None:
+        """Has a prompt's KV computed when nothing real needs the engine; nobody is told of it. Thread-safe.
 
-        is_brief: only while something runs, since when nothing does, what needs it is about to come. What cannot be
-        computed, such as a prompt beyond the context, is left undone. See runtime/speculation.py.
+        What cannot be computed, such as a prompt beyond the context, is left undone. See runtime/speculation.py.
         """
-        self._inbox.put(partial(self._add_prefill, request, is_brief))
+        if self._prefix_cache:
+            self._inbox.put(partial(self._speculation.add, expected))
+
+    def cancel_prefill(self, expected: Expected) -> None:
+        """Wants a prompt no more; what was computed of it stays cached. Thread-safe."""
+        self._inbox.put(partial(self._speculation.cancel, expected))
 
     def start(self) -> None:
         """Starts the thread that steps; it ends when nobody uses the engine. Raises UsageError on a closed engine."""
@@ -361,10 +365,10 @@ class Engine:
         if is_idle and (seconds := self._speculation.seconds_to_wait(time.perf_counter())) > 0:
             self._inbox.wait(seconds)
             return True
-        chunk = self._speculation.next_chunk(is_idle=is_idle)
+        begun = time.perf_counter()
+        chunk = self._speculation.next_chunk(self._new_prefill, is_idle=is_idle)
         if chunk is None:
             return False
-        begun = time.perf_counter()
         try:
             self._model.forward(build_batch([chunk]))
             self._wait_for_device()
@@ -380,13 +384,8 @@ class Engine:
         if self._model.layout.device.type == "cuda":
             torch.cuda.synchronize(self._model.layout.device)
 
-    def _add_prefill(self, request: EngineRequest, is_brief: bool) -> None:
-        if not self._prefix_cache:
-            return
-        try:
-            self._speculation.add(self._new_sequence(request, _now_ms()), is_brief=is_brief)
-        except RamifyError as error:
-            _log.debug("a text is not prefilled ahead: %s", error)
+    def _new_prefill(self, token_ids: list[int]) -> Sequence:
+        return self._new_sequence(EngineRequest(token_ids, SamplingParams(max_tokens=0), _tell_nobody), _now_ms())
 
     @torch.inference_mode()
     def _load_cache(self, path: Path) -> int:
@@ -443,7 +442,6 @@ class Engine:
         return self._grammars.matcher(constraint, stop_ids)
 
     def _cancel(self, request: EngineRequest) -> None:
-        self._speculation.cancel(request)
         sequence = self._sequences.get(id(request))
         if sequence is not None:
             self._guarded(sequence, self._finish, sequence, "cancelled")
@@ -706,6 +704,10 @@ def _call_sink(request: EngineRequest, event: Event) -> bool:
         _log.exception("the sink of request %s raised", request.id)
         return False
     return True
+
+
+def _tell_nobody(event: Event) -> None:
+    """The sink of what nobody asked for."""
 
 
 def _as_ramify(error: Exception, what: str) -> RamifyError:

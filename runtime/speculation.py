@@ -1,23 +1,26 @@
 """Speculative prefill: the KV of text that may come next is computed while nothing real needs the engine.
 
-A program's compiler tells which texts may follow (compiler/speculate.py). They are prefilled in small chunks, each a
-forward pass of its own, only when no request waits or is prefilled, so that what a chunk costs others is known: all of
-its time while others decode, and otherwise what a request had to wait that came meanwhile, unless it had to compute the
-same. A ledger bounds that: real work earns `share` of its own time, and a chunk is begun only while enough is earned.
-Before anything is evicted for a real request, what was computed goes into the tree, as the first to be evicted; nothing
-that is marked goes for it.
+A program's compiler tells which texts may follow (compiler/speculate.py). Most are taken back unused, so a text is
+tokenized only when its turn has come. Then it is prefilled in small chunks, each a forward pass of its own, only while
+no request waits or is prefilled, so that what a chunk costs others is known: all of its time while others decode, and
+otherwise what a request had to wait that came meanwhile, unless it had to compute the same. A ledger bounds that: real
+work earns `share` of its own time, and a chunk is begun only while enough is earned. Before anything is evicted for a
+real request, what was computed goes into the tree, as the first to be evicted; nothing that is marked goes for it.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 
 from .plan import Chunk
 from .pool import KVPool
 from .radix import RadixTree, TokenArray, common_len
-from .request import EngineRequest
 from .sequence import Sequence
 
+_log = logging.getLogger(__name__)
 # A text of which less than this many tokens is missing is left to the request that needs it.
 WORTH_TOKENS = 16
 # The fewest tokens of a chunk, below which a step's fixed costs are most of it.
@@ -32,8 +35,23 @@ GRACE_SECONDS = 0.003
 _NEWEST = 0.2
 
 
+@dataclass(eq=False, slots=True)
+class Expected:
+    """A prompt with which a request may come.
+
+    encode: gives its token ids; called once at most, on the engine's thread, when there is time to compute them.
+    is_brief: the request comes as soon as what runs now is done, so an idle engine has no time for it. told_at: when
+    it was told of, in seconds of time.perf_counter. sequence: it as a sequence of the engine, once there was time.
+    """
+
+    encode: Callable[[], list[int]]
+    is_brief: bool
+    told_at: float
+    sequence: Sequence | None = None
+
+
 class Speculation:
-    """The texts to prefill ahead, as sequences of the engine. Not thread-safe: the engine's thread owns it.
+    """The prompts to prefill ahead. Not thread-safe: the engine's thread owns it.
 
     share: how much real work may be delayed, in parts of the time that it takes. computed_tokens: so far.
     worked_seconds, delayed_seconds: how long real steps took so far, and how much later they were done for this. All
@@ -48,35 +66,27 @@ class Speculation:
         self._pool = pool
         self._share = share
         self._most_chunk = chunk_tokens
-        self._wanted: dict[int, Sequence] = {}
-        self._brief: set[int] = set()
-        self._active: Sequence | None = None
+        self._wanted: dict[Expected, None] = {}
+        self._active: Expected | None = None
         self._earned = 0.0
         self._token_seconds = 0.0
         self._chunk_seconds = 0.0
         self._request_seconds = 0.0
         self._ended_at: float | None = None
 
-    def add(self, sequence: Sequence, *, is_brief: bool = False) -> None:
-        """Wants the KV of a sequence's prompt. Texts are taken in the order in which they were added.
+    def add(self, expected: Expected) -> None:
+        """Wants the KV of a prompt. They are taken in the order in which they were added."""
+        self._wanted[expected] = None
 
-        is_brief: not while the engine is idle, since then the request that needs it is about to come.
-        """
-        self._wanted[id(sequence.request)] = sequence
-        if is_brief:
-            self._brief.add(id(sequence.request))
-
-    def cancel(self, request: EngineRequest) -> None:
+    def cancel(self, expected: Expected) -> None:
         """Wants it no more; what was computed of it stays in the tree. Harmless for one that is done."""
-        sequence = self._wanted.get(id(request))
-        if sequence is not None:
-            self._drop(sequence)
+        if expected in self._wanted:
+            self._drop(expected)
 
     def clear(self) -> None:
         """Wants nothing any more."""
         self.pause()
         self._wanted.clear()
-        self._brief.clear()
 
     def has_worked(self, seconds: float) -> None:
         """A real step has taken so long. What may be lost by it is saved up for no more than one chunk.
@@ -92,7 +102,7 @@ class Speculation:
 
         It waited for nothing if it would have had to compute the same.
         """
-        active, ended_at = self._active, self._ended_at
+        active, ended_at = self._active and self._active.sequence, self._ended_at
         self.pause()
         self._ended_at = None
         is_own = active is not None and common_len(tokens, active.tokens) >= active.computed
@@ -107,18 +117,23 @@ class Speculation:
         """How long an idle engine should wait for requests before the next chunk."""
         if self._active is not None or self._earned < 0:
             return 0.0
-        first = next((each for each in self._wanted.values() if self._may_go_on(each, is_idle=True)), None)
-        return 0.0 if first is None else first.submitted_ms / 1000 + GRACE_SECONDS - now
+        first = next((each for each in self._wanted if _has_time(each, is_idle=True)), None)
+        return 0.0 if first is None else first.told_at + GRACE_SECONDS - now
 
-    def next_chunk(self, *, is_idle: bool) -> Chunk | None:
-        """What to compute ahead now, or None; then it holds no KV. is_idle: whether nothing real is running."""
-        if self._active is not None and not self._may_go_on(self._active, is_idle):
+    def next_chunk(self, new_sequence: Callable[[list[int]], Sequence], *, is_idle: bool) -> Chunk | None:
+        """What to compute ahead now, or None; then it holds no KV. is_idle: whether nothing real is running.
+
+        new_sequence: makes one of the engine of token ids. What raises here or in `encode` is not computed.
+        """
+        if self._active is not None and not _has_time(self._active, is_idle):
             self.pause()
-        while self._can_afford(is_idle) and (active := self._active or self._begin_next(is_idle)) is not None:
-            count = min(self._chunk_tokens(), active.target - active.computed)
+        while self._can_afford(is_idle) and (expected := self._active or self._begin_next(new_sequence, is_idle)):
+            sequence = expected.sequence
+            assert sequence is not None
+            count = min(self._chunk_tokens(), sequence.target - sequence.computed)
             if count:
-                return Chunk(active, count, 0)
-            self._drop(active)
+                return Chunk(sequence, count, 0)
+            self._drop(expected)
         self.pause()
         return None
 
@@ -134,7 +149,8 @@ class Speculation:
 
     def pause(self) -> None:
         """Puts what was computed of the current text into the tree and holds no KV any more."""
-        sequence, self._active = self._active, None
+        sequence = self._active and self._active.sequence
+        self._active = None
         if sequence is None:
             return
         extent, sequence.prompt_extent = sequence.prompt_extent, None
@@ -161,26 +177,27 @@ class Speculation:
         fitting = int(seconds / self._token_seconds) if self._token_seconds else 0
         return min(max(fitting, LEAST_CHUNK), self._most_chunk)
 
-    def _may_go_on(self, sequence: Sequence, is_idle: bool) -> bool:
-        return not is_idle or id(sequence.request) not in self._brief
-
-    def _begin_next(self, is_idle: bool) -> Sequence | None:
-        """Takes KV for the next text that is worth it and for which there is room."""
-        for sequence in list(self._wanted.values()):
-            if not self._may_go_on(sequence, is_idle):
+    def _begin_next(self, new_sequence: Callable[[list[int]], Sequence], is_idle: bool) -> Expected | None:
+        """Takes KV for the next prompt that is worth it and for which there is room."""
+        for expected in list(self._wanted):
+            if not _has_time(expected, is_idle):
                 continue
-            if self._try_begin(sequence):
-                self._active = sequence
-                return sequence
-            self._drop(sequence)
+            try:
+                sequence = expected.sequence = expected.sequence or new_sequence(expected.encode())
+            except Exception as error:  # of what nobody has asked for, nobody hears
+                _log.debug("a text is not prefilled ahead: %s", error)
+            else:
+                if self._try_begin(sequence):
+                    self._active = expected
+                    return expected
+            self._drop(expected)
         return None
 
-    def _drop(self, sequence: Sequence) -> None:
+    def _drop(self, expected: Expected) -> None:
         """Wants it no more."""
-        if sequence is self._active:
+        if expected is self._active:
             self.pause()
-        del self._wanted[id(sequence.request)]
-        self._brief.discard(id(sequence.request))
+        del self._wanted[expected]
 
     def _try_begin(self, sequence: Sequence) -> bool:
         missing = sequence.target - self._tree.match_len(sequence.tokens)
@@ -201,6 +218,10 @@ class Speculation:
 
 # Every mark's order is smaller.
 _ALL_MARKED = (inf,)
+
+
+def _has_time(expected: Expected, is_idle: bool) -> bool:
+    return not (is_idle and expected.is_brief)
 
 
 def _mean(mean: float, value: float) -> float:

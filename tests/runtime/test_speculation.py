@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from ramify.runtime.pool import KVPool
 from ramify.runtime.radix import RadixTree
 from ramify.runtime.request import EngineRequest, SamplingParams
 from ramify.runtime.sequence import Sequence, token_array
-from ramify.runtime.speculation import GRACE_SECONDS, LEAST_CHUNK, Speculation
+from ramify.runtime.speculation import GRACE_SECONDS, LEAST_CHUNK, Expected, Speculation
 from ramify.runtime.uses import Owner, Use
 
 from .fakes import LAYOUT, FakeModel, ToyStream, call, expected_tokens, finish, new_engine
@@ -27,15 +29,11 @@ def text(length: int, seed: int = 0) -> list[int]:
     return [rng.randrange(29) for _ in range(length)]
 
 
-def ahead(tokens: list[int]) -> EngineRequest:
-    return EngineRequest(tokens, SamplingParams(max_tokens=0), lambda event: None)
-
-
-def prefill(engine: Engine, *texts: list[int], is_brief: bool = False) -> list[EngineRequest]:
-    requests = [ahead(tokens) for tokens in texts]
-    for request in requests:
-        engine.prefill(request, is_brief=is_brief)
-    return requests
+def prefill(engine: Engine, *texts: list[int], is_brief: bool = False) -> list[Expected]:
+    expected = [Expected(partial(list, tokens), is_brief, time.perf_counter()) for tokens in texts]
+    for each in expected:
+        engine.prefill(each)
+    return expected
 
 
 def begin(engine: Engine) -> None:
@@ -125,11 +123,11 @@ def test_what_is_cancelled_is_computed_no_further() -> None:
     engine = new_engine()
     first, second = prefill(engine, text(100, 1), text(100, 2))
     begin(engine)
-    engine.cancel(first)
-    engine.cancel(second)
+    engine.cancel_prefill(first)
+    engine.cancel_prefill(second)
     work_off(engine)
     assert engine.stats().speculated_tokens == LEAST_CHUNK
-    engine.cancel(first)
+    engine.cancel_prefill(first)
     work_off(engine)
     engine.check_idle()
 
@@ -197,7 +195,7 @@ def test_no_result_changes(seed: int) -> None:
     engine = new_engine(kv_tokens=rng.choice([150, 300, 1000]), speculation_share=rng.choice([AT_ONCE, 0.02, 0.0]))
     stem = text(20, seed)
     calls = []
-    wanted: list[EngineRequest] = []
+    wanted: list[Expected] = []
     for _ in range(30):
         tokens = stem[: rng.randint(1, 20)] + text(rng.randint(0, 50), rng.randrange(5))
         if rng.random() < 0.6:
@@ -207,7 +205,7 @@ def test_no_result_changes(seed: int) -> None:
             calls.append(one)
             engine.submit(one.request)
         if wanted and rng.random() < 0.3:
-            engine.cancel(rng.choice(wanted))
+            engine.cancel_prefill(rng.choice(wanted))
         for _step in range(rng.randint(0, 4)):
             engine.step()
     finish(engine)
@@ -223,7 +221,8 @@ def test_what_cannot_be_computed_or_kept_is_left_undone() -> None:
     model = FakeModel()
     engine = new_engine(model)
     prefill(engine, text(500), [1000])
-    assert not engine.step() and engine.stats().speculated_tokens == 0
+    work_off(engine)
+    assert engine.stats().speculated_tokens == 0
     model.fail_on = lambda batch: len(batch.logit_rows) == 0
     prefill(engine, text(50))
     work_off(engine)
@@ -241,14 +240,18 @@ def new_speculation(share: float = 0.02) -> Speculation:
     return Speculation(RadixTree(pool), pool, share=share, chunk_tokens=512)
 
 
-def wanted(tokens: list[int]) -> Sequence:
-    request = ahead(tokens)
+def wanted(tokens: list[int], *, is_brief: bool = False, told_at: float = 0.0) -> Expected:
+    return Expected(partial(list, tokens), is_brief, told_at)
+
+
+def new_sequence(tokens: list[int]) -> Sequence:
+    request = EngineRequest(tokens, SamplingParams(max_tokens=0), lambda event: None)
     array = token_array(request, vocab_size=1000, context_length=10_000)
     return Sequence(request, array, Output(ToyStream, ()), 0, (), 0, 0.0)
 
 
 def computes(speculation: Speculation, *, is_idle: bool, now: float = 0.0, seconds: float = 0.003) -> int:
-    chunk = speculation.next_chunk(is_idle=is_idle)
+    chunk = speculation.next_chunk(new_sequence, is_idle=is_idle)
     if chunk is None:
         return 0
     speculation.advance(chunk, ended_at=now, seconds=seconds, is_idle=is_idle)
@@ -285,11 +288,10 @@ def test_delays_of_requests_are_paid_for_by_real_work() -> None:
 
 
 def test_an_idle_engine_waits_whether_the_program_goes_on_by_itself() -> None:
-    speculation, brief, late = new_speculation(), wanted(text(50)), wanted(text(100))
-    brief.submitted_ms = late.submitted_ms = 5000.0
-    speculation.add(brief, is_brief=True)
+    speculation = new_speculation()
+    speculation.add(wanted(text(50), is_brief=True, told_at=5.0))
     assert speculation.seconds_to_wait(5.0) == 0, "that one is not for idle engines"
-    speculation.add(late)
+    speculation.add(wanted(text(100), told_at=5.0))
     assert speculation.seconds_to_wait(5.001) == pytest.approx(GRACE_SECONDS - 0.001)
     assert speculation.seconds_to_wait(5.1) < 0
 
@@ -312,3 +314,30 @@ def test_without_a_share_it_never_works_beside_others() -> None:
         engine.step()
         assert deciding.ended or engine.stats().speculated_tokens == 0
     work_off(engine)
+
+
+def test_what_there_is_no_time_for_is_not_even_tokenized() -> None:
+    engine, encoded = new_engine(speculation_share=0.0), []
+    deciding = call(QUESTION, max_tokens=10)
+    engine.submit(deciding.request)
+    texts = [Expected(lambda seed=seed: encoded.append(seed) or text(50, seed), False, 0.0) for seed in range(3)]
+    for each in texts:
+        engine.prefill(each)
+    while not deciding.ended:
+        engine.step()
+        assert deciding.ended or not encoded
+    engine.cancel_prefill(texts[1])
+    work_off(engine)
+    assert encoded == [0, 2]
+
+
+def test_what_cannot_be_tokenized_is_left_out(caplog) -> None:
+    engine = new_engine()
+    broken = Expected(lambda: [][0], False, 0.0)
+    engine.prefill(broken)
+    prefill(engine, text(50))
+    work_off(engine)
+    assert engine.stats().speculated_tokens == 50 and not caplog.records
+    engine.cancel_prefill(broken)
+    work_off(engine)
+    engine.check_idle()
