@@ -1,9 +1,10 @@
 """A linear layer, its weights in the memory order that products with few rows read fastest.
 
 Decoding is bound by reading weights. On a CPU torch's own product reads a bfloat16 matrix at less than half of the
-memory's rate; oneDNN's, on weights that it has reordered once, comes near it. In float32 the compiled kernels serve
-(native.cpp), which read weights that bfloat16 can hold as such: half the memory for the same result. Without them a
-matrix that lies column by column is read a third faster. Results are those of `torch.nn.functional.linear`.
+memory's rate. The compiled kernels (native.cpp) come near it, with panels of weights that they read from end to end;
+float32 weights that bfloat16 can hold they keep as such: half the memory for the same result. They multiply bfloat16
+where the processor has instructions for pairs of them (AVX512_BF16) and no tiles (AMX), which oneDNN knows better how
+to use: that is next, on weights that it has reordered once. Results are those of `torch.nn.functional.linear`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_int, c_int64
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -21,6 +23,7 @@ from .native_build import library, typed
 
 # Outputs of a panel: `kTile` of native.cpp.
 _PANEL = 64
+_FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 class Linear(Protocol):
@@ -40,13 +43,22 @@ def make_linear(weight: Tensor, bias: Tensor | None = None, *, is_head: bool = F
     column, a row's logits would depend a little on how many rows there are, and a draw could come out otherwise when
     more is cached.
     """
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and (kernels := library()) is not None:
+    if weight.device.type == "cpu" and (kernels := _kernels_for(weight)) is not None:
         return _Panels(weight, bias, kernels)
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_reorder():
         return _Reordered(weight, bias)
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and not is_head:
         weight = weight.t().contiguous().t()
     return _Plain(weight, bias)
+
+
+def _kernels_for(weight: Tensor) -> ctypes.CDLL | None:
+    """The compiled kernels, where they are there and the fastest for such a weight."""
+    kernels = library()
+    if kernels is None or weight.dtype == torch.float32:
+        return kernels
+    serve = weight.dtype == torch.bfloat16 and weight.shape[1] % 2 == 0 and hasattr(kernels, "ramify_linear_bfloat16")
+    return kernels if serve and not _has_tiles() else None
 
 
 class _Plain:
@@ -63,17 +75,20 @@ class _Plain:
 
 
 class _Panels:
-    """Float32, its weights (panels, in, 64) for the compiled kernels. A row's result does not depend on other rows."""
+    """Weights in panels of 64 outputs for the compiled kernels. A row's result does not depend on other rows.
+
+    A panel goes (in, 64); in bfloat16 (in / 2, 64, 2), as the kernel multiplies two numbers at once.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, kernels: ctypes.CDLL) -> None:
         self._outputs, inner = weight.shape
-        halves = weight.bfloat16()
-        self._is_half = torch.equal(halves.float(), weight)
-        padded = functional.pad(halves if self._is_half else weight, (0, 0, 0, -self._outputs % _PANEL))
-        self._panels = padded.view(-1, _PANEL, inner).transpose(1, 2).contiguous()
         self._bias = bias
-        name = "ramify_linear_bfloat16" if self._is_half else "ramify_linear_float32"
-        self._linear = typed(kernels[name], 5, c_int64, c_int64, c_int64, c_int)
+        name, per_word = _FORMATS[weight.dtype], 2 if weight.dtype == torch.bfloat16 else 1
+        if weight.dtype == torch.float32 and torch.equal(weight.bfloat16().float(), weight):
+            name, weight = "halves", weight.bfloat16()
+        padded = functional.pad(weight, (0, 0, 0, -self._outputs % _PANEL))
+        self._panels = padded.view(-1, _PANEL, inner // per_word, per_word).transpose(1, 2).contiguous()
+        self._linear = typed(kernels[f"ramify_linear_{name}"], 5, c_int64, c_int64, c_int64, c_int)
 
     def __call__(self, rows: Tensor) -> Tensor:
         return self._product(rows, None)
@@ -112,6 +127,15 @@ class _Reordered:
         binary = torch.ops.mkldnn._linear_pointwise.binary
         result: Tensor = binary(rows, residual, self._weight, self._bias, "add")
         return result
+
+
+@cache
+def _has_tiles() -> bool:
+    """Whether the processor multiplies tiles of bfloat16 (AMX), as far as Linux tells."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 @cache

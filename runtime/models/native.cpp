@@ -303,15 +303,18 @@ inline void any_product(int64_t rows, Rest... rest) {
     }
 }
 
-// Rows (num_rows, inner) times weights that lie in panels of kTile outputs: (panels, inner, kTile). Sums go over the inner
-// length in blocks that stay in the cache while all rows go by.
-template <class Weight>
+// Rows (num_rows, inner) times weights that lie in panels of kTile outputs: (panels, words, kTile), where a word holds as
+// many numbers of the inner length as the format says. Sums go over the inner length in blocks that stay in the cache
+// while all rows go by.
+template <class Format, class Weight, class T>
 void linear(
-    const float* rows, const Weight* panels, const float* bias, const float* residual, float* to, int64_t num_rows,
-    int64_t inner, int64_t outputs, int threads) {
-    constexpr int64_t kInner = 1024, kMostRows = 96;
+    const T* rows, const Weight* panels, const T* bias, const T* residual, T* to, int64_t num_rows, int64_t inner,
+    int64_t outputs, int threads) {
+    constexpr int64_t kWords = 1024, kMostRows = 96;
     static const float ones[kRows] = {1, 1, 1, 1, 1, 1};
     int64_t num_panels = (outputs + kTile - 1) / kTile, chunks = (num_rows + kMostRows - 1) / kMostRows;
+    int64_t words = inner / Format::kPer;
+    const float* left = reinterpret_cast<const float*>(rows);
 #pragma omp parallel num_threads(threads) if (num_rows * inner * outputs > kParallelProducts)
     {
         float* sums = scratch(0, kMostRows * kTile);
@@ -319,12 +322,12 @@ void linear(
         for (int64_t task = 0; task < num_panels * chunks; task++) {
             int64_t panel = task % num_panels, first = task / num_panels * kMostRows;
             int64_t count = std::min(kMostRows, num_rows - first);
-            const Weight* weights = panels + panel * inner * kTile;
-            for (int64_t at = 0; at < inner; at += kInner) {
-                int64_t steps = std::min(kInner, inner - at);
+            const Weight* weights = panels + panel * words * kTile;
+            for (int64_t at = 0; at < words; at += kWords) {
+                int64_t steps = std::min(kWords, words - at);
                 for (int64_t row = 0; row < count; row += kRows) {
-                    any_product<Floats>(
-                        std::min<int64_t>(kRows, count - row), rows + (first + row) * inner + at, inner,
+                    any_product<Format>(
+                        std::min<int64_t>(kRows, count - row), left + (first + row) * words + at, words,
                         weights + at * kTile, kTile, steps, sums + row * kTile, kTile, kTile,
                         at == 0 ? (const float*)nullptr : ones);
                 }
@@ -334,9 +337,9 @@ void linear(
                 int64_t place = (first + row) * outputs + column;
                 for (int64_t i = 0; i < width; i++) {
                     float sum = sums[row * kTile + i];
-                    if (bias != nullptr) sum += bias[column + i];
-                    if (residual != nullptr) sum += residual[place + i];
-                    to[place + i] = sum;
+                    if (bias != nullptr) sum += widen(bias[column + i]);
+                    if (residual != nullptr) sum += widen(residual[place + i]);
+                    narrow(sum, to[place + i]);
                 }
             }
         }
@@ -627,13 +630,20 @@ void ramify_norm_bfloat16(
 void ramify_linear_float32(
     const float* rows, const float* panels, const float* bias, const float* residual, float* to, int64_t num_rows,
     int64_t inner, int64_t outputs, int threads) {
-    linear(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
+    linear<Floats>(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
 }
-void ramify_linear_bfloat16(
+void ramify_linear_halves(
     const float* rows, const uint16_t* panels, const float* bias, const float* residual, float* to, int64_t num_rows,
     int64_t inner, int64_t outputs, int threads) {
-    linear(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
+    linear<Floats>(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
 }
+#if defined(__AVX512BF16__)
+void ramify_linear_bfloat16(
+    const uint16_t* rows, const float* panels, const uint16_t* bias, const uint16_t* residual, uint16_t* to,
+    int64_t num_rows, int64_t inner, int64_t outputs, int threads) {
+    linear<Pairs>(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
+}
+#endif
 
 void ramify_gate_float32(const float* from, float* to, int64_t rows, int64_t size, int threads) {
     gate(from, to, rows, size, threads);
