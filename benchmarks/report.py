@@ -73,21 +73,33 @@ def median(values: Iterable[float]) -> float:
 
 def write(path: str | None, runs: Any, bars: dict[str, Bar], about: dict[str, Any]) -> None:
     """Write the JSON, if a path was given, and print the bars."""
+    print_bars(bars)
+    if path is not None:
+        save(Path(path), runs, bars, about)
+        print(f"written to {path}")
+
+
+def print_bars(bars: dict[str, Bar]) -> None:
+    """A line for each bar: the figure, the bar, and whether it holds."""
     for name, bar in bars.items():
         sign = "<=" if bar.at_most else ">="
         value = "not measured" if bar.value is None else f"{bar.value:.4g} {bar.unit}"
         if bar.error is not None:
             value += f" +- {bar.error:.2g}"
         print(f"{name:32} {value:>16}   bar {sign} {bar.bar:g} {bar.unit}   {_verdict(bar)}")
-    if path is not None:
-        content = {
-            "machine": about,
-            "runs": runs,
-            "bars": {name: asdict(bar) | {"holds": bar.holds} for name, bar in bars.items()},
-        }
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(content, indent=1) + "\n")
-        print(f"written to {path}")
+
+
+def save(path: Path, runs: Any, bars: dict[str, Bar], about: dict[str, Any]) -> None:
+    """Write the JSON; a file that is there is replaced at once, so that there is always a whole one."""
+    content = {
+        "machine": about,
+        "runs": runs,
+        "bars": {name: asdict(bar) | {"holds": bar.holds} for name, bar in bars.items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(path)
 
 
 def _verdict(bar: Bar) -> str:

@@ -53,9 +53,9 @@ def load_model(
     _check_tensors(checkpoint, config, path)
     target = dtype or config.dtype or FLOATS[checkpoint["model.embed_tokens.weight"].dtype]
     layout = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, target, torch.device(device))
-    check_memory(path, {name: checkpoint[name] for name in _expected_shapes(config)}, layout, config, kv_tokens)
+    check_memory(path, {name: checkpoint[name] for name in expected_shapes(config)}, layout, config, kv_tokens)
     with TensorReader(checkpoint, target, torch.device(device)) as reader:
-        weights = _read_weights(reader, config)
+        weights = read_weights(reader, config)
     return Model(config, weights, _identity(path, config, reader))
 
 
@@ -68,7 +68,7 @@ def _identity(model_dir: Path, config: ModelConfig, reader: TensorReader) -> Mod
 
 def _check_tensors(checkpoint: Checkpoint, config: ModelConfig, model_dir: Path) -> None:
     """Raises ModelError that lists all missing, unexpected and wrong tensors."""
-    wanted = _expected_shapes(config)
+    wanted = expected_shapes(config)
     found = {name for name in checkpoint if not name.endswith(_IGNORED_SUFFIX)}
     optional = {"lm_head.weight"} if config.tied_embeddings else set()
     problems = [
@@ -113,7 +113,7 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
-def _expected_shapes(config: ModelConfig) -> Shapes:
+def expected_shapes(config: ModelConfig) -> Shapes:
     """Every tensor that the checkpoint must hold."""
     outer = (config.vocab_size, config.hidden_size)
     shapes: Shapes = {"model.embed_tokens.weight": outer, "model.norm.weight": (config.hidden_size,)}
@@ -144,7 +144,8 @@ def _layer_shapes(config: ModelConfig) -> Shapes:
     return shapes
 
 
-def _read_weights(reader: TensorReader, config: ModelConfig) -> Weights:
+def read_weights(reader: TensorReader, config: ModelConfig) -> Weights:
+    """All weights, a layer at a time."""
     embedding = reader.tensor("model.embed_tokens.weight")
     return Weights(
         embedding=embedding,
