@@ -429,7 +429,7 @@ def refines(s, log, n):
             kept.append(t["why"])
         kept.append((number, rounds, t["x"]))
     s += f"{kept}" + text("x")
-    return kept, rounds, number
+    return s["x"], kept, rounds, number  # if the latter two are not bound, nothing is on its way
 
 
 @rf.program
