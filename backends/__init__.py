@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..ir.errors import UsageError
 from ..runtime.backend import Backend
+from ..runtime.weight_format import WeightFormat, check_format
 
 _opened: dict[str, Backend] = {}
 _opening = threading.RLock()
@@ -23,7 +24,8 @@ OPENAI = "openai"
 def open_backend(spec: str | Path | Backend) -> Backend:
     """The backend that `spec` names, or a backend itself.
 
-    "tiny" is the embedded model; a path is a model directory; "openai:MODEL" or "openai:MODEL@BASE_URL" is a model
+    "tiny" is the embedded model; a path is a model directory; either with ":int8" or ":fp8" behind it has its weights
+    rounded, which is approximate (docs/runtime.md); "openai:MODEL" or "openai:MODEL@BASE_URL" is a model
     behind an OpenAI-compatible server; "http://..." is an SGLang server. "scripted" needs no model, for tests of a
     program's flow; "scripted:0.5" takes half a second for each answer. One that was opened before is given again, so
     that all runs share its cache. Raises UsageError, ModelError, BackendError.
@@ -41,13 +43,14 @@ def open_backend(spec: str | Path | Backend) -> Backend:
         return _kept(str(spec), partial(_openai, rest))
     if name in ("http", "https"):
         return _kept(str(spec), partial(_endpoint, str(spec)))
-    directory = model_directory(spec)
-    return _kept(str(directory), partial(_local, directory))
+    directory, weights = split_model(spec)
+    return _kept(f"{directory}:{weights}", partial(_local, directory, weights))
 
 
 _WAYS = (
-    'use "tiny" (the embedded model), the path of a model directory in Hugging Face layout, "openai:MODEL", '
-    'the "http://..." address of an SGLang server, or "scripted" (no model)'
+    'use "tiny" (the embedded model), the path of a model directory in Hugging Face layout, either with ":int8" '
+    'behind it for rounded weights, "openai:MODEL", the "http://..." address of an SGLang server, or "scripted" '
+    "(no model)"
 )
 
 
@@ -63,13 +66,14 @@ def _kept(key: str, make: Callable[[], Backend]) -> Backend:
         return backend
 
 
-def _local(directory: Path) -> Backend:
+def _local(directory: Path, weights: WeightFormat | None) -> Backend:
     import torch
 
     from .local import LocalBackend
 
     # The embedded model is small enough to run in float32, where results do not depend on the batch.
-    return LocalBackend(directory, dtype=torch.float32 if directory == model_directory(TINY) else None)
+    dtype = torch.float32 if directory == model_directory(TINY) else None
+    return LocalBackend(directory, dtype=dtype, weights=weights)
 
 
 def _openai(model: str) -> Backend:
@@ -130,6 +134,16 @@ def model_directory(spec: str | Path) -> Path:
     raise UsageError(f"there is no backend {str(spec)!r}: it is neither a known name nor a directory", help=_WAYS)
 
 
-def directory_name(directory: Path) -> str:
+def split_model(spec: str | Path) -> tuple[Path, WeightFormat | None]:
+    """A model's directory, and what its weights are rounded to: that stands behind a colon. Raises UsageError."""
+    name, _, weights = str(spec).rpartition(":")
+    if not name or Path(spec).expanduser().is_dir() or not (name == TINY or Path(name).expanduser().is_dir()):
+        return model_directory(spec), None
+    check_format(weights)
+    return model_directory(name), weights  # type: ignore[return-value]
+
+
+def directory_name(directory: Path, weights: WeightFormat | None) -> str:
     """What a backend on a model directory is called."""
-    return f"local:{TINY if directory == model_directory(TINY) else directory.name}"
+    name = TINY if directory == model_directory(TINY) else directory.name
+    return f"local:{name} ({weights} weights, approximate)" if weights else f"local:{name}"

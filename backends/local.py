@@ -32,6 +32,7 @@ from ..runtime.scheduler import AdmissionOrder
 from ..runtime.score_tree import Chain, Judged, ScoreTree
 from ..runtime.speculation import Expected
 from ..runtime.tokens import Tokenizer
+from ..runtime.weight_format import WeightFormat, check_format
 from . import directory_name
 from .scoring import scored, to_judge
 
@@ -44,7 +45,8 @@ _NOTHING = SamplingParams(max_tokens=0)
 class LocalBackend:
     """Runs a model of Hugging Face layout on the GPU if there is one, else on the CPU.
 
-    dtype: None is the checkpoint's. kv_tokens: how many tokens of KV are kept; None is sized by free memory. order:
+    dtype: None is the checkpoint's. weights: "int8" or "fp8" rounds those of the decoder's linear layers, which is
+    approximate (docs/runtime.md). kv_tokens: how many tokens of KV are kept; None is sized by free memory. order:
     "service" shares the engine fairly between programs. step_seconds: how long a step may take in which some decode
     while prompts are computed. lookup: whether what generations repeat is drafted where that is worth it
     (runtime/lookup.py), which in float32 gives the same tokens in fewer steps; None: in float32 on a CPU, where it was
@@ -60,6 +62,7 @@ class LocalBackend:
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        weights: WeightFormat | None = None,
         kv_tokens: int | None = None,
         max_running: int = 256,
         chunk_tokens: int = 512,
@@ -74,11 +77,13 @@ class LocalBackend:
             raise UsageError(f"there is no model directory {str(directory)!r}")
         if dtype is not None and not isinstance(dtype, torch.dtype):
             raise UsageError(f"dtype is a torch.dtype such as torch.bfloat16, not {dtype!r}")
-        self.name = directory_name(directory)
+        check_format(weights)
+        self.name = directory_name(directory, weights)
+        self.weights = weights
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.tokenizer = Tokenizer.load(directory)
         self.chat = self.tokenizer.chat or NO_TEMPLATE
-        self.model = load_model(directory, dtype=dtype, device=self.device, kv_tokens=kv_tokens)
+        self.model = load_model(directory, dtype=dtype, device=self.device, weights=weights, kv_tokens=kv_tokens)
         _check_tokenizer(self.tokenizer, self.model.config.vocab_size, directory)
         self.tokens = PromptTokens(self.tokenizer)
         self._tokenizing: dict[Prompt, Pending[list[EngineRequest]]] = {}

@@ -202,7 +202,11 @@ def _describe_repl(parser: _Parser) -> None:
 
 
 def _describe_model(parser: _Parser) -> None:
-    parser.add_argument("--model", metavar="DIR", help="a model directory, or `tiny` (the embedded model, the default)")
+    parser.add_argument(
+        "--model",
+        metavar="DIR",
+        help="a model directory, or `tiny` (the embedded model, the default); DIR:int8 rounds its weights",
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
 
 from .. import __version__
 from .compile_command import pass_names
+from .options import Options, approximation
 from .repl import BANNER, Commands
 from .session import Session
 
@@ -39,6 +40,8 @@ def converse(session: Session, commands: Commands) -> None:
         key_bindings=_bindings(session),
     )
     print(BANNER.format(version=__version__), file=session.out)
+    if approximate := approximation(Options()):
+        print(approximate, file=session.out)
     while True:
         try:
             text = prompt.prompt()

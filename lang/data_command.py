@@ -15,9 +15,9 @@ from .plain import to_json
 from .program import Program
 from .progress import Tally, shown
 from .records import run_record
-from .rendering import usage_line
 from .rows import read_rows
 from .run import Run
+from .run_command import summary
 
 Record = dict[str, Any]
 
@@ -44,7 +44,8 @@ def _to_stdout(program: Program, rows: list[Record], given: argparse.Namespace, 
 
     batch = program.run_batch(rows, as_completed=True, max_in_flight=given.in_flight, on_result=write)
     first_error = _run(batch, given.quiet)
-    _tell_end(batch.tally, batch.tally.rows(), first_error, given.quiet)
+    used = "" if given.quiet else summary(batch.tally.usage, program)
+    _tell_end(batch.tally, batch.tally.rows(), first_error, used)
     return 1 if batch.tally.failed else 0
 
 
@@ -66,7 +67,8 @@ def _to_file(program: Program, rows: list[Record], given: argparse.Namespace, ou
     except KeyboardInterrupt:
         finished = f"{journal.num_finished:,} of {_counted(len(rows))} are finished, in {journal.part}"
         raise KeyboardInterrupt(f"interrupted: {finished}\n  help: go on with: {_resuming(given.words)}") from None
-    _tell_end(tally, f"{given.out}: {tally.rows()}", first_error, given.quiet)
+    used = "" if given.quiet else summary(tally.usage, program)
+    _tell_end(tally, f"{given.out}: {tally.rows()}", first_error, used)
     if given.json:
         report = {"out": given.out, "rows": tally.done, "failed": tally.failed, "usage": tally.usage}
         print(to_json(report).decode(), file=out)
@@ -84,13 +86,14 @@ def _run(batch: Batch, quiet: bool) -> str:
     return first_error
 
 
-def _tell_end(tally: Tally, what: str, first_error: str, quiet: bool) -> None:
-    if tally.failed or not quiet:
+def _tell_end(tally: Tally, what: str, first_error: str, used: str) -> None:
+    """used: empty where only failures are to be told."""
+    if tally.failed or used:
         print(what, file=sys.stderr)
     if first_error:
         print(f"the first to fail in this run was {first_error}", file=sys.stderr)
-    if not quiet:
-        print(usage_line(tally.usage), file=sys.stderr)
+    if used:
+        print(used, file=sys.stderr)
 
 
 def _counted(number: int) -> str:

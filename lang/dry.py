@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..backends import SCRIPTED, TINY, directory_name, model_directory
+from ..backends import SCRIPTED, TINY, directory_name, model_directory, split_model
 from ..backends.scoring import to_judge
 from ..ir.errors import RequestError, Unsupported
 from ..ir.span import Span
@@ -27,6 +27,7 @@ from ..runtime.prompt_tokens import PromptTokens
 from ..runtime.request import Done, SamplingParams, Scored, TokenLogprob
 from ..runtime.score_tree import Chain, ScoreTree
 from ..runtime.tokens import Tokenizer
+from ..runtime.weight_format import WeightFormat
 from .options import Options, default_backend
 
 Certainty = Literal["exact", "bound", "estimate"]
@@ -56,7 +57,7 @@ class Model:
             name = str(given).partition(":")[0]
             if name in (SCRIPTED, "openai", "http", "https"):
                 raise _no_tokenizer(str(given))
-            return cls._of_directory(model_directory(given))
+            return cls._of_directory(*split_model(given))
         from ..backends.local import LocalBackend
 
         if not isinstance(given, LocalBackend):
@@ -66,7 +67,7 @@ class Model:
         return cls(given.name, given.tokens, given.chat, given.features, size, config.context_length)
 
     @classmethod
-    def _of_directory(cls, directory: Path) -> Model:
+    def _of_directory(cls, directory: Path, weights: WeightFormat | None) -> Model:
         import torch
 
         from ..backends.local import LocalBackend
@@ -76,7 +77,7 @@ class Model:
         dtype = torch.float32 if directory == model_directory(TINY) else config.dtype or torch.float32
         size = 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
         features, chat = LocalBackend.features, tokenizer.chat or DEFAULT_CHAT
-        name = directory_name(directory)
+        name = directory_name(directory, weights)
         return cls(name, PromptTokens(tokenizer), chat, features, size, config.context_length)
 
 

@@ -100,7 +100,10 @@ def _model(options: Options) -> str:
     model = default_backend() if options.backend is None else options.backend
     if not isinstance(model, str | Path):
         return model.name
-    return str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+    if Path(model).is_dir():
+        return str(Path(model).resolve())
+    name, _, weights = str(model).rpartition(":")
+    return f"{Path(name).resolve()}:{weights}" if name and Path(name).is_dir() else str(model)
 
 
 def difference(before: Mapping[str, Any], now: Identity) -> str | None:

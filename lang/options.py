@@ -13,6 +13,7 @@ from ..runtime.backend import Backend
 from ..runtime.expression import SAMPLING_NAMES
 from ..runtime.generation import StreamEvent
 from ..runtime.request import SamplingParams
+from ..runtime.weight_format import FORMATS
 
 RUN_OPTIONS = ("backend", "eager", "stream", "timeout", "disable")
 _default: str | Path | Backend | None = None
@@ -83,6 +84,14 @@ def _check(options: dict[str, Any]) -> None:
             f"stream is a function that is called with each StreamEvent, not {type(stream).__name__}: {stream!r}",
             help="to see a run as it goes: stream=lambda event: print(event.text, end='')",
         )
+
+
+def approximation(options: Options) -> str:
+    """What to say of a model whose weights are rounded; empty for others. Nothing is loaded."""
+    given = default_backend() if options.backend is None else options.backend
+    given = getattr(given, "endpoint", given)
+    weights = str(given).rpartition(":")[2] if isinstance(given, str | Path) else getattr(given, "weights", None)
+    return f"{weights} weights: results are approximate" if weights in FORMATS else ""
 
 
 def set_default_backend(backend: str | Path | Backend | None) -> None:

@@ -8,7 +8,9 @@ import sys
 from typing import IO, Any
 
 from ..ir.errors import RamifyError, UsageError
+from ..runtime.context import Usage
 from .loading import is_saved, load_file, load_saved, split_target
+from .options import approximation
 from .parameters import parse_arguments
 from .plain import to_json
 from .program import Program
@@ -73,6 +75,11 @@ def exit_code(error: BaseException) -> int:
     return 2 if isinstance(error, RamifyError) else 1
 
 
+def summary(usage: Usage, program: Program) -> str:
+    """What a run used, and whether its model is approximate."""
+    return "; ".join(filter(None, [usage_line(usage), approximation(program.run_options)]))
+
+
 def _run_once(program: Program, arguments: dict[str, Any], given: argparse.Namespace, out: IO[str]) -> int:
     program.signature.bind((), arguments)
     view = None if given.json or given.quiet else open_view(out)
@@ -89,5 +96,5 @@ def _run_once(program: Program, arguments: dict[str, Any], given: argparse.Names
     if run.value is not None:
         print(value_text(run.value) if given.quiet else f"value: {value_text(run.value)}", file=out)
     if not given.quiet:
-        print(usage_line(run.usage), file=out)
+        print(summary(run.usage, program), file=out)
     return 0

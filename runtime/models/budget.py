@@ -10,9 +10,11 @@ import torch
 from ...ir.errors import ModelError
 from ..memory import free_memory
 from ..pool import KVLayout
+from ..weight_format import WeightFormat
 from .checkpoint import Checkpoint
 from .config import ModelConfig
 from .native_build import library
+from .quantized import quantized_bytes
 
 # An engine for fewer tokens serves nobody.
 _LEAST_KV_TOKENS = 256
@@ -20,33 +22,46 @@ _EMBEDDING = "model.embed_tokens.weight"
 
 
 def check_memory(
-    model_dir: Path, checkpoint: Checkpoint, layout: KVLayout, config: ModelConfig, kv_tokens: int | None
+    model_dir: Path,
+    checkpoint: Checkpoint,
+    layout: KVLayout,
+    config: ModelConfig,
+    kv_tokens: int | None,
+    weights: WeightFormat | None = None,
 ) -> None:
     """Raises ModelError unless the weights, in the layout's dtype, and so many tokens of KV fit what is free.
 
-    kv_tokens: None asks for a few, since then the engine takes what is left.
+    kv_tokens: None asks for a few, since then the engine takes what is left. weights: what matrices are rounded to.
     """
-    free, weights = free_memory(layout.device), weight_bytes(checkpoint, config, layout)
+    free, taken = free_memory(layout.device), weight_bytes(checkpoint, config, layout, weights)
     num_tokens = min(config.context_length, _LEAST_KV_TOKENS) if kv_tokens is None else kv_tokens
     per_token = layout.bytes_per_token
-    if weights + num_tokens * per_token <= free:
+    if taken + num_tokens * per_token <= free:
         return
+    kept = f"{_name(layout.dtype)}, those of the layers in {weights}," if weights else _name(layout.dtype)
+    rounded = weight_bytes(checkpoint, config, layout, "int8") if weights is None else None
     raise ModelError(
-        f"{model_dir} does not fit the memory of {layout.device}: its weights in {_name(layout.dtype)} take "
-        f"{_size(weights)}, the KV of {num_tokens:,} tokens {_size(num_tokens * per_token)} ({per_token:,} bytes "
+        f"{model_dir} does not fit the memory of {layout.device}: its weights in {kept} take "
+        f"{_size(taken)}, the KV of {num_tokens:,} tokens {_size(num_tokens * per_token)} ({per_token:,} bytes "
         f"each), and {_size(free)} are free",
-        help=_advice(free - weights, free - weights / 2, num_tokens, layout),
+        help=_advice(free, taken, rounded, num_tokens, layout),
     )
 
 
-def weight_bytes(checkpoint: Checkpoint, config: ModelConfig, layout: KVLayout) -> int:
+def weight_bytes(
+    checkpoint: Checkpoint, config: ModelConfig, layout: KVLayout, weights: WeightFormat | None = None
+) -> int:
     """What the weights take, with what is there twice while they are read: a matrix that is put in another order."""
     on_cpu = layout.device.type == "cpu"
     # Of float32 matrices the kernels keep half, where that is all that is in them (linear.py).
     halves = on_cpu and layout.dtype == torch.float32 and library() is not None
     sizes = {name: prod(tensor.shape) * layout.dtype.itemsize for name, tensor in checkpoint.items()}
     kept = [
-        size // 2 if halves and name != _EMBEDDING and checkpoint[name].dtype == "BF16" else size
+        quantized_bytes(checkpoint[name].shape)
+        if weights and _is_rounded(name, checkpoint)
+        else size // 2
+        if halves and name != _EMBEDDING and checkpoint[name].dtype == "BF16"
+        else size
         for name, size in sizes.items()
     ]
     # A head that shares the embedding's numbers has an order of its own.
@@ -54,12 +69,21 @@ def weight_bytes(checkpoint: Checkpoint, config: ModelConfig, layout: KVLayout) 
     return sum(kept) + (shared // 2 if halves else shared) + max(sizes.values())
 
 
-def _advice(left: float, left_in_half: float, num_tokens: int, layout: KVLayout) -> str:
-    fitting = int(left // layout.bytes_per_token)
+def _is_rounded(name: str, checkpoint: Checkpoint) -> bool:
+    """Whether it is a matrix of one of the decoder's blocks."""
+    return ".layers." in name and len(checkpoint[name].shape) == 2
+
+
+def _advice(free: int, taken: int, rounded: int | None, num_tokens: int, layout: KVLayout) -> str:
+    """rounded: what the weights take in int8, if they are not in it."""
+    wanted = num_tokens * layout.bytes_per_token
+    fitting = (free - taken) // layout.bytes_per_token
     if fitting >= _LEAST_KV_TOKENS:
         return f"kv_tokens={fitting} would fit"
-    if layout.dtype == torch.float32 and left_in_half >= num_tokens * layout.bytes_per_token / 2:
+    if layout.dtype == torch.float32 and taken / 2 + wanted / 2 <= free:
         return "in bfloat16 (dtype=torch.bfloat16) it would fit"
+    if rounded is not None and rounded + wanted <= free:
+        return 'with weights="int8", which is approximate, it would fit'
     return "free some memory, or take a smaller model"
 
 

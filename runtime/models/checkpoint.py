@@ -25,7 +25,7 @@ FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _OTHER_FORMATS = (".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 _FETCH = "the download may be cut off; fetch it again"
 _MOST_LISTED = 8
-_Change: TypeAlias = Callable[[Tensor], Tensor]
+Change: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,20 +159,27 @@ class TensorReader:
         """A copy of a tensor: the file may change while the model lives."""
         return self.concatenated([name])
 
-    def concatenated(self, names: Sequence[str], changes: Sequence[_Change | None] = ()) -> Tensor:
+    def concatenated(self, names: Sequence[str], changes: Sequence[Change | None] = ()) -> Tensor:
         """Tensors beside one another, each changed by its own function, in which the shape stays."""
-        shapes = [self._checkpoint[name].shape for name in names]
-        rows = [shape[0] for shape in shapes]
-        result = torch.empty((sum(rows), *shapes[0][1:]), dtype=self._target, device=self._device)
+        rows, (_, *rest) = self.rows(names), self._checkpoint[names[0]].shape
+        result = torch.empty((sum(rows), *rest), dtype=self._target, device=self._device)
         for at, (part, name) in enumerate(zip(result.split_with_sizes(rows), names, strict=True)):
             change = changes[at] if changes else None
             stored = self._stored(name)
             part.copy_(stored if change is None else change(stored))
         return result
 
+    def rows(self, names: Sequence[str]) -> list[int]:
+        """How many rows each of the tensors has."""
+        return [self._checkpoint[name].shape[0] for name in names]
+
+    def file(self, name: str) -> Path:
+        """Where a tensor lies."""
+        return self._checkpoint[name].file
+
     def _stored(self, name: str) -> Tensor:
         """A view of the file."""
-        path = self._checkpoint[name].file
+        path = self.file(name)
         if path not in self._files:
             self._files[path] = self._mapped.enter_context(_open_file(path))
         stored: Tensor = self._files[path].get_tensor(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,13 @@ from torch import Tensor
 from ...ir.errors import ModelError
 from ..kv_file import ModelIdentity
 from ..pool import KVLayout
+from ..weight_format import WeightFormat, check_format
 from .budget import check_memory
-from .checkpoint import FLOATS, Checkpoint, TensorReader, read_checkpoint
+from .checkpoint import FLOATS, Change, Checkpoint, TensorReader, read_checkpoint
 from .config import ModelConfig, read_config
 from .decoder import LayerWeights, Model, Weights
 from .linear import Linear, make_linear
+from .quantized import make_quantized_linear
 from .rope import interleave_pairs
 
 # Old exports carry the frequencies as tensors; they follow from the configuration.
@@ -41,28 +44,35 @@ def load_model(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    weights: WeightFormat | None = None,
     kv_tokens: int | None = None,
 ) -> Model:
     """The model in a directory, converted to `dtype` (None: the one that the checkpoint names, else stores).
 
-    kv_tokens: so many tokens of KV are to fit beside it. Raises ModelError that names the file, key or tensor at fault,
-    or says what would fit the memory.
+    weights: what the linear layers of the decoder's blocks are rounded to, which is approximate; embedding, head, norms
+    and biases stay in the dtype. kv_tokens: so many tokens of KV are to fit beside it. Raises ModelError that names the
+    file, key or tensor at fault, or says what would fit the memory.
     """
+    check_format(weights)
     config = read_config(path)
     checkpoint = read_checkpoint(path)
     _check_tensors(checkpoint, config, path)
     target = dtype or config.dtype or FLOATS[checkpoint["model.embed_tokens.weight"].dtype]
     layout = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, target, torch.device(device))
-    check_memory(path, {name: checkpoint[name] for name in expected_shapes(config)}, layout, config, kv_tokens)
+    needed = {name: checkpoint[name] for name in expected_shapes(config)}
+    check_memory(path, needed, layout, config, kv_tokens, weights)
     with TensorReader(checkpoint, target, torch.device(device)) as reader:
-        weights = read_weights(reader, config)
-    return Model(config, weights, _identity(path, config, reader))
+        read = read_weights(reader, config, weights)
+    return Model(config, read, _identity(path, config, reader, weights))
 
 
-def _identity(model_dir: Path, config: ModelConfig, reader: TensorReader) -> ModelIdentity:
+def _identity(
+    model_dir: Path, config: ModelConfig, reader: TensorReader, weights: WeightFormat | None
+) -> ModelIdentity:
     """Equal for copies of a model, wherever they lie, and different when its configuration or its weights are."""
-    said = repr(replace(config, dtype=None)) + reader.fingerprint()
-    name = f"{model_dir.resolve().name} ({config.architecture}, {config.num_layers} layers)"
+    said = repr(replace(config, dtype=None)) + reader.fingerprint() + (weights or "")
+    kept = f", {weights} weights" if weights else ""
+    name = f"{model_dir.resolve().name} ({config.architecture}, {config.num_layers} layers{kept})"
     return ModelIdentity(name, hashlib.blake2b(said.encode(), digest_size=16).hexdigest())
 
 
@@ -144,44 +154,59 @@ def _layer_shapes(config: ModelConfig) -> Shapes:
     return shapes
 
 
-def read_weights(reader: TensorReader, config: ModelConfig) -> Weights:
+def read_weights(reader: TensorReader, config: ModelConfig, weights: WeightFormat | None = None) -> Weights:
     """All weights, a layer at a time."""
     embedding = reader.tensor("model.embed_tokens.weight")
     return Weights(
         embedding=embedding,
-        layers=tuple(_read_layer(reader, config, f"model.layers.{layer}.") for layer in range(config.num_layers)),
+        layers=tuple(_read_layer(reader, config, layer, weights) for layer in range(config.num_layers)),
         norm=reader.tensor("model.norm.weight"),
         head=make_linear(embedding if config.tied_embeddings else reader.tensor("lm_head.weight"), is_head=True),
     )
 
 
-def _read_layer(reader: TensorReader, config: ModelConfig, prefix: str) -> LayerWeights:
+def _read_layer(reader: TensorReader, config: ModelConfig, layer: int, weights: WeightFormat | None) -> LayerWeights:
     reader.close()  # what was mapped so far is not needed any more
+    prefix = f"model.layers.{layer}."
     attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
-    gate_up = [f"{mlp}gate_proj.", f"{mlp}up_proj."]
+    linear = partial(_read_linear, reader, weights)
+    turned = partial(interleave_pairs, head_dim=config.head_dim)
     return LayerWeights(
         input_norm=reader.tensor(f"{prefix}input_layernorm.weight"),
-        qkv=make_linear(
-            _read_qkv(reader, config, attention, "weight"),
-            _read_qkv(reader, config, attention, "bias") if config.qkv_bias else None,
-        ),
+        qkv=linear([f"{attention}{name}_proj." for name in "qkv"], config.qkv_bias, [turned, turned, None]),
         qk_norm=_read_qk_norm(reader, config, attention) if config.qk_norm else None,
-        output=_read_linear(reader, [f"{attention}o_proj."], has_bias=config.output_bias),
+        output=linear([f"{attention}o_proj."], config.output_bias),
         mlp_norm=reader.tensor(f"{prefix}post_attention_layernorm.weight"),
-        gate_up=_read_linear(reader, gate_up, has_bias=config.mlp_bias),
-        down=_read_linear(reader, [f"{mlp}down_proj."], has_bias=config.mlp_bias),
+        gate_up=linear([f"{mlp}gate_proj.", f"{mlp}up_proj."], config.mlp_bias),
+        down=linear([f"{mlp}down_proj."], config.mlp_bias),
     )
 
 
-def _read_linear(reader: TensorReader, prefixes: list[str], *, has_bias: bool) -> Linear:
+def _read_linear(
+    reader: TensorReader,
+    weights: WeightFormat | None,
+    prefixes: list[str],
+    has_bias: bool,
+    changes: Sequence[Change | None] = (),
+) -> Linear:
     """One layer that gives what several give, beside one another."""
-    bias = reader.concatenated([f"{prefix}bias" for prefix in prefixes]) if has_bias else None
-    return make_linear(reader.concatenated([f"{prefix}weight" for prefix in prefixes]), bias)
+    names = [f"{prefix}weight" for prefix in prefixes]
+    weight = reader.concatenated(names, changes)
+    bias = reader.concatenated([f"{prefix}bias" for prefix in prefixes], changes) if has_bias else None
+    if weights is None:
+        return make_linear(weight, bias)
+    for name, part in zip(names, weight.split_with_sizes(reader.rows(names)), strict=True):
+        if not part.isfinite().all():
+            raise _not_finite(reader.file(name), name, weight.dtype, weights)
+    return make_quantized_linear(weight, bias, weights)
 
 
-def _read_qkv(reader: TensorReader, config: ModelConfig, attention: str, kind: str) -> Tensor:
-    turned = partial(interleave_pairs, head_dim=config.head_dim)
-    return reader.concatenated([f"{attention}{name}_proj.{kind}" for name in "qkv"], [turned, turned, None])
+def _not_finite(file: Path, name: str, dtype: torch.dtype, weights: WeightFormat) -> ModelError:
+    held = str(dtype).removeprefix("torch.")
+    return ModelError(
+        f"{file}: {name} has numbers in {held} that are NaN or infinite, and {weights} has none such",
+        help="the weights are damaged, or too large for the dtype (float16 ends at 65504): try another one",
+    )
 
 
 def _read_qk_norm(reader: TensorReader, config: ModelConfig, attention: str) -> Tensor:

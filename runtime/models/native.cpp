@@ -60,6 +60,35 @@ inline Vector load(const Bfloat16* from) {
     return (Vector)(__builtin_convertvector(*reinterpret_cast<const LooseHalves*>(from), Words) << 16);
 }
 
+// Whole numbers of 8 bits.
+typedef int8_t Bytes __attribute__((vector_size(kWidth), aligned(1), may_alias));
+typedef int16_t Shorts __attribute__((vector_size(2 * kWidth)));
+typedef int32_t Integers __attribute__((vector_size(4 * kWidth)));
+inline Vector load(const int8_t* from) {
+    Shorts halfway = __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Shorts);
+    return __builtin_convertvector(__builtin_convertvector(halfway, Integers), Vector);
+}
+
+// Floats of 8 bits, 4 of them the exponent (e4m3).
+struct Float8 {
+    int8_t bits;
+};
+inline Vector load(const Float8* from) {
+    Shorts code = __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Shorts);
+#if defined(__AVX512F__)
+    // As float16 the same bits mean a 256th.
+    return (Vector)_mm512_cvtph_ps((__m256i)((code << 7) & (int16_t)0xbfff)) * 256.0f;
+#else
+    Words word = (Words)__builtin_convertvector(code, Integers);
+    Words magnitude = (word & 0x7f) << 20;
+    Vector normal = (Vector)(magnitude + (120u << 23));
+    // Below the normal ones, m / 512, from 1 / 128 + m / 1024.
+    Words small = (Words)(magnitude < (1u << 23));
+    Words result = ((Words)normal & ~small) | ((Words)(normal + normal - 0.015625f) & small);
+    return (Vector)(result | (word & 0x80) << 24);
+#endif
+}
+
 inline float widen(float value) { return value; }
 inline float widen(Bfloat16 value) { return bits<float>(static_cast<uint32_t>(value) << 16); }
 
@@ -338,6 +367,74 @@ void linear(
                 for (int64_t i = 0; i < width; i++) {
                     float sum = sums[row * kTile + i];
                     if (bias != nullptr) sum += widen(bias[column + i]);
+                    if (residual != nullptr) sum += widen(residual[place + i]);
+                    narrow(sum, to[place + i]);
+                }
+            }
+        }
+    }
+}
+
+// ---- products with weights of 8 bits ----
+
+// `steps` rows of a panel as a format's words, (steps / kPer, kTile). What bytes stand for is exact in bfloat16.
+template <class Weight>
+inline void widen_panel(Floats, const Weight* from, int64_t steps, float* to) {
+    for (int64_t i = 0; i < steps * kTile; i += kWidth) store(to + i, load(from + i));
+}
+#if defined(__AVX512BF16__)
+template <class Weight>
+inline void widen_panel(Pairs, const Weight* from, int64_t steps, float* to) {
+    for (int64_t step = 0; step < steps; step += 2, from += 2 * kTile, to += kTile) {
+        for (int64_t i = 0; i < kTile; i += kWidth) {
+            Words second = step + 1 < steps ? (Words)load(from + kTile + i) : Words{};
+            store(to + i, (Vector)((Words)load(from + i) >> 16 | second));
+        }
+    }
+}
+typedef Pairs Halves;
+#else
+typedef Floats Halves;
+#endif
+
+// As `linear`, with a scale for each output; blocks of the inner length are widened once for all rows.
+template <class Format, class Weight, class T>
+void byte_linear(
+    const T* rows, const Weight* panels, const float* scale, const float* bias, const T* residual, T* to,
+    int64_t num_rows, int64_t inner, int64_t outputs, int threads) {
+    constexpr int64_t kInner = 64, kMostRows = 96;
+    static const float ones[kRows] = {1, 1, 1, 1, 1, 1};
+    int64_t num_panels = (outputs + kTile - 1) / kTile, chunks = (num_rows + kMostRows - 1) / kMostRows;
+#pragma omp parallel num_threads(threads) if (num_rows * inner * outputs > kParallelProducts)
+    {
+        float* sums = scratch(0, kMostRows * kTile);
+        float* taken = scratch(1, kMostRows * kInner);
+        float* wide = scratch(2, kInner * kTile);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < num_panels * chunks; task++) {
+            int64_t panel = task % num_panels, first = task / num_panels * kMostRows;
+            int64_t count = std::min(kMostRows, num_rows - first);
+            for (int64_t at = 0; at < inner; at += kInner) {
+                int64_t steps = std::min(kInner, inner - at), words = (steps + Format::kPer - 1) / Format::kPer;
+                for (int64_t row = 0; row < count; row++) {
+                    float* place = taken + row * words;
+                    place[words - 1] = 0.0f;
+                    Format::put(rows + (first + row) * inner + at, steps, place);
+                }
+                widen_panel(Format{}, panels + (panel * inner + at) * kTile, steps, wide);
+                for (int64_t row = 0; row < count; row += kRows) {
+                    any_product<Format>(
+                        std::min<int64_t>(kRows, count - row), (const float*)taken + row * words, words,
+                        (const float*)wide, kTile, words, sums + row * kTile, kTile, kTile,
+                        at == 0 ? (const float*)nullptr : ones);
+                }
+            }
+            int64_t column = panel * kTile, width = std::min(kTile, outputs - column);
+            for (int64_t row = 0; row < count; row++) {
+                int64_t place = (first + row) * outputs + column;
+                for (int64_t i = 0; i < width; i++) {
+                    float sum = sums[row * kTile + i] * scale[column + i];
+                    if (bias != nullptr) sum += bias[column + i];
                     if (residual != nullptr) sum += widen(residual[place + i]);
                     narrow(sum, to[place + i]);
                 }
@@ -644,6 +741,27 @@ void ramify_linear_bfloat16(
     linear<Pairs>(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
 }
 #endif
+
+void ramify_linear_float32_int8(
+    const float* rows, const int8_t* panels, const float* scale, const float* bias, const float* residual, float* to,
+    int64_t num_rows, int64_t inner, int64_t outputs, int threads) {
+    byte_linear<Floats>(rows, panels, scale, bias, residual, to, num_rows, inner, outputs, threads);
+}
+void ramify_linear_float32_fp8(
+    const float* rows, const Float8* panels, const float* scale, const float* bias, const float* residual, float* to,
+    int64_t num_rows, int64_t inner, int64_t outputs, int threads) {
+    byte_linear<Floats>(rows, panels, scale, bias, residual, to, num_rows, inner, outputs, threads);
+}
+void ramify_linear_bfloat16_int8(
+    const uint16_t* rows, const int8_t* panels, const float* scale, const float* bias, const uint16_t* residual,
+    uint16_t* to, int64_t num_rows, int64_t inner, int64_t outputs, int threads) {
+    byte_linear<Halves>(rows, panels, scale, bias, residual, to, num_rows, inner, outputs, threads);
+}
+void ramify_linear_bfloat16_fp8(
+    const uint16_t* rows, const Float8* panels, const float* scale, const float* bias, const uint16_t* residual,
+    uint16_t* to, int64_t num_rows, int64_t inner, int64_t outputs, int threads) {
+    byte_linear<Halves>(rows, panels, scale, bias, residual, to, num_rows, inner, outputs, threads);
+}
 
 void ramify_gate_float32(const float* from, float* to, int64_t rows, int64_t size, int threads) {
     gate(from, to, rows, size, threads);
