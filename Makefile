@@ -1,5 +1,6 @@
 # make demo   set up .venv and run a multi-agent debate on the embedded model
 # make test   set up .venv and run the whole test suite
+# make gpu    on a machine with a GPU: the tests that need one, and the benchmark (no installation, no network)
 # make lint   ruff, and mypy on the installed wheel
 # make clean  remove what the others made
 
@@ -11,12 +12,16 @@ TORCH_CPU := torch==2.13.0+cpu
 TORCH_RANGE := torch>=2.11,<2.14
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test gpu lint clean
 demo: $(VENV)/installed
 	$(BIN)/ramify run examples/debate.py --arg question="What is 8 + 7?"
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q
+
+# OUT: the folder for what is found. WHEELS: one with wheels of packages that are not installed.
+gpu:
+	$(PYTHON) -m benchmarks.on_gpu $(if $(OUT),--out "$(OUT)") $(if $(WHEELS),--wheels "$(WHEELS)")
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

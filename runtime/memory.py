@@ -33,7 +33,8 @@ def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on the device; for the CPU, the smaller of the machine's and the cgroup's."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
+        # What torch holds for tensors to come, such as the memory of a model that is gone, is taken again by the next.
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     limits = [_machine_free(), _cgroup_free()]
     return min(limit for limit in limits if limit is not None)
 

@@ -239,3 +239,9 @@ def test_pages_of_files_that_were_read_are_free(tmp_path: Path, monkeypatch: pyt
     assert memory._cgroup_free() == 450 == memory.free_memory(torch.device("cpu"))
     (tmp_path / "memory.max").write_text("max\n")
     assert memory._cgroup_free() is None
+
+
+def test_what_torch_holds_of_a_gpus_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("mem_get_info", (100, 1000)), ("memory_reserved", 700), ("memory_allocated", 250)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert memory.free_memory(torch.device("cuda")) == 550
