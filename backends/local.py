@@ -46,12 +46,12 @@ class LocalBackend:
     """Runs a model of Hugging Face layout on the GPU if there is one, else on the CPU.
 
     dtype: None is the checkpoint's. weights: "int8" or "fp8" rounds those of the decoder's linear layers, which is
-    approximate (docs/runtime.md). kv_tokens: how many tokens of KV are kept; None is sized by free memory. order:
-    "service" shares the engine fairly between programs. step_seconds: how long a step may take in which some decode
-    while prompts are computed. lookup: whether what generations repeat is drafted where that is worth it
-    (runtime/lookup.py), which in float32 gives the same tokens in fewer steps; None: in float32 on a CPU, where it was
-    measured. check: verify the engine's accounting whenever idle. For the rest see Engine. Raises ModelError for a
-    directory that cannot be loaded.
+    approximate (docs/runtime.md). kv_tokens: how many tokens of KV are kept; None is sized by free memory.
+    host_kv_tokens: of how many tokens host memory keeps what is evicted, which is meant for GPUs. order: "service"
+    shares the engine fairly between programs. step_seconds: how long a step may take in which some decode while prompts
+    are computed. lookup: whether what generations repeat is drafted where that is worth it (runtime/lookup.py), which
+    in float32 gives the same tokens in fewer steps; None: in float32 on a CPU, where it was measured. check: verify the
+    engine's accounting whenever idle. For the rest see Engine. Raises ModelError for a directory that cannot be loaded.
     """
 
     features = OWN | {"processors", "dtype", "prefill", "tools"}
@@ -64,6 +64,7 @@ class LocalBackend:
         device: torch.device | str | None = None,
         weights: WeightFormat | None = None,
         kv_tokens: int | None = None,
+        host_kv_tokens: int = 0,
         max_running: int = 256,
         chunk_tokens: int = 512,
         prefix_cache: bool = True,
@@ -92,6 +93,7 @@ class LocalBackend:
             self.model,
             self.tokenizer.decode_stream,
             kv_tokens=kv_tokens,
+            host_kv_tokens=host_kv_tokens,
             max_running=max_running,
             chunk_tokens=chunk_tokens,
             prefix_cache=prefix_cache,

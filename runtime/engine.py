@@ -30,7 +30,9 @@ from ..ir.errors import BackendError, Cancelled, RamifyError, Unsupported, Usage
 from .background import complete
 from .batch import Batch
 from .constraint import Constraint
+from .copies import copy_queue
 from .faults import located
+from .host_tier import HostTier
 from .inbox import Inbox
 from .kv_file import ModelIdentity
 from .lookup import Lookup
@@ -98,7 +100,8 @@ class EngineStats:
 
     speculated: computed ahead of their requests, which is no part of computed_tokens; speculation_hits: those of them
     that a request has used. drafted_tokens: computed as drafts, which is no part of computed_tokens either;
-    accepted_tokens: those of them that were generated, which is (runtime/lookup.py).
+    accepted_tokens: those of them that were generated, which is (runtime/lookup.py). on_host: kept in host memory;
+    offloaded_tokens: copied there; restored_tokens: copied back for a request, which counts as hit_tokens too.
     """
 
     running: int
@@ -107,6 +110,7 @@ class EngineStats:
     used: int
     free: int
     cached: int
+    on_host: int
     steps: int
     hit_tokens: int
     computed_tokens: int
@@ -116,6 +120,8 @@ class EngineStats:
     speculation_hits: int
     drafted_tokens: int
     accepted_tokens: int
+    offloaded_tokens: int
+    restored_tokens: int
 
 
 class Engine:
@@ -123,6 +129,7 @@ class Engine:
 
     stream: makes a detokenizer for one request, which may show special tokens. kv_tokens: how many tokens of KV are
     kept at most (None: see `memory.default_kv_tokens`: 80 % of a GPU's free memory, a quarter of a machine's).
+    host_kv_tokens: of how many tokens host memory keeps what is evicted, see runtime/host_tier.py; 0: of none.
     max_running: the most sequences in one step. chunk_tokens: about how many tokens a step computes. prefix_cache:
     whether KV is shared and kept. order: whose requests come first, see runtime/scheduler.py. step_seconds: how
     long a step may take in which some decode while prompts are computed (None: no bound), see runtime/pace.py.
@@ -131,7 +138,7 @@ class Engine:
     of one a step; the result is the same. lookup: whether what generations repeat is drafted, which gives the same
     tokens in fewer steps where that is worth it ("always": wherever anything is found). speculation_share: how much
     `prefill` may delay requests, in parts of the time that they take. check: verify all accounting whenever idle.
-    Raises UsageError for a number below 1, or an order there is not.
+    Raises UsageError for a number that is too small, an order there is not, or host memory there is not.
     """
 
     def __init__(
@@ -140,6 +147,7 @@ class Engine:
         stream: Callable[..., TextStream],
         *,
         kv_tokens: int | None = None,
+        host_kv_tokens: int = 0,
         max_running: int = 256,
         chunk_tokens: int = 512,
         prefix_cache: bool = True,
@@ -155,6 +163,10 @@ class Engine:
         for name, value in (("kv_tokens", kv_tokens), ("max_running", max_running), ("chunk_tokens", chunk_tokens)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
+        if host_kv_tokens < 0:
+            raise UsageError(f"host_kv_tokens must be at least 0, got {host_kv_tokens}")
+        if host_kv_tokens and not prefix_cache:
+            raise UsageError("host_kv_tokens keeps what the prefix cache evicts: there is none with prefix_cache=False")
         if order not in get_args(AdmissionOrder):
             raise UsageError(f"order must be 'prefix' or 'service', got {order!r}")
         shape = model.config
@@ -176,6 +188,7 @@ class Engine:
             max_logit_rows=max_logit_rows,
             order=order,
             step_seconds=step_seconds,
+            host=HostTier(model.layout, host_kv_tokens, copy_queue(model.layout.device)) if host_kv_tokens else None,
             later=self._inbox.put,
         )
         self._lookup: Lookup | None = None
@@ -284,7 +297,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """What the engine is doing and has done. Thread-safe; the counts may be of slightly different moments."""
-        scheduler = self._scheduler
+        scheduler, host = self._scheduler, self._scheduler.host
         return EngineStats(
             running=len(scheduler.running),
             waiting=len(scheduler.waiting) + len(self._inbox),
@@ -292,6 +305,7 @@ class Engine:
             used=scheduler.pool.used,
             free=scheduler.pool.free,
             cached=scheduler.tree.num_tokens,
+            on_host=0 if host is None else host.tree.num_tokens,
             steps=self._num_steps,
             hit_tokens=scheduler.hit_tokens,
             computed_tokens=scheduler.computed_tokens,
@@ -301,6 +315,8 @@ class Engine:
             speculation_hits=scheduler.speculation_hits,
             drafted_tokens=0 if self._lookup is None else self._lookup.drafted_tokens,
             accepted_tokens=0 if self._lookup is None else self._lookup.accepted_tokens,
+            offloaded_tokens=0 if host is None else host.offloaded_tokens,
+            restored_tokens=0 if host is None else host.restored_tokens,
         )
 
     def _on_engine(self, function: Callable[[], _T]) -> _T:
@@ -393,7 +409,7 @@ class Engine:
 
     def _clear_cache(self) -> None:
         self._speculation.clear()
-        self._scheduler.tree.clear()
+        self._scheduler.clear_cache()
 
     def _add(self, request: EngineRequest, submitted_ms: float) -> None:
         try:

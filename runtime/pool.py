@@ -8,6 +8,7 @@ here is thread-safe: the engine's thread owns the pool.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -87,11 +88,15 @@ class Extent:
 
 
 class KVPool:
-    """Hands out extents of at most `capacity` tokens in all; memory is taken when an extent is allocated."""
+    """Hands out extents of at most `capacity` tokens in all; memory is taken when an extent is allocated.
 
-    def __init__(self, layout: KVLayout, capacity: int) -> None:
+    before_move: called before KV is copied to another place, so that whoever still fills it can end first.
+    """
+
+    def __init__(self, layout: KVLayout, capacity: int, before_move: Callable[[], object] = lambda: None) -> None:
         self.layout = layout
         self.capacity = capacity
+        self._before_move = before_move
         self._used = 0
         self._covered = 0
         self._storages: dict[_Storage, None] = {}  # in the order in which they were made
@@ -148,7 +153,7 @@ class KVPool:
                 return extent
             self._covered -= extent.room - length
             return _view(_detach(extent), extent._start, length)
-        memory = extent.span(0, length).clone(memory_format=torch.contiguous_format)
+        memory = self._copied([extent.span(0, length)], length)
         self.release(extent)
         trimmed = _Storage(memory, length)
         self._storages[trimmed] = None
@@ -186,12 +191,22 @@ class KVPool:
         """A storage of the right size, with all extents of another one."""
         extents = sorted(storage.extents, key=lambda extent: extent._start)
         room = sum(extent.room for extent in extents)
-        moved = _Storage(torch.cat([extent.data for extent in extents], dim=_TOKEN_DIM), room, storage.extents)
+        moved = _Storage(self._copied([extent.data for extent in extents], room), room, storage.extents)
         start = 0
         for extent in extents:
             extent._storage, extent._start = moved, start
             start += extent.room
         return moved
+
+    def _copied(self, parts: list[Tensor], room: int) -> Tensor:
+        """New memory for `room` tokens that holds the parts, one after another."""
+        self._before_move()
+        memory, start = self.layout.empty(room), 0
+        for part in parts:
+            length = part.shape[_TOKEN_DIM]
+            memory.narrow(_TOKEN_DIM, start, length).copy_(part)
+            start += length
+        return memory
 
     def check(self) -> None:
         """Raises AssertionError when the accounting does not match the memory that is held."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,13 @@ _STALE_ENTRIES = 64
 class Mark:
     """Somebody is expected to use the prefix that ends at `node`; the smaller `order` is, the sooner.
 
-    When the node is evicted, the mark goes to its parent, and with the last one of a path to None.
+    When the node is evicted, the mark goes to its parent, and with the last one of a path to None. below: the same
+    expectation in the tier below, if the node went there.
     """
 
     order: Order
     node: Node | None
+    below: Mark | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -87,11 +89,25 @@ def common_len(first: TokenArray, second: TokenArray) -> int:
     return at if differs[at] else length
 
 
-class RadixTree:
-    """Token runs and their KV, shared by common prefix. Not thread-safe: the engine's thread owns it."""
+class TierBelow(Protocol):
+    """Where KV may go that a tree evicts."""
 
-    def __init__(self, pool: KVPool) -> None:
+    def take(self, node: Node, /) -> None:
+        """A node is about to be evicted: keeps what it wants of its path, and the expectations of its marks."""
+
+    def unmark(self, mark: Mark, /) -> None:
+        """Undoes what it noted for a mark (`Mark.below`)."""
+
+
+class RadixTree:
+    """Token runs and their KV, shared by common prefix. Not thread-safe: the engine's thread owns it.
+
+    below: gets what is evicted, if it wants it.
+    """
+
+    def __init__(self, pool: KVPool, below: TierBelow | None = None) -> None:
         self.pool = pool
+        self.below = below
         self.num_tokens = 0
         self.num_nodes = 0
         self.locked_tokens = 0
@@ -139,7 +155,7 @@ class RadixTree:
 
     def match(self, tokens: TokenArray) -> Node | None:
         """The node at which the longest cached prefix of `tokens` ends; splits a node when that is inside it."""
-        return self._touch(self._match_below(None, tokens))
+        return self.touch(self._match_below(None, tokens))
 
     def insert(
         self, node: Node | None, tokens: TokenArray, extent: Extent, *, dead: bool = False, speculative: bool = False
@@ -158,7 +174,7 @@ class RadixTree:
         else:
             parent = self._add(parent, tokens[present:].copy(), self._drop_front(extent, present))
         assert parent is not None
-        self._touch(parent)
+        self.touch(parent)
         if (dead or speculative) and is_new:
             parent.last_used = 0
         if speculative and is_new:
@@ -206,13 +222,30 @@ class RadixTree:
             node.marks.remove(mark)
             self.num_marks -= 1
             self._queue(node)
+        below, mark.below = mark.below, None
+        if below is not None and self.below is not None:
+            self.below.unmark(below)
 
-    def evict(self, num_tokens: int, *, spare: Order | None = None, whole: bool = False) -> int:
-        """Drops unlocked leaves until the pool has `num_tokens` more free, or none is left; returns how many it gained.
+    def touch(self, node: Node | None) -> Node | None:
+        """Notes that the path of `node` is used now, which it is evicted by; returns the node."""
+        self._clock += 1
+        for step in _path(node):
+            step.last_used = 0 if step.is_speculative else self._clock
+        return node
 
-        spare: leaves that are marked with a smaller order stay. whole: drops nothing where that would not be enough. A
-        leaf that shares its storage with a node that stays frees nothing by itself, so more may go than was asked; what
-        is left of such storages is moved together where nothing else helps.
+    def demote(self, node: Node | None) -> None:
+        """Has the path of `node` go first among what nobody is expected to use, until it is used again."""
+        for step in _path(node):
+            step.last_used = 0
+            self._queue(step)
+
+    def evict(self, num_tokens: int, *, spare: Order | None = None, whole: bool = False, drop: bool = False) -> int:
+        """Evicts unlocked leaves until `num_tokens` more are free, or none is left; returns how many the pool gained.
+
+        spare: leaves that are marked with a smaller order stay. whole: evicts nothing where that would not be enough.
+        drop: the tier below, if there is one, does not get what goes. A leaf that shares its storage with a node that
+        stays frees nothing by itself, so more may go than was asked; what is left of such storages is moved together
+        where nothing else helps.
         """
         before = self.pool.free
         while (missing := before + num_tokens - self.pool.free) > 0:
@@ -221,6 +254,8 @@ class RadixTree:
                 break
             for node in victims:
                 if self.pool.free < before + num_tokens:
+                    if self.below is not None and not drop:
+                        self.below.take(node)
                     self._drop(node)
             if not victims:
                 self.pool.compact(missing)
@@ -260,7 +295,7 @@ class RadixTree:
 
     def clear(self) -> int:
         """Drops everything that is not locked; returns how many tokens the pool gained."""
-        return self.evict(self.pool.capacity + 1)
+        return self.evict(self.pool.capacity + 1, drop=True)
 
     def nodes(self) -> Iterator[Node]:
         """All nodes, parents before their children."""
@@ -406,12 +441,6 @@ class RadixTree:
         head, tail = self.pool.split(extent, count)
         self.pool.release(head)
         return self.pool.trim(tail, tail.room)
-
-    def _touch(self, node: Node | None) -> Node | None:
-        self._clock += 1
-        for step in _path(node):
-            step.last_used = 0 if step.is_speculative else self._clock
-        return node
 
 
 def _path(node: Node | None) -> Iterator[Node]:

@@ -15,6 +15,10 @@ far, in classes of powers of two, and only within a class the order above counts
 Autellix (arXiv 2502.13965) has it for programs; here what runs is never stopped, so it is about admission and prefill.
 It is runs then that are overtaken, and one of whose requests goes before all others.
 
+With a tier in host memory (runtime/host_tier.py), a sequence whose prompt goes on there has that part copied back into
+the KV that it has taken for it. Meanwhile it is being prefilled like any other, only that nothing of it is computed, so
+that others wait for what they share with it, and go on from it when it is there.
+
 A step computes the last token of each decoding sequence (more where its constraint forced several) and spends the rest
 of its token budget on prompts (chunked prefill mixed with decode, after Sarathi-Serve, arXiv 2403.02310), as far as
 that does not make it too long for those that decode (runtime/pace.py).
@@ -33,6 +37,7 @@ from math import inf
 from typing import Literal
 
 from ..ir.errors import RequestError
+from .host_tier import HostTier
 from .pace import Pace
 from .plan import Chunk
 from .pool import KVPool, PoolExhausted
@@ -62,8 +67,9 @@ class Scheduler:
     seconds_per_token: what prefill takes, as the engine has measured it. holds_off_seconds: how long the last `admit`
     would have the engine wait for requests that are about to come.
 
-    max_logit_rows: the most rows of logits that scoring asks for in one step, which bounds their memory. order: whose
-    requests come first. step_seconds: see Pace. later: has a command carried out on that thread.
+    host: gets what is evicted. max_logit_rows: the most rows of logits that scoring asks for in one step, which bounds
+    their memory. order: whose requests come first. step_seconds: see Pace. later: has a command carried out on that
+    thread.
     """
 
     def __init__(
@@ -76,10 +82,12 @@ class Scheduler:
         max_logit_rows: int,
         order: AdmissionOrder = "prefix",
         step_seconds: float | None = None,
+        host: HostTier | None = None,
         later: Callable[[Callable[[], None]], object] = lambda command: command(),
     ) -> None:
         self.pool = pool
-        self.tree = RadixTree(pool)
+        self.host = host
+        self.tree = RadixTree(pool, host)
         self.uses = Expectations(self.tree, lambda command: later(partial(self._change, command)))
         self.running: list[Sequence] = []
         self.waiting: dict[Sequence, None] = {}
@@ -89,6 +97,7 @@ class Scheduler:
         self.seconds_per_token = 0.0
         self.holds_off_seconds = 0.0
         self._prefilling: dict[Sequence, None] = {}
+        self._restoring: dict[Sequence, None] = {}  # in the order in which their copies were begun
         self._wanted: list[Mark] | None = None
         self._max_running = max_running
         self._chunk_tokens = chunk_tokens
@@ -124,6 +133,7 @@ class Scheduler:
 
     def admit(self) -> list[Sequence]:
         """Starts waiting sequences as far as there is room for them, and returns those."""
+        self._take_restored()
         if not self._changed or len(self.running) >= self._max_running:
             return []
         self._changed = False
@@ -143,7 +153,7 @@ class Scheduler:
             first = window[0][0]
             if not self._try_admit(first, spares=False):
                 # Storages that are shared with evicted neighbours hold more than they serve: start from an empty tree.
-                self.tree.clear()
+                self.tree.evict(self.pool.capacity + 1)
                 started = self._try_admit(first, spares=False)
                 assert started, "a sequence that fits the pool does not fit the empty pool"
             admitted.append(first)
@@ -178,7 +188,18 @@ class Scheduler:
         return self._changed
 
     def plan(self) -> list[Chunk]:
-        """What the next step computes, in the order of `running`."""
+        """What the next step computes, in the order of `running`.
+
+        While there is nothing but copies to wait for, it begins behind the first of them, which a GPU does by itself.
+        """
+        self._take_restored()
+        chunks = self._next_chunks()
+        if not chunks and self._restoring:
+            self._restored(next(iter(self._restoring)))
+            chunks = self._next_chunks()
+        return chunks
+
+    def _next_chunks(self) -> list[Chunk]:
         logit_rows = self._max_logit_rows
         chunks = {
             sequence: _next_chunk(sequence, self._chunk_tokens, logit_rows)
@@ -190,12 +211,35 @@ class Scheduler:
         if self._prefilling:
             budget = self._pace.prefill_tokens(num_decoding, budget)
         for sequence in self._least_served_first(self._prefilling):
+            if sequence.restore is not None:
+                continue
             chunk = _next_chunk(sequence, budget, logit_rows)
             if chunk.count:
                 chunks[sequence] = chunk
                 budget -= chunk.count
                 logit_rows -= chunk.num_logits if sequence.is_score else 0
         return [chunks[sequence] for sequence in self.running if sequence in chunks]
+
+    def _take_restored(self) -> None:
+        """Goes on with the sequences whose copies have ended."""
+        for sequence in list(self._restoring):
+            assert sequence.restore is not None and sequence.restore.transfer is not None
+            if sequence.restore.transfer.is_done():
+                self._restored(sequence)
+
+    def _restored(self, sequence: Sequence) -> None:
+        """What is computed from now on may read what a sequence had copied back."""
+        restore, sequence.restore = sequence.restore, None
+        assert self.host is not None and restore is not None and restore.transfer is not None
+        del self._restoring[sequence]
+        restore.transfer.join()
+        self.host.end(restore, is_used=True)
+        sequence.computed += restore.count
+        sequence.cached += restore.count
+        self.hit_tokens += restore.count
+        self._changed = True
+        if sequence.tail_start < sequence.awaited:
+            self._publish(sequence)
 
     def has_taken(self, chunks: list[Chunk], seconds: float) -> None:
         """A step took so long. To be told before its chunks advance."""
@@ -246,18 +290,33 @@ class Scheduler:
         """Ends a sequence wherever it is, and gives back what it holds."""
         self.waiting.pop(sequence, None)
         self._prefilling.pop(sequence, None)
+        self._restoring.pop(sequence, None)
         if sequence in self.running:
             self.running.remove(sequence)
+        self._give_back(sequence)
+        self._changed = True
+
+    def _give_back(self, sequence: Sequence) -> None:
+        """Gives back the KV that a sequence holds."""
         for extent in (sequence.prompt_extent, sequence.generated_extent):
             if extent is not None:
                 self.pool.release(extent)
         self.tree.unlock(sequence.node)
-        sequence.node = sequence.prompt_extent = sequence.generated_extent = None
-        self._changed = True
+        if self.host is not None and sequence.restore is not None:
+            self.host.end(sequence.restore, is_used=False)
+        sequence.node = sequence.prompt_extent = sequence.generated_extent = sequence.restore = None
+
+    def clear_cache(self) -> None:
+        """Drops all KV that nothing running uses."""
+        self.tree.clear()
+        if self.host is not None:
+            self.host.tree.clear()
 
     def check(self) -> None:
         """Raises AssertionError when a count is wrong or, with nothing running, KV or a lock was left behind."""
         self.tree.check()
+        if self.host is not None:
+            self.host.check(is_idle=not self.has_work)
         if not self.has_work:
             assert self.tree.locked_tokens == 0, f"{self.tree.locked_tokens} tokens are locked and nothing runs"
             held = self.tree.held_tokens()
@@ -306,7 +365,7 @@ class Scheduler:
         admitted: list[Sequence] = []
         backlog: Counter[int] = Counter()
         for sequence in self._prefilling:
-            backlog[self._class_of_service(sequence)] += sequence.target - sequence.computed
+            backlog[self._class_of_service(sequence)] += sequence.num_to_compute
         holds_back = False
         for sequence, cached in window:
             service = self._class_of_service(sequence)
@@ -325,7 +384,7 @@ class Scheduler:
                 if holds_back:
                     continue
             if self._try_admit(sequence, spares=not is_aged):
-                backlog[service] += sequence.target - sequence.computed
+                backlog[service] += sequence.num_to_compute
                 admitted.append(sequence)
             elif is_aged:
                 break
@@ -361,14 +420,20 @@ class Scheduler:
 
     def _try_admit(self, sequence: Sequence, *, spares: bool = True) -> bool:
         """Takes the KV for all that the sequence may need, evicting if that helps, and starts it."""
-        node = self.tree.match(sequence.tokens[: sequence.first_logits]) if self._prefix_cache else None
+        wanted = sequence.tokens[: sequence.first_logits]
+        node = self.tree.match(wanted) if self._prefix_cache else None
         self.tree.lock(node)
         sequence.node = node
+        if self.host is not None:  # before anything is evicted there for what goes from here
+            sequence.restore = self.host.find(wanted, sequence.tail_start, self.seconds_per_token)
         prompt_room = sequence.target - sequence.tail_start
         if not self._take_room(sequence, prompt_room, spares):
-            self.tree.unlock(node)
-            sequence.node = None
+            self._give_back(sequence)
             return False
+        if self.host is not None and sequence.restore is not None:
+            assert sequence.prompt_extent is not None
+            self.host.begin(sequence.restore, sequence.prompt_extent)
+            self._restoring[sequence] = None
         sequence.computed = sequence.cached = sequence.tail_start
         self.hit_tokens += sequence.cached
         self.speculation_hits += self.tree.use(node)
@@ -394,9 +459,6 @@ class Scheduler:
             if sequence.generated_room:
                 sequence.generated_extent = self.pool.allocate(sequence.generated_room)
         except PoolExhausted:
-            if sequence.prompt_extent is not None:
-                self.pool.release(sequence.prompt_extent)
-                sequence.prompt_extent = None
             return False
         return True
 

@@ -16,6 +16,7 @@ from .request import EngineRequest, SamplingParams, TokenLogprob
 from .uses import Owner
 
 if TYPE_CHECKING:
+    from .host_tier import Restore
     from .lookup import Drafting
 
 
@@ -33,7 +34,8 @@ class Sequence:
     that the generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
     cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one, those of
     its own batch counting less. awaited: how many of its tokens others wait for while it is prefilled.
-    drafting: what is guessed to follow, once that was asked for.
+    drafting: what is guessed to follow, once that was asked for. restore: what of the prompt comes back from host
+    memory, until it is there; nothing else of the sequence is computed before.
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
     num_generated while forced tokens wait for their log-probabilities.
     """
@@ -57,6 +59,7 @@ class Sequence:
     generated_extent: Extent | None = None
     scores: list[TokenLogprob] = field(default_factory=list)
     drafting: Drafting | None = None
+    restore: Restore | None = None
     params: SamplingParams = field(init=False)
     is_score: bool = field(init=False)
     wants_all_logits: bool = field(init=False)
@@ -114,6 +117,12 @@ class Sequence:
     def is_prefilling(self) -> bool:
         """Whether part of the prompt is still to be computed."""
         return self.computed < self.target
+
+    @property
+    def num_to_compute(self) -> int:
+        """Tokens of the prompt that are to be computed yet."""
+        coming = 0 if self.restore is None else self.restore.count
+        return self.target - self.computed - coming
 
     @property
     def tail_start(self) -> int:
