@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from ramify.runtime.batch import Batch, Read, Write
+from ramify.runtime.models.choice import choose_operations
 from ramify.runtime.models.config import ModelConfig
-from ramify.runtime.models.native import choose_operations
 from ramify.runtime.models.operations import Operations, Step, TorchOperations
 from ramify.runtime.models.rope import RopeConfig
 from ramify.runtime.pool import KVLayout, KVPool

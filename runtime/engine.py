@@ -131,7 +131,8 @@ class Engine:
     kept at most (None: see `memory.default_kv_tokens`: 80 % of a GPU's free memory, a quarter of a machine's).
     host_kv_tokens: of how many tokens host memory keeps what is evicted, see runtime/host_tier.py; 0: of none.
     max_running: the most sequences in one step. chunk_tokens: about how many tokens a step computes. prefix_cache:
-    whether KV is shared and kept. order: whose requests come first, see runtime/scheduler.py. step_seconds: how
+    whether KV is shared and kept. tree_attention: whether what several sequences share is read once for all of them in
+    a step, which changes no result. order: whose requests come first, see runtime/scheduler.py. step_seconds: how
     long a step may take in which some decode while prompts are computed (None: no bound), see runtime/pace.py.
     eos_token_ids: what ends a generation unless it ignores them. grammars: compiles constraints; without it,
     requests with one are refused. fast_forward: whether tokens that a constraint forces are taken together instead
@@ -151,6 +152,7 @@ class Engine:
         max_running: int = 256,
         chunk_tokens: int = 512,
         prefix_cache: bool = True,
+        tree_attention: bool = True,
         order: AdmissionOrder = "prefix",
         step_seconds: float | None = STEP_SECONDS,
         eos_token_ids: tuple[int, ...] = (),
@@ -177,6 +179,7 @@ class Engine:
         self._eos_token_ids = eos_token_ids
         self._grammars = grammars
         self._prefix_cache = prefix_cache
+        self._build_batch = partial(build_batch, tree_attention=tree_attention)
         self._fast_forward = fast_forward
         self._check = check
         max_logit_rows = max(1, _SCORE_LOGITS // shape.vocab_size)
@@ -386,7 +389,7 @@ class Engine:
         if chunk is None:
             return False
         try:
-            self._model.forward(build_batch([chunk]))
+            self._model.forward(self._build_batch([chunk]))
             self._wait_for_device()
         except Exception:
             _log.exception("speculative prefill failed")
@@ -468,7 +471,7 @@ class Engine:
         begun = time.perf_counter()
         try:
             masks = _begin_masks(chunks)
-            logits = self._model.forward(build_batch(chunks))
+            logits = self._model.forward(self._build_batch(chunks))
             scores, choices = _read_logits(chunks, logits, masks)
         except Exception as error:
             for chunk in chunks:

@@ -58,8 +58,11 @@ class Chunk:
         return not sequence.is_score and sequence.computed + self.count == sequence.num_tokens
 
 
-def build_batch(chunks: list[Chunk]) -> Batch:
-    """The batch that computes the chunks, best in the order of their sequences' order_key."""
+def build_batch(chunks: list[Chunk], *, tree_attention: bool = True) -> Batch:
+    """The batch that computes the chunks, best in the order of their sequences' order_key.
+
+    tree_attention: whether a node is read once for all sequences below it; if not, once for each, with the same result.
+    """
     token_ids: list[int] = []
     positions: list[int] = []
     logit_rows: list[int] = []
@@ -76,11 +79,12 @@ def build_batch(chunks: list[Chunk]) -> Batch:
         rows.append((start, stop))
         writes.append(Write(extent, offset, start, stop))
         reads.append(Read(extent, offset + count, [(start, stop)], True))
+    shared = _shared_reads(chunks, rows)
     return Batch(
         token_ids=torch.tensor(token_ids),
         positions=torch.tensor(positions),
         writes=writes,
-        reads=_shared_reads(chunks, rows) + reads,
+        reads=(shared if tree_attention else _apart(shared, rows)) + reads,
         logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
     )
 
@@ -109,6 +113,17 @@ def _shared_reads(chunks: list[Chunk], rows: list[RowRange]) -> list[Read]:
         if prompt is not None and not chunk.sequence.is_prefilling:
             reads[prompt] = [place]
     return [Read(extent, extent.room, ranges, False) for extent, ranges in reads.items()]
+
+
+def _apart(reads: list[Read], rows: list[RowRange]) -> list[Read]:
+    """The same reads, each for one sequence; `rows` are those of the sequences."""
+    return [
+        Read(read.extent, read.length, [place], read.causal)
+        for read in reads
+        for start, stop in read.rows
+        for place in rows
+        if start <= place[0] and place[1] <= stop
+    ]
 
 
 def _by_node(chunks: list[Chunk], rows: list[RowRange]) -> list[tuple[Node, RowRange]]:

@@ -78,6 +78,16 @@ class Extent:
         assert start >= 0 and start + length <= self.room, f"{length} tokens at {start} of {self.room}"
         return self._storage.memory.narrow(_TOKEN_DIM, self._start + start, length)
 
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """For kernels: the address of the first key of layer 0 and head 0, how many numbers heads are apart, and how
+        many bytes tokens.
+        """
+        assert self._storage is not None, "this extent was released, split or trimmed"
+        memory = self._storage.memory
+        token_bytes = memory.shape[-1] * memory.element_size()
+        return memory.data_ptr() + self._start * token_bytes, memory.stride(2), token_bytes
+
     def keys(self, layer: int) -> Tensor:
         """The keys of one layer: a writable view (num_kv_heads, room, head_dim)."""
         return self.data[layer, 0]

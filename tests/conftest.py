@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 # Models in the tests are tiny: a second thread would only wait for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if find_spec("triton") is not None and not torch.cuda.is_available():
+    # Before anything imports triton, which decides then how kernels will run: on a CPU in its interpreter.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 GOLDEN = Path(__file__).parent / "golden"
 DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -1,6 +1,6 @@
 """Attention of query rows to one slab of keys and values, with the log-sum-exp that merging needs.
 
-Both functions take the same arguments and return the same values; which one serves is decided once per model.
+All functions take the same arguments and return the same values; which one serves is decided once per model.
 
 query: (1, num_kv_heads, rows * group, head_dim): the `group` query heads that share a key head lie beside one another
 as extra rows, so that keys and values need no expansion. key and value: (1, num_kv_heads, length, head_dim).
@@ -11,7 +11,9 @@ Returns the output, shaped like the query, and the log-sum-exp of the scaled sco
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -22,11 +24,27 @@ _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 # Rows of a causal square that go through the kernel together.
 _BLOCK_ROWS = 64
 _FLASH_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_XFORMERS_DTYPES = (torch.bfloat16, torch.float16)
+_log = logging.getLogger(__name__)
 
 
 def choose_partial_attention(device: torch.device, dtype: torch.dtype) -> PartialAttention:
     """The fastest of the implementations that serve this device and dtype."""
-    return flash_attention if device.type == "cpu" and dtype in _FLASH_DTYPES else plain_attention
+    if device.type == "cpu" and dtype in _FLASH_DTYPES:
+        return flash_attention
+    if device.type == "cuda" and dtype in _XFORMERS_DTYPES and _has_xformers():
+        return xformers_attention
+    return plain_attention
+
+
+@cache
+def _has_xformers() -> bool:
+    try:
+        import xformers.ops.fmha  # noqa: F401
+    except Exception as error:  # of many kinds, where its version and torch's do not fit each other
+        _log.warning("xformers cannot be used, so attention takes more memory and time: %s", error)
+        return False
+    return True
 
 
 def flash_attention(query: Tensor, key: Tensor, value: Tensor, group: int, causal: bool) -> tuple[Tensor, Tensor]:
@@ -49,6 +67,29 @@ def flash_attention(query: Tensor, key: Tensor, value: Tensor, group: int, causa
         parts.append(_FLASH(query[:, :, rows], key[:, :, :stop], value[:, :, :stop], attn_mask=mask))
     outputs, sums = zip(*parts, strict=True)
     return torch.cat(outputs, 2), torch.cat(sums, 2)
+
+
+def xformers_attention(query: Tensor, key: Tensor, value: Tensor, group: int, causal: bool) -> tuple[Tensor, Tensor]:
+    """xformers' choice of a kernel for a GPU, in 16 bits. Heads whose size no kernel takes get plain attention.
+
+    xformers wants rows before heads. In a causal square the heads that share a key head are a dimension of their own,
+    since a row there is a token.
+    """
+    from xformers.ops.fmha import memory_efficient_attention_partial
+    from xformers.ops.fmha.attn_bias import LowerTriangularMask
+
+    _, num_kv_heads, packed_rows, size = query.shape
+    if size % 8:
+        return plain_attention(query, key, value, group, causal)
+    key, value = key.transpose(1, 2), value.transpose(1, 2)
+    if not causal:
+        output, log_sum_exp = memory_efficient_attention_partial(query.transpose(1, 2), key, value)
+        return output.transpose(1, 2), log_sum_exp
+    num_rows = packed_rows // group
+    by_row = query.view(1, num_kv_heads, num_rows, group, size).transpose(1, 2).contiguous()
+    key, value = (each.unsqueeze(3).expand(by_row.shape) for each in (key, value))
+    output, log_sum_exp = memory_efficient_attention_partial(by_row, key, value, LowerTriangularMask())
+    return output.transpose(1, 2).reshape(query.shape), log_sum_exp.transpose(2, 3).reshape(query.shape[:-1])
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, group: int, causal: bool) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,9 @@ from torch.nn import functional
 from ..batch import Batch
 from ..kv_file import ModelIdentity
 from ..pool import KVLayout
+from .choice import choose_operations
 from .config import ModelConfig
 from .linear import Linear
-from .native import choose_operations
 from .operations import Step
 from .rope import inverse_frequencies, magnitude, rotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ramify.runtime.models.native import choose_operations
+from ramify.runtime.models.choice import choose_operations
 from ramify.runtime.models.operations import TorchOperations
 
 from benchmarks.attention import CONFIG, HEAD_DIM, HEADS, KV_HEADS, step

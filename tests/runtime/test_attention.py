@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from ramify.runtime.attention.partial import (
     choose_partial_attention,
     flash_attention,
     plain_attention,
+    xformers_attention,
 )
 from ramify.runtime.attention.plan import AttentionPlan
 from ramify.runtime.batch import Read, Write
@@ -143,7 +146,50 @@ def test_long_causal_chunk_and_large_scores() -> None:
 def test_choice_of_implementation() -> None:
     assert choose_partial_attention(torch.device("cpu"), torch.bfloat16) is flash_attention
     assert choose_partial_attention(torch.device("cpu"), torch.float64) is plain_attention
-    assert choose_partial_attention(torch.device("cuda"), torch.bfloat16) is plain_attention
+    assert choose_partial_attention(torch.device("cuda"), torch.float32) is plain_attention
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("group", [1, 4])
+def test_xformers_on_a_gpu(causal: bool, group: int) -> None:
+    assert choose_partial_attention(torch.device("cuda"), torch.bfloat16) is xformers_attention
+    query = torch.randn(1, 2, 70 * group, 64, device="cuda", dtype=torch.bfloat16)
+    key, value = torch.randn(2, 1, 2, 70, 64, device="cuda", dtype=torch.bfloat16)
+    for got, expected in zip(
+        xformers_attention(query, key, value, group, causal),
+        plain_attention(query, key, value, group, causal),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected, rtol=0, atol=3e-2)
+
+
+def _partial(query: Tensor, key: Tensor, value: Tensor, bias: object = None) -> tuple[Tensor, Tensor]:
+    """What xformers says of its function of this name: rows before heads, with or without groups of heads."""
+    *_, num_rows, _ = query.movedim(1, -2).shape
+    assert key.stride(3) == 0 or query.dim() == 4 or query.shape[3] == 1, "keys are copied"
+    assert query.dim() == 4 or query.stride(2) == query.stride(3) * query.shape[3], "GQA wants heads side by side"
+    scores = query.movedim(1, -2) @ key.movedim(1, -2).mT * query.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores.masked_fill(torch.ones(num_rows, key.shape[1]).triu(1).bool(), float("-inf"))
+    return (scores.softmax(-1) @ value.movedim(1, -2)).movedim(-2, 1), scores.logsumexp(-1)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("group", [1, 4])
+def test_xformers_is_given_what_it_wants(monkeypatch: pytest.MonkeyPatch, causal: bool, group: int) -> None:
+    for name in ("xformers", "xformers.ops", "xformers.ops.fmha", "xformers.ops.fmha.attn_bias"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["xformers.ops.fmha"].__dict__["memory_efficient_attention_partial"] = _partial
+    sys.modules["xformers.ops.fmha.attn_bias"].__dict__["LowerTriangularMask"] = object
+    query = torch.randn(1, 2, 6 * group, HEAD_DIM)
+    key, value = torch.randn(2, 1, 2, 6, HEAD_DIM)
+    for got, expected in zip(
+        xformers_attention(query, key, value, group, causal),
+        plain_attention(query, key, value, group, causal),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 200])

@@ -109,6 +109,7 @@ def workload() -> list[Call]:
     "options",
     [
         {"prefix_cache": False},
+        {"tree_attention": False},
         {"chunk_tokens": 3},
         {"chunk_tokens": 200, "kv_tokens": 4000},
         {"max_running": 2, "kv_tokens": 150},

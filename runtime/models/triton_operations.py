@@ -1,0 +1,128 @@
+"""The decoder's operations on a GPU: Triton's kernels (runtime/kernels), given tables of addresses.
+
+What a batch means for attention is worked out on the host once a step, as numbers of one buffer that goes to the device
+in one copy. A layer then is a norm, heads turned and stored, two launches of attention (narrow and wide tiles), a merge
+and a gate, beside its matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..attention.items import NARROW_ROWS, WIDE_ROWS, Cutter
+from ..attention.tables import Table, meetings, row_targets
+from ..batch import Batch
+from ..kernels.attention import attend_items, merge_parts
+from ..kernels.gate import gate
+from ..kernels.norm import norm
+from ..kernels.rotary import turn_and_store
+from ..kernels.shapes import HeadShape
+from .config import ModelConfig
+from .operations import Step
+
+# Programs of attention that a processor has at a time, about twice over so that none waits long for the last ones.
+_PROGRAMS_PER_PROCESSOR = 4
+# Tables begin at a multiple of this many numbers (128 bytes), since kernels are compiled anew for other alignments.
+_ALIGNMENT = 16
+
+
+class TritonOperations:
+    """Kernels for this model. num_programs: what keeps the device busy (None: as many as its processors want).
+
+    On a CPU they need Triton's interpreter, which is for tests.
+    """
+
+    def __init__(self, config: ModelConfig, device: torch.device, num_programs: int | None = None) -> None:
+        self.shape = HeadShape(config.num_heads, config.num_kv_heads, config.head_dim)
+        self.device = device
+        self._eps = config.norm_eps
+        self._cutter = Cutter(self.shape.group, self.shape.num_kv_heads, num_programs or _num_programs(device))
+
+    def norm(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """See Operations."""
+        return norm(rows.contiguous(), weight, self._eps)
+
+    def gate(self, gate_up: Tensor) -> Tensor:
+        """See Operations."""
+        return gate(gate_up)
+
+    def step(self, batch: Batch, factors: Tensor) -> Step:
+        """See Operations."""
+        tables = self.tables(batch)
+        buffer = TableBuffer({name: table.shape for name, table in tables.items()}, self.device)
+        buffer.fill(tables)
+        return self.step_of(buffer.tables, factors, int(tables["begins"][-1]))
+
+    def tables(self, batch: Batch) -> dict[str, Table]:
+        """What a step is given: `targets` of tables.row_targets, and the Items by their names."""
+        num_rows = batch.token_ids.numel()
+        items = self._cutter.cut(*meetings(batch.reads), num_rows)
+        return {"targets": row_targets(batch.writes, num_rows), **items._asdict()}
+
+    def step_of(self, tables: Mapping[str, Tensor], factors: Tensor, num_slots: int) -> Step:
+        """The step that `tables` on the device say, with room for so many parts."""
+        return _TritonStep(self.shape, self._cutter, self._eps, tables, factors, num_slots)
+
+
+class TableBuffer:
+    """Tables of fixed shapes in one piece of the device's memory. tables: int64, by name."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], device: torch.device) -> None:
+        self._places: dict[str, slice] = {}
+        end = 0
+        for name, shape in shapes.items():
+            size = int(np.prod(shape))
+            self._places[name] = slice(end, end + size)
+            end += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self._memory = torch.zeros(end, dtype=torch.int64, device=device)
+        self.tables = {name: self._memory[place].view(shapes[name]) for name, place in self._places.items()}
+
+    def fill(self, tables: Mapping[str, Table]) -> None:
+        """Puts these numbers in front in the tables, and zeros behind them, when the device gets there."""
+        # Memory for the host to write to is kept by torch until the copy out of it has ended.
+        host = torch.zeros(self._memory.shape, dtype=torch.int64, pin_memory=self._memory.is_cuda)
+        numbers = host.numpy()
+        for name, table in tables.items():
+            start = self._places[name].start
+            numbers[start : start + table.size] = table.ravel()
+        self._memory.copy_(host, non_blocking=True)
+
+
+class _TritonStep:
+    def __init__(
+        self,
+        shape: HeadShape,
+        cutter: Cutter,
+        eps: float,
+        tables: Mapping[str, Tensor],
+        factors: Tensor,
+        num_slots: int,
+    ) -> None:
+        self._shape, self._cutter, self._eps = shape, cutter, eps
+        self._tables = tables
+        self._factors = torch.view_as_real(factors).contiguous()
+        self._sums = torch.empty(num_slots, shape.num_heads, device=factors.device)
+        self._parts = torch.empty(num_slots, shape.num_heads, shape.head_dim, device=factors.device)
+
+    def attend(self, fused: Tensor, layer: int, qk_norm: Tensor | None) -> Tensor:
+        """See Step."""
+        tables, shape = self._tables, self._shape
+        turn_and_store(fused, qk_norm, self._factors, tables["targets"], layer, shape, self._eps)
+        output = fused.new_empty(fused.shape[0], shape.num_heads * shape.head_dim)
+        for kind, items in ((WIDE_ROWS, tables["wide"]), (NARROW_ROWS, tables["narrow"])):
+            if len(items):
+                rows = self._cutter.tile_rows(kind)
+                attend_items(fused, items, tables["entries"], output, self._parts, self._sums, layer, shape, kind, rows)
+        if len(self._sums):
+            merge_parts(self._parts, self._sums, tables["begins"], output, shape)
+        return output
+
+
+def _num_programs(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _PROGRAMS_PER_PROCESSOR
+    return _PROGRAMS_PER_PROCESSOR * int(torch.cuda.get_device_properties(device).multi_processor_count)
