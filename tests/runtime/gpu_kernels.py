@@ -1,4 +1,4 @@
-"""Where Triton's kernels run in the tests: on a GPU if there is one, else in Triton's interpreter (tests/conftest.py)."""
+"""Where kernels run in the tests: on a GPU if there is one, else in Triton's interpreter (see tests/conftest.py)."""
 
 from __future__ import annotations
 

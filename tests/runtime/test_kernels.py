@@ -23,7 +23,7 @@ from .gpu_kernels import DEVICE, need_triton
 from .trees import random_tree
 
 need_triton()
-from ramify.runtime.models.triton_operations import TritonOperations
+from ramify.runtime.models.triton_operations import TritonOperations  # noqa: E402
 
 # The interpreter computes with numpy, which warns of infinities that are meant.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
