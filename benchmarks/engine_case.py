@@ -1,4 +1,4 @@
-"""What the workers of benchmarks/engine.py share: the prompts of a case, and the loop that answers."""
+"""What the workers of benchmarks/engine.py share: the prompts of a case, what is shared, and the loop that answers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ def prompts(case: dict[str, Any], vocab_size: int) -> list[list[int]]:
     draw = random.Random(f"{case['seed']} {case['batch']} {case['own']}")
     shared = [draw.randrange(16, vocab_size) for _ in range(case["shared"])]
     return [shared + [draw.randrange(16, vocab_size) for _ in range(case["own"])] for _ in range(case["batch"])]
+
+
+def shared_len(inputs: list[list[int]]) -> int:
+    """How many tokens all of several prompts begin with, without their last ones; 0 for a single prompt."""
+    if len(inputs) < 2:
+        return 0
+    places = range(min(map(len, inputs)) - 1)
+    return next((place for place in places if len({tokens[place] for tokens in inputs}) > 1), len(places))
 
 
 def serve(checkpoint: str, forget: Callable[[], None], generate: Generate) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ramify.backends.tiny import model_dir
 
 from benchmarks.engine import BARS, CASES, Case
-from benchmarks.engine_case import prompts
+from benchmarks.engine_case import prompts, shared_len
 
 WORKER = Path(__file__).parents[2] / "benchmarks" / "engine_ramify.py"
 
@@ -27,6 +27,12 @@ def test_prompts_share_what_they_should_and_differ_from_round_to_round() -> None
     assert len({tuple(tokens[:5]) for tokens in inputs}) == 1
     assert len({tuple(tokens) for tokens in inputs}) == 3
     assert inputs == prompts(case | {"seed": 1}, 100) != prompts(case | {"seed": 2}, 100)
+
+
+def test_how_much_prompts_share():
+    assert shared_len([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]) == 2
+    assert shared_len([[1, 2, 3], [1, 2, 3]]) == 2 and shared_len([[1, 2], [2, 2]]) == 0
+    assert shared_len([[1, 2, 3]]) == 0
 
 
 def test_our_worker_answers_each_case() -> None:
