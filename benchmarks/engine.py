@@ -5,7 +5,8 @@ engine has a process of its own that stays; in each round all of them do the sam
 still, and the medians over the rounds count. Weights are random, decoding is greedy and goes on to the last token that
 is asked for. transformers runs in this environment; vLLM's CPU build, OpenVINO GenAI and llama.cpp (vllm, openvino,
 llamacpp) in one of their own each, whose Python is named: `--peers transformers vllm=build/peers/vllm/bin/python`. What
-is to be installed there is in docs/performance.md. For the last two the checkpoint is converted on the first use.
+is to be installed there is in docs/performance.md. vllm runs eagerly, vllm+compiled as torch.compile makes it, which
+takes longer to begin. For OpenVINO and llama.cpp the checkpoint is converted on the first use.
 
 A case is `batch` requests of `shared` common and `own` further random tokens, with `new` tokens generated. A decode
 step is the difference between `new` tokens and one, so that prefill is no part of it.
@@ -77,7 +78,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="ramify's engine beside others")
     parser.add_argument("--size", choices=sorted(SHAPES), default="0.6b", help="the shape of the random checkpoint")
     parser.add_argument("--folder", default="build", metavar="FOLDER", help="where the checkpoint is kept")
-    parser.add_argument("--peers", nargs="*", default=["transformers"], metavar="NAME[=PYTHON]", help="other engines")
+    parser.add_argument(
+        "--peers", nargs="*", default=["transformers"], metavar="NAME[+OPTION][=PYTHON]", help="other engines"
+    )
     parser.add_argument("--quick", action="store_true", help="two rounds instead of three")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     return parser.parse_args()

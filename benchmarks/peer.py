@@ -56,10 +56,11 @@ class Worker:
 
 @contextmanager
 def started(engine: str, kind: str, checkpoint: Path) -> Iterator[Worker]:
-    """The worker `kind`_NAME.py of this folder, for an engine NAME, or NAME=PYTHON with a Python of its own."""
+    """The worker `kind`_NAME.py of this folder, for an engine NAME[+OPTION][=PYTHON] with a Python of its own."""
     name, _, python = engine.partition("=")
     say(f"starting {name}")
-    worker = Worker(name, [python or sys.executable, str(HERE / f"{kind}_{name}.py"), str(checkpoint)])
+    script, *options = name.split("+")
+    worker = Worker(name, [python or sys.executable, str(HERE / f"{kind}_{script}.py"), str(checkpoint), *options])
     try:
         yield worker
     finally:

