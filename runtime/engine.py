@@ -18,7 +18,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Literal, ParamSpec, Protocol, TypeVar, get_args
 
@@ -34,6 +33,7 @@ from .copies import copy_queue
 from .faults import located
 from .host_tier import HostTier
 from .inbox import Inbox
+from .inflight import InFlight, Outcome, launch
 from .kv_file import ModelIdentity
 from .lookup import Lookup
 from .matcher import Grammars, Matcher
@@ -43,7 +43,7 @@ from .plan import Chunk, build_batch
 from .pool import KVLayout, KVPool
 from .radix import common_len
 from .request import Done, EngineRequest, Event, Failed, FinishReason, SamplingParams, TokenLogprob
-from .sampler import Sample, SampleRow, logprobs_of, sample, token_logprobs
+from .sampler import Sample
 from .saved_cache import load_tree, save_tree
 from .scheduler import AdmissionOrder, Scheduler
 from .sequence import Sequence, token_array
@@ -60,7 +60,6 @@ _SPECULATION_SHARE = 0.01
 STEP_SECONDS = 1.0
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
-_Choice = Sample | BackendError | None
 
 
 class ModelShape(Protocol):
@@ -102,6 +101,8 @@ class EngineStats:
     that a request has used. drafted_tokens: computed as drafts, which is no part of computed_tokens either;
     accepted_tokens: those of them that were generated, which is (runtime/lookup.py). on_host: kept in host memory;
     offloaded_tokens: copied there; restored_tokens: copied back for a request, which counts as hit_tokens too.
+    discarded_tokens: computed behind tokens that turned out to be a request's last, or other ones, which is no part of
+    computed_tokens either (runtime/inflight.py).
     """
 
     running: int
@@ -122,6 +123,7 @@ class EngineStats:
     accepted_tokens: int
     offloaded_tokens: int
     restored_tokens: int
+    discarded_tokens: int
 
 
 class Engine:
@@ -137,7 +139,9 @@ class Engine:
     eos_token_ids: what ends a generation unless it ignores them. grammars: compiles constraints; without it,
     requests with one are refused. fast_forward: whether tokens that a constraint forces are taken together instead
     of one a step; the result is the same. lookup: whether what generations repeat is drafted, which gives the same
-    tokens in fewer steps where that is worth it ("always": wherever anything is found). speculation_share: how much
+    tokens in fewer steps where that is worth it ("always": wherever anything is found). pipelined: whether a step is
+    planned and launched while the one before runs, which changes no result (None: on a GPU; never with lookup, which
+    guesses from the newest token). speculation_share: how much
     `prefill` may delay requests, in parts of the time that they take. check: verify all accounting whenever idle.
     Raises UsageError for a number that is too small, an order there is not, or host memory there is not.
     """
@@ -159,6 +163,7 @@ class Engine:
         grammars: Grammars | None = None,
         fast_forward: bool = True,
         lookup: bool | Literal["always"] = False,
+        pipelined: bool | None = None,
         speculation_share: float = _SPECULATION_SHARE,
         check: bool = False,
     ) -> None:
@@ -179,7 +184,7 @@ class Engine:
         self._eos_token_ids = eos_token_ids
         self._grammars = grammars
         self._prefix_cache = prefix_cache
-        self._build_batch = partial(build_batch, tree_attention=tree_attention)
+        self._build_batch = partial(build_batch, device=model.layout.device, tree_attention=tree_attention)
         self._fast_forward = fast_forward
         self._check = check
         max_logit_rows = max(1, _SCORE_LOGITS // shape.vocab_size)
@@ -202,6 +207,10 @@ class Engine:
                 forces=fast_forward,
                 is_eager=lookup == "always",
             )
+        # Drafts are guessed from the newest token, which a step that is planned ahead does not know.
+        self._pipelined = not lookup and (model.layout.device.type == "cuda" if pipelined is None else pipelined)
+        self._in_flight: InFlight | None = None
+        self._collected_at = 0.0
         self._speculation = Speculation(
             self._scheduler.tree, self._scheduler.pool, share=speculation_share, chunk_tokens=chunk_tokens
         )
@@ -320,6 +329,7 @@ class Engine:
             accepted_tokens=0 if self._lookup is None else self._lookup.accepted_tokens,
             offloaded_tokens=0 if host is None else host.offloaded_tokens,
             restored_tokens=0 if host is None else host.restored_tokens,
+            discarded_tokens=scheduler.discarded_tokens,
         )
 
     def _on_engine(self, function: Callable[[], _T]) -> _T:
@@ -366,12 +376,12 @@ class Engine:
         chunks = self._scheduler.plan()
         if self._lookup is not None:
             chunks = self._lookup.add(chunks)
-        if chunks:
+        if chunks or self._in_flight is not None:
             self._run(chunks)
         elif self._scheduler.has_work:
             self._inbox.wait(self._scheduler.holds_off_seconds)
         speculates = self._speculate()
-        busy = self._scheduler.has_work or speculates or bool(self._inbox)
+        busy = self._scheduler.has_work or self._in_flight is not None or speculates or bool(self._inbox)
         if self._check and not busy:
             self._check_idle()
         return busy
@@ -388,6 +398,7 @@ class Engine:
         chunk = self._speculation.next_chunk(self._new_prefill, is_idle=is_idle)
         if chunk is None:
             return False
+        begun += self._collect_all()
         try:
             self._model.forward(self._build_batch([chunk]))
             self._wait_for_device()
@@ -466,31 +477,76 @@ class Engine:
             self._guarded(sequence, self._finish, sequence, "cancelled")
 
     def _run(self, chunks: list[Chunk]) -> None:
-        """One forward pass, and what follows from its logits for each sequence."""
-        self._num_steps += 1
+        """Launches a step, if there is anything to compute, and then collects what is in flight.
+
+        The step that was launched stays in flight where nothing that the next one needs is known to the host alone.
+        """
+        before, self._in_flight = self._in_flight, self._launch(chunks) if chunks else None
+        if before is not None:
+            self._collect(before)
+        if (launched := self._in_flight) is not None and not (self._pipelined and launched.is_free):
+            self._in_flight = None
+            self._collect(launched)
+
+    def _collect_all(self) -> float:
+        """Collects what is in flight; returns how many seconds that took."""
         begun = time.perf_counter()
-        try:
-            masks = _begin_masks(chunks)
-            logits = self._model.forward(self._build_batch(chunks))
-            scores, choices = _read_logits(chunks, logits, masks)
-        except Exception as error:
+        self._run([])
+        return time.perf_counter() - begun
+
+    def _launch(self, chunks: list[Chunk]) -> InFlight:
+        self._num_steps += 1
+        num_prefilled = self._scheduler.num_prefilled(chunks)
+        step = launch(self._model.forward, self._build_batch, chunks, num_prefilled, self._in_flight)
+        if step.error is None:
             for chunk in chunks:
-                self._fail(chunk.sequence, error, "the model failed")
+                self._scheduler.advance(chunk)
+            for chunk in step.drawing:
+                chunk.sequence.num_pending += 1
+        return step
+
+    def _collect(self, step: InFlight) -> None:
+        """Waits for a step, and does what follows from its logits for each sequence that has not ended meanwhile."""
+        try:
+            scores, choices = step.result()
+        except Exception as error:
+            for chunk in step.chunks:
+                if self._is_alive(chunk.sequence):
+                    self._fail(chunk.sequence, error, "the model failed")
             return
-        seconds = time.perf_counter() - begun
-        self._speculation.has_worked(seconds)
-        self._scheduler.has_taken(chunks, seconds)
-        if self._lookup is not None:
-            self._lookup.took(chunks, seconds)
-        for chunk in chunks:
-            self._scheduler.advance(chunk)
+        self._has_taken(step)
+        late = step.late()
         for sequence, logprobs in scores:
             self._guarded(sequence, self._take_scores, sequence, logprobs)
         for chunk, chosen in choices:
+            sequence = chunk.sequence
+            if not self._is_alive(sequence) or sequence in step.void:
+                continue
+            sequence.num_pending -= 1
+            if sequence in late:
+                self._take_back(sequence)
             if chunk.draft:
-                self._guarded(chunk.sequence, self._accept_all, chunk, chosen)
+                self._guarded(sequence, self._accept_all, chunk, chosen)
             else:
-                self._guarded(chunk.sequence, self._accept, chunk.sequence, chosen[0])
+                self._guarded(sequence, self._accept, sequence, chosen[0])
+            if sequence.num_pending and not self._is_alive(sequence):
+                self._scheduler.take_back(sequence)
+
+    def _has_taken(self, step: InFlight) -> None:
+        """Notes what a step took, now that it is over: a device began it when it was done with the one before."""
+        now = time.perf_counter()
+        seconds = now - max(step.begun, self._collected_at)
+        self._collected_at = now
+        self._speculation.has_worked(seconds)
+        self._scheduler.has_taken(step.chunks, step.num_prefilled, seconds)
+        if self._lookup is not None:
+            self._lookup.took(step.chunks, seconds)
+
+    def _take_back(self, sequence: Sequence) -> None:
+        """Has a sequence do its next row again, if it was launched, which went on from a wrong token."""
+        if sequence.num_pending and self._in_flight is not None:
+            self._in_flight.void.add(sequence)
+            self._scheduler.take_back(sequence)
 
     def _take_scores(self, sequence: Sequence, logprobs: list[TokenLogprob]) -> None:
         """Notes the log-probabilities of the next tokens that were known before."""
@@ -501,7 +557,7 @@ class Engine:
         elif all(self._tell(sequence, logprob) for logprob in logprobs):
             self._emit_new(sequence)
 
-    def _accept_all(self, chunk: Chunk, choices: list[_Choice]) -> None:
+    def _accept_all(self, chunk: Chunk, choices: list[Outcome]) -> None:
         """Adds the token chosen after what is known, and those after a draft as far as it foretold them."""
         sequence, known, accepted = chunk.sequence, chunk.sequence.num_tokens, 0
         self._accept(sequence, choices[0])
@@ -515,7 +571,7 @@ class Engine:
         if self._lookup is not None:
             self._lookup.record(chunk, _num_foretold(chunk, known))
 
-    def _accept(self, sequence: Sequence, choice: _Choice) -> None:
+    def _accept(self, sequence: Sequence, choice: Outcome) -> None:
         """Adds the chosen token to a sequence and what its constraint forces then, and ends it if that was its last."""
         if not self._is_alive(sequence):
             return
@@ -587,7 +643,7 @@ class Engine:
             self._end(sequence, _done(sequence, "stop" if output.matched is not None else reason, matched))
 
     def _is_alive(self, sequence: Sequence) -> bool:
-        return id(sequence.request) in self._sequences
+        return self._sequences.get(id(sequence.request)) is sequence
 
     def _guarded(self, sequence: Sequence, action: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
         """Runs an action of one sequence whose failure must not touch the others."""
@@ -604,6 +660,7 @@ class Engine:
         """Takes in what is queued and fails it and everything else."""
         self._inbox.carry_out()
         self._speculation.clear()
+        self._in_flight = None
         for sequence in list(self._sequences.values()):
             self._scheduler.release(sequence)
             self._end(sequence, Failed(new_error()))
@@ -630,71 +687,10 @@ class Engine:
         assert busy == 0, f"{busy} requests are still running or waiting"
 
 
-def _begin_masks(chunks: list[Chunk]) -> Future[Tensor] | None:
-    """Has the masks of the tokens that are drawn in this step computed beside the forward pass, if there are any."""
-    constrained = (chunk.sequence.matcher for chunk in chunks if chunk.sequence.matcher is not None and chunk.draws)
-    first = next(constrained, None)
-    if first is None:
-        return None
-    return first.grammars.begin([matcher for chunk in chunks if chunk.draws for matcher in chunk.matchers])
-
-
-def _read_logits(
-    chunks: list[Chunk], logits: Tensor, masks: Future[Tensor] | None
-) -> tuple[list[tuple[Sequence, list[TokenLogprob]]], list[tuple[Chunk, list[_Choice]]]]:
-    """The log-probabilities of next tokens that are known already, and the choices of those that are not."""
-    scores = []
-    drawing: list[Chunk] = []
-    rows: list[int] = []
-    stop = 0
-    for chunk in chunks:
-        start, stop = stop, stop + chunk.num_logit_rows
-        first = stop
-        if chunk.draws and stop > start:
-            first -= 1 + len(chunk.draft)
-            drawing.append(chunk)
-            rows += range(first, stop)
-        if first > start:
-            scores.append((chunk.sequence, _next_logprobs(chunk, logits[start:first])))
-    choices: list[_Choice] = []
-    if drawing:
-        wanted = logits if len(rows) == len(logits) else logits[rows]
-        # The masks come before the first wait for a GPU, which is still computing the logits.
-        bits = None if masks is None else masks.result()
-        choices = sample(wanted, [row for chunk in drawing for row in _sample_rows(chunk)], bits)
-        if len(choices) == len(drawing):
-            return scores, list(zip(drawing, ([choice] for choice in choices), strict=True))
-    chosen = iter(choices)
-    return scores, [(chunk, list(islice(chosen, 1 + len(chunk.draft)))) for chunk in drawing]
-
-
-def _sample_rows(chunk: Chunk) -> list[SampleRow]:
-    """The rows that choose the token after what is known, and after each token of the draft."""
-    sequence = chunk.sequence
-    params, seed, tokens, prompt_len = sequence.params, sequence.seed, sequence.tokens, sequence.prompt_len
-    if not chunk.draft:
-        return [SampleRow(params, seed, tokens[: sequence.num_tokens], prompt_len, sequence.stop_ids, sequence.matcher)]
-    return [
-        SampleRow(params, seed, tokens[:end], prompt_len, sequence.stop_ids, matcher)
-        for end, matcher in enumerate(chunk.matchers, sequence.num_tokens)
-    ]
-
-
 def _num_foretold(chunk: Chunk, known: int) -> int:
     """How many of the tokens after the first `known` of a sequence are those of the chunk's draft."""
     sequence = chunk.sequence
     return common_len(sequence.tokens[known : sequence.num_tokens], np.array(chunk.draft))
-
-
-def _next_logprobs(chunk: Chunk, logits: Tensor) -> list[TokenLogprob]:
-    """The log-probabilities of the known tokens that follow the first rows of a chunk that want logits."""
-    sequence = chunk.sequence
-    first = sequence.computed + chunk.count - chunk.num_logits + 1
-    token_ids = sequence.tokens[first : first + len(logits)].tolist()
-    if sequence.request.also:
-        start = first - (sequence.first_logits + 1)
-        return logprobs_of(logits, token_ids, sequence.request.also[start : start + len(token_ids)])
-    return token_logprobs(logits, token_ids, [sequence.params.logprobs or 0] * len(token_ids))
 
 
 def _done(sequence: Sequence, reason: FinishReason, matched: int | None) -> Done:

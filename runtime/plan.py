@@ -8,14 +8,17 @@ form one range. (Not always: one that started before its prefix was cached compu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .batch import Batch, Read, Write
 from .matcher import Matcher
 from .pool import Extent
 from .radix import Node
 from .sequence import Sequence
+from .transfer import upload
 
 RowRange = tuple[int, int]
 
@@ -55,37 +58,61 @@ class Chunk:
         be asked before it is computed.
         """
         sequence = self.sequence
-        return not sequence.is_score and sequence.computed + self.count == sequence.num_tokens
+        return not sequence.is_score and sequence.computed + self.count == sequence.num_placed
 
 
-def build_batch(chunks: list[Chunk], *, tree_attention: bool = True) -> Batch:
-    """The batch that computes the chunks, best in the order of their sequences' order_key.
+class Chosen(NamedTuple):
+    """What a step in flight chooses. token_ids: int64 (n,), on the device. places: where among them a sequence's is."""
 
-    tree_attention: whether a node is read once for all sequences below it; if not, once for each, with the same result.
+    token_ids: Tensor
+    places: dict[Sequence, int]
+
+
+_CPU = torch.device("cpu")
+
+
+def build_batch(
+    chunks: list[Chunk], chosen: Chosen | None = None, *, device: torch.device = _CPU, tree_attention: bool = True
+) -> Batch:
+    """The batch that computes the chunks, best in the order of their sequences' order_key, with tensors on `device`.
+
+    chosen: where the tokens are that the host does not know yet. tree_attention: whether a node is read once for all
+    sequences below it; if not, once for each, with the same result.
     """
     token_ids: list[int] = []
     positions: list[int] = []
     logit_rows: list[int] = []
     rows: list[RowRange] = []
     writes, reads = [], []
+    unknown: list[int] = []
+    places: list[int] = []
     for chunk in chunks:
         sequence, count = chunk.sequence, chunk.num_rows
         first, start = sequence.computed, len(token_ids)
         stop = start + count
         extent, offset = _tail(sequence)
         token_ids += sequence.tokens[first : first + count].tolist()
+        if first + chunk.count > sequence.num_tokens:
+            assert chosen is not None, "a token is computed before it is chosen"
+            unknown.append(stop - 1)
+            places.append(chosen.places[sequence])
         positions += range(first, first + count)
         logit_rows += range(stop - chunk.num_logit_rows, stop)
         rows.append((start, stop))
         writes.append(Write(extent, offset, start, stop))
         reads.append(Read(extent, offset + count, [(start, stop)], True))
     shared = _shared_reads(chunks, rows)
+    numbers = upload(token_ids + positions + logit_rows + unknown + places, torch.int64, device)
+    sizes = [len(token_ids), len(positions), len(logit_rows), len(unknown), len(places)]
+    ids, at, wanted, rows_of, places_of = numbers.split_with_sizes(sizes)
+    if chosen is not None and unknown:
+        ids.index_copy_(0, rows_of, chosen.token_ids.index_select(0, places_of))
     return Batch(
-        token_ids=torch.tensor(token_ids),
-        positions=torch.tensor(positions),
+        token_ids=ids,
+        positions=at,
         writes=writes,
         reads=(shared if tree_attention else _apart(shared, rows)) + reads,
-        logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
+        logit_rows=wanted,
     )
 
 

@@ -4,6 +4,10 @@ A draw needs one uniform number, which is a hash of the request's seed and of ho
 row's result depends on its seed, its position and its logits, and never on the rest of the batch. The order of the
 edits is: processors (on the raw logits), penalties, min_tokens, constraint, temperature, top-k, top-p (of what top-k
 left), min-p. Log-probabilities are those of the raw logits.
+
+A Choice launches on the logits' device all that needs nothing of the host, and its `result` does the rest, so that a
+GPU's choices can go into its next step before the host knows them. What is launched waits for nothing: rows are told
+apart by their parameters, never by what the logits hold.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from ..ir.errors import BackendError
 from .matcher import Matcher
 from .processing import Processed, process
 from .request import SamplingParams, TokenLogprob
+from .transfer import Download, upload
 
 _GAMMA = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
@@ -78,38 +83,68 @@ class Sample(NamedTuple):
     logprob: TokenLogprob | None = None
 
 
-def sample(logits: Tensor, rows: Sequence[SampleRow], bits: Tensor | None = None) -> list[Sample | BackendError | None]:
+class Choice:
     """Chooses a token for every row of `logits` (len(rows), vocab), float32, which are left as they are.
 
-    bits: what the rows' matchers allow, as `Grammars.fill` gives it; None if no row has one.
-    A row without a usable maximum (NaN, or infinite, or everything suppressed), or whose processors or constraint
-    failed, gets a BackendError in its place; None is for one whose constraint is fulfilled and allows nothing more.
+    To make one launches it. is_free: whether the device chooses all tokens, without the host. late: after `result`, the
+    rows that chose otherwise than `token_ids` says.
     """
-    choices: list[int | BackendError | None] = []
-    edited, drawn, asked = [], [], []
-    for i, (row, token_id) in enumerate(zip(rows, _largest(logits), strict=True)):
-        choices.append(BackendError(_NO_MAXIMUM) if token_id is None else token_id)
-        if token_id is not None and row.is_edited:
-            edited.append(i)
-        elif token_id is not None and row.params.temperature > 0:
-            drawn.append(i)
-        if row.params.logprobs is not None:
-            asked.append(i)
-    if edited:
-        chosen = _choose(logits[edited].float(), [rows[i] for i in edited], None if bits is None else bits[edited])
-        for i, choice in zip(edited, chosen, strict=True):
-            choices[i] = choice
-    if drawn:
-        _draw_where(choices, logits, rows, drawn)
-    samples: list[Sample | BackendError | None] = [
-        Sample(choice) if isinstance(choice, int) else choice for choice in choices
-    ]
-    told = {i: sample.token_id for i in asked if isinstance(sample := samples[i], Sample)}
-    if told:
-        tops = [rows[i].params.logprobs or 0 for i in told]
-        for i, logprob in zip(told, token_logprobs(logits[list(told)], list(told.values()), tops), strict=True):
-            samples[i] = Sample(logprob.token_id, logprob)
-    return samples
+
+    def __init__(self, logits: Tensor, rows: Sequence[SampleRow]) -> None:
+        drawn: list[int] = []
+        self._edited: list[int] = []
+        self._asked: list[int] = []
+        for i, row in enumerate(rows):
+            if row.is_edited:
+                self._edited.append(i)
+            elif row.params.temperature > 0:
+                drawn.append(i)
+            if row.params.logprobs is not None:
+                self._asked.append(i)
+        self.is_free = not self._edited and not self._asked
+        self.late: set[int] = set()
+        self._rows = rows
+        self._logits = None if self.is_free else logits
+        self._plain = _Plain(logits, rows, drawn)
+
+    @property
+    def token_ids(self) -> Tensor:
+        """What the rows choose as far as the device knows, which is all but what is late: int64 (rows,)."""
+        return self._plain.token_ids.clamp(min=0)
+
+    def result(self, bits: Tensor | None = None) -> list[Sample | BackendError | None]:
+        """Waits for the tokens. bits: what the rows' matchers allow, as `Grammars.fill` gives it; None if none has one.
+
+        A row without a usable maximum (NaN, or infinite, or everything suppressed), or whose processors or constraint
+        failed, gets a BackendError in its place; None is for one whose constraint is fulfilled and allows nothing more.
+        """
+        token_ids, self.late = self._plain.result()
+        samples: list[Sample | BackendError | None] = [
+            BackendError(_NO_MAXIMUM) if token_id < 0 else Sample(token_id) for token_id in token_ids
+        ]
+        if self._edited:
+            self._choose_edited(samples, bits)
+        if self._asked:
+            self._add_logprobs(samples)
+        return samples
+
+    def _choose_edited(self, samples: list[Sample | BackendError | None], bits: Tensor | None) -> None:
+        edited = [i for i in self._edited if isinstance(samples[i], Sample)]
+        if edited:
+            assert self._logits is not None
+            logits = self._logits[edited].float()
+            chosen = _choose(logits, [self._rows[i] for i in edited], None if bits is None else bits[edited])
+            for i, choice in zip(edited, chosen, strict=True):
+                samples[i] = choice
+
+    def _add_logprobs(self, samples: list[Sample | BackendError | None]) -> None:
+        told = {i: sample.token_id for i in self._asked if isinstance(sample := samples[i], Sample)}
+        if told:
+            assert self._logits is not None
+            tops = [self._rows[i].params.logprobs or 0 for i in told]
+            logprobs = token_logprobs(self._logits[list(told)], list(told.values()), tops)
+            for i, logprob in zip(told, logprobs, strict=True):
+                samples[i] = Sample(logprob.token_id, logprob)
 
 
 def token_logprobs(logits: Tensor, token_ids: Sequence[int], num_top: Sequence[int]) -> list[TokenLogprob]:
@@ -150,47 +185,78 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return state ^ (state >> np.uint64(31))
 
 
-def _largest(logits: Tensor) -> list[int | None]:
-    """The token of the largest logit of each row, the first of equal ones; None where that is not finite.
+class _Plain:
+    """Choices by logits as they are: the largest, and draws for the rows `drawn`. What is launched waits for nothing.
+
+    token_ids: int64 (rows,) on the logits' device, -1 where a row has no usable maximum.
+    """
+
+    def __init__(self, logits: Tensor, rows: Sequence[SampleRow], drawn: list[int]) -> None:
+        self.token_ids = _largest(logits)
+        self._ranked: list[int] = []
+        self._draws: _RankedDraws | None = None
+        if drawn:
+            self._ranked = [i for i in drawn if _is_filtered(rows[i].params)]
+            unfiltered = [i for i in drawn if not _is_filtered(rows[i].params)] if self._ranked else drawn
+            if unfiltered:
+                self._put(unfiltered, _draw(_picked(logits, unfiltered).float(), [rows[i] for i in unfiltered]))
+            if self._ranked:
+                self._draws = _RankedDraws(_picked(logits, self._ranked).float(), [rows[i] for i in self._ranked])
+                self._put(self._ranked, self._draws.token_ids)
+        self._told = Download(self.token_ids)
+
+    def result(self) -> tuple[list[int], set[int]]:
+        """The rows' tokens, -1 where there is none; and those for which `token_ids` says otherwise, or nothing."""
+        token_ids: list[int] = self._told.result().tolist()
+        late = {i for i, token_id in enumerate(token_ids) if token_id < 0}
+        for place, token_id in self._draws.late().items() if self._draws is not None else ():
+            i = self._ranked[place]
+            if token_id != token_ids[i] >= 0:
+                token_ids[i] = token_id
+                late.add(i)
+        return token_ids, late
+
+    def _put(self, places: list[int], drawn: Tensor) -> None:
+        """Replaces those choices, where there are any."""
+        placed = drawn if len(places) == len(self.token_ids) else _placed(drawn, places, self.token_ids)
+        self.token_ids = torch.where(self.token_ids < 0, self.token_ids, placed)
+
+
+def _placed(values: Tensor, places: list[int], among: Tensor) -> Tensor:
+    """The numbers of `among` with others at these places."""
+    return among.index_copy(0, upload(places, torch.int64, among.device), values)
+
+
+def _picked(logits: Tensor, places: list[int]) -> Tensor:
+    return logits if len(places) == len(logits) else logits.index_select(0, upload(places, torch.int64, logits.device))
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """The token of the largest logit of each row, the first of equal ones, int64 (rows,); -1 where that is not finite.
 
     On a CPU numpy finds them ten times faster than torch.
     """
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
         array = logits.numpy()
         places = array.argmax(axis=-1)
-        usable = np.isfinite(array[np.arange(len(array)), places])
-        return [place if fine else None for place, fine in zip(places.tolist(), usable.tolist(), strict=True)]
+        places[~np.isfinite(array[np.arange(len(array)), places])] = -1
+        return torch.from_numpy(places)
     largest = logits.max(dim=-1)
-    is_usable: list[bool] = largest.values.isfinite().tolist()
-    return [place if fine else None for place, fine in zip(largest.indices.tolist(), is_usable, strict=True)]
+    return torch.where(largest.values.isfinite(), largest.indices, -1)
 
 
-def _choose(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> list[int | BackendError | None]:
-    """Choices for rows that are edited, as `sample` gives them. Overwrites `logits`, the caller's copy."""
+def _choose(logits: Tensor, rows: list[SampleRow], bits: Tensor | None) -> list[Sample | BackendError | None]:
+    """Choices for rows that are edited, as `Choice.result` gives them. Overwrites `logits`, the caller's copy."""
     settled = _edit_all(logits, rows, bits)
-    choices: list[int | BackendError | None] = [
-        BackendError(_nothing_left(row)) if token_id is None else token_id
-        for row, token_id in zip(rows, _largest(logits), strict=True)
+    drawn = [i for i, row in enumerate(rows) if row.params.temperature > 0 and i not in settled]
+    token_ids, _ = _Plain(logits, rows, drawn).result()
+    choices: list[Sample | BackendError | None] = [
+        BackendError(_nothing_left(row)) if token_id < 0 else Sample(token_id)
+        for row, token_id in zip(rows, token_ids, strict=True)
     ]
     for i, choice in settled.items():
         choices[i] = choice
-    drawn = [i for i, row in enumerate(rows) if row.params.temperature > 0 and isinstance(choices[i], int)]
-    if drawn:
-        _draw_where(choices, logits, rows, drawn)
     return choices
-
-
-def _draw_where(
-    choices: list[int | BackendError | None], logits: Tensor, rows: Sequence[SampleRow], drawn: list[int]
-) -> None:
-    """Replaces those choices by draws."""
-    filtered = [i for i in drawn if _is_filtered(rows[i].params)]
-    unfiltered = [i for i in drawn if not _is_filtered(rows[i].params)] if filtered else drawn
-    for draw, places in ((_draw, unfiltered), (_draw_filtered, filtered)):
-        if places:
-            wanted = logits if len(places) == len(logits) else logits[places]
-            for i, token_id in zip(places, draw(wanted.float(), [rows[i] for i in places]), strict=True):
-                choices[i] = token_id
 
 
 def _nothing_left(row: SampleRow) -> str:
@@ -279,34 +345,64 @@ def _edit(logits: Tensor, row: SampleRow) -> None:
         logits[list(row.suppressed_ids)] = -torch.inf
 
 
-def _draw(logits: Tensor, rows: list[SampleRow]) -> list[int]:
+def _draw(logits: Tensor, rows: list[SampleRow]) -> Tensor:
     """Draws from softmax(logits / temperature), one token per row."""
-    token_ids: list[int] = _invert(_weights(logits, rows), _points(rows, logits.device)).tolist()
-    return token_ids
+    return _invert(_weights(logits, rows), _points(rows, logits.device))
 
 
-def _draw_filtered(logits: Tensor, rows: list[SampleRow]) -> list[int]:
-    """Draws from what top-k, top-p and min-p leave of each row."""
-    weights = _weights(logits, rows)
-    totals = weights.sum(dim=-1, dtype=torch.float64)
-    likeliest = weights.topk(min(_CANDIDATES, weights.shape[1]), dim=-1)
-    shares: list[float] = (likeliest.values.sum(dim=-1, dtype=torch.float64) / totals).tolist()
-    smallest: list[float] = likeliest.values[:, -1].tolist()
-    token_ids = [-1] * len(rows)
-    for enough in (True, False):
-        group = [i for i, row in enumerate(rows) if _suffices(row.params, shares[i], smallest[i]) == enough]
-        if group:
-            ranked = _ranked(weights[group], likeliest.indices[group] if enough else None)
-            for i, token_id in zip(group, _draw_ranked(*ranked, totals[group], [rows[i] for i in group]), strict=True):
-                token_ids[i] = token_id
-    return token_ids
+class _RankedDraws:
+    """Draws from what top-k, top-p and min-p leave of each row (n, vocab), by the rank of its tokens.
+
+    Only the likeliest tokens are ranked of a row of which they may be enough. Where that turns out to be wrong, the row
+    is drawn again from all, which is late. token_ids: int64 (n,), without that.
+    """
+
+    def __init__(self, logits: Tensor, rows: list[SampleRow]) -> None:
+        self._rows = rows
+        self._weights = _weights(logits, rows)
+        self._totals = self._weights.sum(dim=-1, dtype=torch.float64)
+        self._suffices: Download | None = None
+        likeliest = self._weights.topk(min(_CANDIDATES, logits.shape[1]), dim=-1)
+        wide = self._too_few(likeliest.values) if logits.shape[1] > _CANDIDATES else []
+        if len(wide) < len(rows):
+            self.token_ids = _draw_ranked(*_ranked(self._weights, likeliest.indices), self._totals, rows)
+        if wide:
+            drawn = self._drawn_from_all(wide)
+            self.token_ids = drawn if len(wide) == len(rows) else _placed(drawn, wide, self.token_ids)
+
+    def late(self) -> dict[int, int]:
+        """The tokens of rows whose likeliest tokens were too few. Waits."""
+        if self._suffices is None:
+            return {}
+        late = _places_of_false(self._suffices.result())
+        return dict(zip(late, self._drawn_from_all(late).tolist(), strict=True)) if late else {}
+
+    def _too_few(self, likeliest: Tensor) -> list[int]:
+        """The rows whose likeliest tokens (n, ranks) are too few, as far as the host knows without waiting."""
+        if any(not row.params.top_k for row in self._rows):
+            suffices = Download(_suffices(likeliest, self._totals, self._rows))
+            if suffices.known is not None:
+                return _places_of_false(suffices.known)
+            self._suffices = suffices
+        return [i for i, row in enumerate(self._rows) if row.params.top_k > _CANDIDATES]
+
+    def _drawn_from_all(self, places: list[int]) -> Tensor:
+        weights, totals = _picked(self._weights, places), _picked(self._totals, places)
+        return _draw_ranked(*_ranked(weights, None), totals, [self._rows[i] for i in places])
 
 
-def _suffices(params: SamplingParams, share: float, smallest: float) -> bool:
-    """Whether nothing is left of a row but its likeliest tokens, which have this share and these weights at least."""
-    if params.top_k:
-        return params.top_k <= _CANDIDATES
-    return share >= params.top_p or smallest < params.min_p
+def _places_of_false(values: Tensor) -> list[int]:
+    return [i for i, value in enumerate(values.tolist()) if not value]
+
+
+def _suffices(likeliest: Tensor, totals: Tensor, rows: list[SampleRow]) -> Tensor:
+    """Whether nothing is left of a row but its likeliest tokens, which have these weights (n, ranks): bool (n,)."""
+    top_k = upload([row.params.top_k for row in rows], torch.int64, likeliest.device)
+    top_p = upload([row.params.top_p for row in rows], torch.float64, likeliest.device)
+    min_p = upload([row.params.min_p for row in rows], torch.float64, likeliest.device)
+    shares = likeliest.sum(dim=-1, dtype=torch.float64) / totals
+    is_enough = (shares >= top_p) | (likeliest[:, -1] < min_p)
+    return torch.where(top_k > 0, top_k <= _CANDIDATES, is_enough)
 
 
 def _ranked(weights: Tensor, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -319,20 +415,19 @@ def _ranked(weights: Tensor, candidates: Tensor | None) -> tuple[Tensor, Tensor]
     return ranked.values, token_ids.gather(1, ranked.indices)
 
 
-def _draw_ranked(weights: Tensor, token_ids: Tensor, totals: Tensor, rows: list[SampleRow]) -> list[int]:
+def _draw_ranked(weights: Tensor, token_ids: Tensor, totals: Tensor, rows: list[SampleRow]) -> Tensor:
     """Filters and draws. `weights` and `token_ids` (n, ranks), the weights' `totals` (n,) over the whole vocabulary."""
     ranks = torch.arange(weights.shape[1], device=weights.device)
     top_k = _column([row.params.top_k or weights.shape[1] for row in rows], weights)
     weights = weights.masked_fill(ranks >= top_k, 0.0)
     sums = weights.cumsum(dim=-1, dtype=torch.float64)
-    limited = torch.tensor([row.params.top_k > 0 for row in rows], device=weights.device)
+    limited = upload([row.params.top_k > 0 for row in rows], torch.bool, weights.device)
     mass = torch.where(limited, sums[:, -1], totals)[:, None]
     top_p = _column([row.params.top_p for row in rows], sums)
     min_p = _column([row.params.min_p for row in rows], weights)
     cut = ((sums - weights >= top_p * mass) & (top_p < 1)) | (weights < min_p)
     places = _invert(weights.masked_fill(cut, 0.0), _points(rows, weights.device))
-    chosen: list[int] = token_ids.gather(1, places[:, None])[:, 0].tolist()
-    return chosen
+    return token_ids.gather(1, places[:, None])[:, 0]
 
 
 def _weights(logits: Tensor, rows: list[SampleRow]) -> Tensor:
@@ -344,12 +439,12 @@ def _weights(logits: Tensor, rows: list[SampleRow]) -> Tensor:
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+    return upload(values, like.dtype, like.device)[:, None]
 
 
 def _points(rows: list[SampleRow], device: torch.device) -> Tensor:
     points = uniforms([row.seed for row in rows], [row.num_generated for row in rows])
-    return torch.from_numpy(points).to(device)
+    return upload(points, torch.float64, device)
 
 
 def _invert(weights: Tensor, points: Tensor) -> Tensor:
@@ -369,7 +464,8 @@ def _locate(weights: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """The first places where running sums exceed the fractions `points` of the totals, and how far inside they fall."""
     sums = weights.cumsum(dim=-1, dtype=torch.float64)
     targets = points[:, None] * sums[:, -1:]
-    places = torch.searchsorted(sums, targets, right=True)
+    # A row with NaN finds no place, and has to be read all the same.
+    places = torch.searchsorted(sums, targets, right=True).clamp_(max=weights.shape[1] - 1)
     weight = weights.gather(1, places)
     inside = (targets - sums.gather(1, places) + weight) / weight
     return places[:, 0], inside[:, 0].clamp(0.0, _BELOW_ONE)

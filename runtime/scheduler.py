@@ -63,6 +63,7 @@ _ALL_MARKED: Order = (inf,)
 class Scheduler:
     """Holds the waiting and the running sequences and their KV. Not thread-safe: the engine's thread owns it.
 
+    discarded_tokens: that were computed for nothing, see `take_back`.
     speculation_hits: tokens of prompts that were computed ahead of their request (runtime/speculation.py).
     seconds_per_token: what prefill takes, as the engine has measured it. holds_off_seconds: how long the last `admit`
     would have the engine wait for requests that are about to come.
@@ -94,6 +95,7 @@ class Scheduler:
         self.hit_tokens = 0
         self.speculation_hits = 0
         self.computed_tokens = 0
+        self.discarded_tokens = 0
         self.seconds_per_token = 0.0
         self.holds_off_seconds = 0.0
         self._prefilling: dict[Sequence, None] = {}
@@ -202,9 +204,9 @@ class Scheduler:
     def _next_chunks(self) -> list[Chunk]:
         logit_rows = self._max_logit_rows
         chunks = {
-            sequence: _next_chunk(sequence, self._chunk_tokens, logit_rows)
+            sequence: chunk
             for sequence in self.running
-            if not sequence.is_prefilling
+            if not sequence.is_prefilling and (chunk := _next_chunk(sequence, self._chunk_tokens, logit_rows)).count
         }
         num_decoding = sum(chunk.count for chunk in chunks.values())
         budget = max(self._chunk_tokens - num_decoding, self._chunk_tokens // 4, 1)
@@ -241,16 +243,19 @@ class Scheduler:
         if sequence.tail_start < sequence.awaited:
             self._publish(sequence)
 
-    def has_taken(self, chunks: list[Chunk], seconds: float) -> None:
-        """A step took so long. To be told before its chunks advance."""
+    def num_prefilled(self, chunks: list[Chunk]) -> int:
+        """How many tokens of prompts are computed. To be asked before the chunks advance."""
+        return sum(chunk.count for chunk in chunks if chunk.sequence.is_prefilling) if self._prefilling else 0
+
+    def has_taken(self, chunks: list[Chunk], num_prefilled: int, seconds: float) -> None:
+        """A step took so long, in which so many tokens of prompts were computed."""
         num_tokens = sum(chunk.num_rows for chunk in chunks)
-        num_prefilled = sum(chunk.count for chunk in chunks if chunk.sequence.is_prefilling) if self._prefilling else 0
         self._pace.note(num_tokens - num_prefilled, num_prefilled, seconds)
         if num_tokens >= _TIMED_TOKENS:
             self.seconds_per_token = seconds / num_tokens
 
     def advance(self, chunk: Chunk) -> None:
-        """Records that a chunk was computed; a prompt that is complete goes into the tree for others to share."""
+        """Records that a chunk was launched; a prompt that is complete goes into the tree for others to share."""
         sequence = chunk.sequence
         was_prefilling = sequence.is_prefilling
         self._count(sequence, chunk.count)
@@ -266,6 +271,13 @@ class Scheduler:
         """Records that so many of its next tokens were computed as a draft. What else was is overwritten."""
         self._count(sequence, count)
 
+    def take_back(self, sequence: Sequence) -> None:
+        """Records that what was launched behind its newest token went on from a wrong one, or is wanted no more."""
+        if sequence.num_pending:
+            self._count(sequence, -sequence.num_pending)
+            self.discarded_tokens += sequence.num_pending
+            sequence.num_pending = 0
+
     def _count(self, sequence: Sequence, num_tokens: int) -> None:
         """So many more of a sequence's tokens were computed."""
         sequence.computed += num_tokens
@@ -275,6 +287,7 @@ class Scheduler:
 
     def finish(self, sequence: Sequence) -> None:
         """Ends a sequence, putting its generated tokens into the tree."""
+        self.take_back(sequence)
         generated = sequence.computed - sequence.prompt_len
         use, node = sequence.request.use, sequence.node
         if self._prefix_cache and sequence.generated_extent is not None and generated > 0:
@@ -519,10 +532,10 @@ def _is_aged(sequence: Sequence) -> bool:
 
 
 def _next_chunk(sequence: Sequence, budget: int, logit_rows: int) -> Chunk:
-    """As much of the known tokens as the budget allows, and not more logits than `logit_rows`."""
+    """As much of the tokens as the budget allows, and not more logits than `logit_rows`."""
     start = sequence.computed
     stop = min(start + budget, sequence.goal)
     if not sequence.wants_all_logits:
-        return Chunk(sequence, stop - start, int(stop == sequence.num_tokens))
+        return Chunk(sequence, stop - start, int(stop == sequence.num_placed))
     stop = min(stop, max(start, sequence.first_logits) + logit_rows)
     return Chunk(sequence, stop - start, max(0, stop - max(start, sequence.first_logits)))

@@ -36,6 +36,7 @@ class Sequence:
     its own batch counting less. awaited: how many of its tokens others wait for while it is prefilled.
     drafting: what is guessed to follow, once that was asked for. restore: what of the prompt comes back from host
     memory, until it is there; nothing else of the sequence is computed before.
+    num_pending: tokens that steps in flight choose after those that are known (runtime/inflight.py).
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
     num_generated while forced tokens wait for their log-probabilities.
     """
@@ -53,6 +54,7 @@ class Sequence:
     awaited: int = 0
     matcher: Matcher | None = None
     num_told: int = 0
+    num_pending: int = 0
     admitted_ms: float | None = None
     node: Node | None = None
     prompt_extent: Extent | None = None
@@ -91,6 +93,11 @@ class Sequence:
         return None if use is None else use.owner
 
     @property
+    def num_placed(self) -> int:
+        """Tokens that are known, and those that are being chosen."""
+        return self.num_tokens + self.num_pending
+
+    @property
     def num_generated(self) -> int:
         """Tokens that were generated so far, a stop token included."""
         return self.num_tokens - self.prompt_len
@@ -107,11 +114,15 @@ class Sequence:
 
     @property
     def goal(self) -> int:
-        """How many of the known tokens have to be computed: all that some token or log-probability depends on."""
+        """How many of its tokens have to be computed: all that some token or log-probability depends on.
+
+        Those that are being chosen count as if they were known not to end it.
+        """
         if self.computed < self.target:
             return self.target
-        goes_on = self.num_tokens < self.end and (self.matcher is None or not self.matcher.is_finished)
-        return self.num_tokens if goes_on else self.num_tokens - 1
+        num_placed = self.num_tokens + self.num_pending
+        goes_on = num_placed < self.end and (self.matcher is None or not self.matcher.is_finished)
+        return num_placed if goes_on else num_placed - 1
 
     @property
     def is_prefilling(self) -> bool:

@@ -102,7 +102,7 @@ class Speculation:
 
         It waited for nothing if it would have had to compute the same.
         """
-        active, ended_at = self._active and self._active.sequence, self._ended_at
+        active, ended_at = None if self._active is None else self._active.sequence, self._ended_at
         self.pause()
         self._ended_at = None
         is_own = active is not None and common_len(tokens, active.tokens) >= active.computed
@@ -149,7 +149,7 @@ class Speculation:
 
     def pause(self) -> None:
         """Puts what was computed of the current text into the tree and holds no KV any more."""
-        sequence = self._active and self._active.sequence
+        sequence = None if self._active is None else self._active.sequence
         self._active = None
         if sequence is None:
             return
@@ -169,8 +169,8 @@ class Speculation:
         self.delayed_seconds += seconds
 
     def _can_afford(self, is_idle: bool) -> bool:
-        """Idle, a chunk most likely costs nobody anything; else it costs others all of its time."""
-        return self._earned >= (0 if is_idle else self._chunk_seconds)
+        """Idle, a chunk most likely costs nobody anything; else it costs others all of its time, once that is known."""
+        return self._earned >= 0 if is_idle else 0 < self._chunk_seconds <= self._earned
 
     def _chunk_tokens(self) -> int:
         seconds = CHUNK_SHARE * self._request_seconds

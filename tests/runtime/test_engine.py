@@ -57,11 +57,15 @@ def test_greedy_generation_is_the_models() -> None:
         {"max_running": 1},
         {"max_running": 2, "order": "service"},
         {"kv_tokens": 50, "chunk_tokens": 5, "prefix_cache": False},
+        {"pipelined": True},
+        {"pipelined": True, "kv_tokens": 60, "chunk_tokens": 7},
     ],
 )
 def test_caching_batching_and_chunking_change_no_token(options: dict[str, Any]) -> None:
     runs = prompts(25)
-    sampled = {"temperature": 1.0, "top_p": 0.9, "frequency_penalty": 0.4}
+    sampled: dict[str, Any] = {"temperature": 1.0, "top_p": 0.9}
+    if not options.get("pipelined"):
+        sampled["frequency_penalty"] = 0.4
     calls = [call(tokens, max_tokens=8, **(sampled | {"seed": i} if i % 2 else {})) for i, tokens in enumerate(runs)]
     engine = new_engine(**options)
     together = [done.token_ids for done in finish(engine, *calls)]
@@ -145,11 +149,12 @@ def test_end_of_sequence_and_stop_tokens() -> None:
     assert stop not in longer.token_ids
 
 
-def test_stop_strings_end_the_text_before_them() -> None:
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_stop_strings_end_the_text_before_them(pipelined: bool) -> None:
     text = toy_decode(expected_tokens(PROMPT, 40))
     for start in range(2, 30, 3):
         stop = (text[start : start + 3], "never there")
-        (done,) = finish(new_engine(), call(PROMPT, max_tokens=40, stop=stop))
+        (done,) = finish(new_engine(pipelined=pipelined), call(PROMPT, max_tokens=40, stop=stop))
         found = find_stop(text, stop)
         assert found is not None
         assert (done.text, done.finish_reason, done.matched) == (text[: found[0]], "stop", found[1])
@@ -311,9 +316,10 @@ def test_a_detokenizer_that_raises_fails_its_request_alone() -> None:
     assert "KeyError" in str(bad.error)
 
 
-def test_cancelling_at_any_step() -> None:
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_cancelling_at_any_step(pipelined: bool) -> None:
     for steps in range(9):
-        engine = new_engine(chunk_tokens=4)
+        engine = new_engine(chunk_tokens=4, pipelined=pipelined)
         victim, other = call(PROMPT, max_tokens=6), call(PROMPT[:5], max_tokens=6)
         engine.submit(victim.request)
         engine.submit(other.request)
@@ -348,8 +354,9 @@ class Waiter:
         return Call(self.request, self.events)
 
 
-def test_the_thread_serves_many_submitters() -> None:
-    engine = new_engine(max_running=4)
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_the_thread_serves_many_submitters(pipelined: bool) -> None:
+    engine = new_engine(max_running=4, pipelined=pipelined)
     engine.start()
     waiters = [Waiter(tokens, max_tokens=6) for tokens in prompts(24)]
 
@@ -373,8 +380,9 @@ def test_the_thread_serves_many_submitters() -> None:
     assert engine.stats().running == engine.stats().waiting == 0
 
 
-def test_close_fails_what_is_pending_and_what_comes_later() -> None:
-    engine = new_engine(max_running=1)
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_close_fails_what_is_pending_and_what_comes_later(pipelined: bool) -> None:
+    engine = new_engine(max_running=1, pipelined=pipelined)
     engine.start()
     pending = [Waiter([i], max_tokens=190) for i in range(4)]
     for waiter in pending:
@@ -400,8 +408,9 @@ def test_close_without_a_thread_fails_what_is_pending() -> None:
     assert isinstance(one.error, Cancelled)
 
 
-def test_a_sink_may_submit_cancel_and_close() -> None:
-    engine = new_engine()
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_sink_may_submit_cancel_and_close(pipelined: bool) -> None:
+    engine = new_engine(pipelined=pipelined)
     second = Waiter(PROMPT, max_tokens=4)
     third = Waiter(PROMPT[:3], max_tokens=150)
 
@@ -475,10 +484,11 @@ class EngineMachine(RuleBasedStateMachine):
     """Submits, cancels and steps at random with a small pool; every answer must be the model's."""
 
     tokens = st.lists(st.integers(0, 2), min_size=1, max_size=14)
+    pipelined = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.engine = new_engine(kv_tokens=40, max_running=4, chunk_tokens=6)
+        self.engine = new_engine(kv_tokens=40, max_running=4, chunk_tokens=6, pipelined=self.pipelined)
         self.calls: list[Call] = []
         self.cancelled: set[int] = set()
 
@@ -541,3 +551,11 @@ class EngineMachine(RuleBasedStateMachine):
 
 EngineMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 TestEngineMachine = EngineMachine.TestCase
+
+
+class PipelinedMachine(EngineMachine):
+    pipelined = True
+
+
+PipelinedMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestPipelinedMachine = PipelinedMachine.TestCase

@@ -98,9 +98,10 @@ def test_scores_are_those_of_transformers(model: Model, reference: transformers.
 
 
 def workload() -> list[Call]:
-    sampled: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "repetition_penalty": 1.1}
+    sampled: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95}
+    penalized = {**sampled, "repetition_penalty": 1.1}
     return [
-        call(tokens, max_tokens=8, **(sampled if i % 2 else {}), seed=i, stop=("ab", "zz"))
+        call(tokens, max_tokens=8, **([{}, sampled, {}, penalized][i % 4]), seed=i, stop=("ab", "zz"))
         for i, tokens in enumerate(prompts(16))
     ]
 
@@ -114,6 +115,8 @@ def workload() -> list[Call]:
         {"chunk_tokens": 200, "kv_tokens": 4000},
         {"max_running": 2, "kv_tokens": 150},
         {"kv_tokens": 80},
+        {"pipelined": True},
+        {"pipelined": True, "chunk_tokens": 16, "kv_tokens": 120},
     ],
 )
 def test_caching_batching_and_chunking_change_no_token(model: Model, options: dict[str, Any]) -> None:

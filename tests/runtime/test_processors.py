@@ -10,7 +10,7 @@ import torch
 from ramify.backends.tiny import model_dir
 from ramify.ir.errors import BackendError
 from ramify.runtime.request import Failed
-from ramify.runtime.sampler import Sample, SampleRow, sample
+from ramify.runtime.sampler import Choice, Sample, SampleRow
 from torch import Tensor
 
 from .fakes import Call, call, expected_tokens, finish, new_engine, next_logits
@@ -93,8 +93,8 @@ def test_drawing_is_from_the_changed_logits() -> None:
     def halve(token_ids: Tensor, row: Tensor) -> Tensor:
         return row / 2
 
-    with_processor = sample(logits, rows(processors=(halve,), logprobs=1))
-    without = sample(logits / 2, rows())
+    with_processor = Choice(logits, rows(processors=(halve,), logprobs=1)).result()
+    without = Choice(logits / 2, rows()).result()
     assert [one.token_id for one in with_processor] == [one.token_id for one in without]  # type: ignore[union-attr]
     scores = logits.log_softmax(-1)
     for one, row in zip(with_processor, scores, strict=True):

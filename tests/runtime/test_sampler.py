@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ramify.ir.errors import BackendError
 from ramify.runtime.request import SamplingParams
-from ramify.runtime.sampler import Sample, SampleRow, sample, token_logprobs, uniforms
+from ramify.runtime.sampler import Choice, Sample, SampleRow, token_logprobs, uniforms
 
 VOCAB = 12
 LOGITS = torch.linspace(-2, 3, VOCAB)[torch.randperm(VOCAB, generator=torch.Generator().manual_seed(3))]
@@ -24,7 +24,7 @@ def row(
 
 
 def pick(logits: torch.Tensor, *rows: SampleRow) -> list[int]:
-    chosen = sample(logits.expand(len(rows), -1), rows)
+    chosen = Choice(logits.expand(len(rows), -1), rows).result()
     assert all(isinstance(one, Sample) for one in chosen), chosen
     return [one.token_id for one in chosen]
 
@@ -141,11 +141,11 @@ def test_a_row_does_not_depend_on_its_batch(params: list[dict[str, Any]], seed: 
     histories = [tuple(data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6))) for _ in params]
     rows = [row(seed + i, tokens, 1, **kw) for i, (kw, tokens) in enumerate(zip(params, histories, strict=True))]
     before = logits.clone()
-    together = sample(logits, rows)
+    together = Choice(logits, rows).result()
     assert torch.equal(logits, before)
     for i, one in enumerate(rows):
-        assert sample(logits[i : i + 1], [one])[0] == together[i]
-    flipped = sample(logits.flip(0), rows[::-1])
+        assert Choice(logits[i : i + 1], [one]).result()[0] == together[i]
+    flipped = Choice(logits.flip(0), rows[::-1]).result()
     assert flipped[::-1] == together
 
 
@@ -216,20 +216,20 @@ def test_unusable_logits_fail_their_row_alone() -> None:
     logits[3] = -torch.inf
     rows = [row(temperature=0.7, logprobs=1) for _ in range(4)]
     rows.append(row(stop=tuple(range(VOCAB)), min_tokens=3, temperature=1.0))
-    got = sample(logits, rows)
-    assert isinstance(got[0], Sample) and got[0] == sample(LOGITS[None], rows[:1])[0]
+    got = Choice(logits, rows).result()
+    assert isinstance(got[0], Sample) and got[0] == Choice(LOGITS[None], rows[:1]).result()[0]
     assert all(isinstance(one, BackendError) for one in got[1:])
 
 
 def test_logprobs_are_those_of_the_raw_logits() -> None:
     want = LOGITS.double().log_softmax(-1)
-    (got,) = sample(LOGITS[None], [row(tokens=(0, int(LOGITS.argmax())), frequency_penalty=9.0, logprobs=3)])
+    (got,) = Choice(LOGITS[None], [row(tokens=(0, int(LOGITS.argmax())), frequency_penalty=9.0, logprobs=3)]).result()
     assert isinstance(got, Sample) and got.logprob is not None
     assert got.token_id != int(LOGITS.argmax())
     assert got.logprob.logprob == pytest.approx(float(want[got.token_id]), abs=1e-5)
     assert [token for token, _ in got.logprob.top] == want.topk(3).indices.tolist()
     assert [value for _, value in got.logprob.top] == pytest.approx(want.topk(3).values.tolist(), abs=1e-5)
-    plain, more = sample(LOGITS.expand(2, -1), [row(logprobs=0), row(logprobs=VOCAB + 5)])
+    plain, more = Choice(LOGITS.expand(2, -1), [row(logprobs=0), row(logprobs=VOCAB + 5)]).result()
     assert isinstance(plain, Sample) and plain.logprob is not None and plain.logprob.top == ()
     assert isinstance(more, Sample) and more.logprob is not None and len(more.logprob.top) == VOCAB
     assert token_logprobs(LOGITS[None], [2], [0])[0].logprob == pytest.approx(float(want[2]), abs=1e-5)

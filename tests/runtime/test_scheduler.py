@@ -564,7 +564,7 @@ def test_chunks_are_as_large_as_decoding_bears(arrive: Arrivals) -> None:
         scheduler.admit()
         chunks = scheduler.plan()
         num_prefilled = sum(chunk.count for chunk in chunks if chunk.sequence.is_prefilling)
-        scheduler.has_taken(chunks, 0.05 + 0.002 * num_prefilled)
+        scheduler.has_taken(chunks, scheduler.num_prefilled(chunks), 0.05 + 0.002 * num_prefilled)
         for chunk in chunks:
             scheduler.advance(chunk)
             if chunk.num_logits:
