@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_int, c_int64
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 
 import torch
@@ -75,6 +76,8 @@ def make_quantized_linear(weight: Tensor, bias: Tensor | None, weights: WeightFo
     quantized = quantize(weight, weights)
     if weight.device.type == "cpu" and (kernels := library()) is not None:
         return _BytePanels(quantized, bias, kernels)
+    if weight.device.type == "cuda" and find_spec("triton") is not None:
+        return _BytesInRegisters(quantized, bias)
     return _Widened(quantized, bias)
 
 
@@ -138,3 +141,28 @@ class _BytePanels:
             torch.get_num_threads(),
         )
         return result
+
+
+class _BytesInRegisters:
+    """By a Triton kernel, on a GPU; on a CPU in Triton's interpreter, for tests. Needs triton."""
+
+    def __init__(self, weight: Quantized, bias: Tensor | None) -> None:
+        # Triton reads its settings when it is imported, which a process without a GPU need not wait for.
+        from ..kernels.linear import byte_linear
+
+        device = weight.values.device
+        is_gpu = device.type == "cuda"
+        self._num_processors = torch.cuda.get_device_properties(device).multi_processor_count if is_gpu else 1
+        self._weight = weight
+        self._bias = bias
+        self._linear = byte_linear
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self._product(rows, None)
+
+    def add_to(self, residual: Tensor, rows: Tensor) -> Tensor:
+        return self._product(rows, residual.contiguous())
+
+    def _product(self, rows: Tensor, residual: Tensor | None) -> Tensor:
+        weight = self._weight
+        return self._linear(rows, weight.values, weight.scale, self._bias, residual, self._num_processors)
