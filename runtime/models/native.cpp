@@ -304,17 +304,20 @@ inline void product(
 }
 
 // `width` columns, a multiple of a vector. scales: what the sums that are there are multiplied by; null for none there.
-template <class Format, int kR, class Right>
+// Columns that are left over go together too: one vector at a time, each step would wait for the one before.
+template <class Format, int kR, int kC = kColumns, class Right>
 inline void wide_product(
     const float* left, int64_t left_stride, const Right* right, int64_t right_stride, int64_t steps, float* sums,
     int64_t sums_stride, int64_t width, const float* scales) {
     int64_t at = 0;
-    for (; at + kColumns * kWidth <= width; at += kColumns * kWidth) {
-        product<Format, kR, kColumns>(
-            left, left_stride, right + at, right_stride, steps, sums + at, sums_stride, scales);
+    for (; at + kC * kWidth <= width; at += kC * kWidth) {
+        product<Format, kR, kC>(left, left_stride, right + at, right_stride, steps, sums + at, sums_stride, scales);
     }
-    for (; at < width; at += kWidth) {
-        product<Format, kR, 1>(left, left_stride, right + at, right_stride, steps, sums + at, sums_stride, scales);
+    if constexpr (kC > 1) {
+        if (at < width) {
+            wide_product<Format, kR, kC / 2>(
+                left, left_stride, right + at, right_stride, steps, sums + at, sums_stride, width - at, scales);
+        }
     }
 }
 
@@ -632,6 +635,7 @@ void meet(const Attention& a, const Item& item, const T* query, T* result) {
         const float* tile_values = packed_values;
         if (Format::kPer == 1 && sizeof(T) == sizeof(float) && width == size) {
             tile_values = reinterpret_cast<const float*>(values + tile * size);
+            for (int64_t at = 0; at < here * size; at += 16) fetch(tile_values + at);
         } else {
             put_values(Format{}, values + tile * size, here, size, width, packed_values);
         }
