@@ -286,9 +286,7 @@ class Engine:
         """
         if max_tokens is not None and max_tokens < 1:
             raise UsageError(f"max_tokens must be at least 1, got {max_tokens}")
-        return self._on_engine(
-            partial(save_tree, self._scheduler.tree, self._model.identity, Path(path), max_tokens=max_tokens)
-        )
+        return self._on_engine(partial(self._save_cache, Path(path), max_tokens))
 
     def load_cache(self, path: str | Path) -> int:
         """Adds the prefixes of a saved cache as far as there is free room; returns how many tokens that are.
@@ -417,9 +415,15 @@ class Engine:
     def _new_prefill(self, token_ids: list[int]) -> Sequence:
         return self._new_sequence(EngineRequest(token_ids, SamplingParams(max_tokens=0), _tell_nobody), _now_ms())
 
+    def _save_cache(self, path: Path, max_tokens: int | None) -> int:
+        scheduler = self._scheduler
+        return save_tree(
+            scheduler.tree, self._model.identity, path, host=scheduler.tree_on_host(), max_tokens=max_tokens
+        )
+
     @torch.inference_mode()
     def _load_cache(self, path: Path) -> int:
-        return load_tree(self._scheduler.tree, self._model.identity, path)
+        return load_tree(self._scheduler.tree, self._model.identity, path, host=self._scheduler.tree_on_host())
 
     def _clear_cache(self) -> None:
         self._speculation.clear()

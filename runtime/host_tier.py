@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,11 +78,10 @@ class HostTier:
         """See TierBelow. Not kept is what nobody is going to use, and what has no room beside what is used sooner."""
         if node.last_used == 0 and not node.marks:
             return
-        path = list(node.path())[::-1]
-        present = self.tree.match(np.concatenate([step.tokens for step in path]))
+        present = self.tree.match(node.prefix())
         self.tree.lock(present)
         if self._make_room(node.end - prefix_len(present), node.marks):
-            present = self._add(present, path)
+            present = self._add(present, node)
             for mark in node.marks:
                 if mark.below is None or mark.below.node is None:
                     mark.below = self.tree.mark(present, mark.order)
@@ -147,10 +145,10 @@ class HostTier:
             self.tree.evict(num_tokens - pool.free, spare=spare, whole=True)
         return num_tokens <= pool.free
 
-    def _add(self, present: Node | None, path: list[Node]) -> Node:
+    def _add(self, present: Node | None, node: Node) -> Node:
         """Copies what is missing of a path of the device, whose beginning is `present`; moves a lock to its end."""
         copies = []
-        for step in path:
+        for step in reversed(list(node.path())):
             skip = prefix_len(present) - step.start
             room = len(step.tokens) - skip
             if room <= 0:

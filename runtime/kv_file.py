@@ -217,8 +217,8 @@ class KVFile:
             at = self.blocks[at].parent
         return np.concatenate(parts[::-1])
 
-    def read_next(self, layout: KVLayout, into: Extent | None, skip: int) -> None:
-        """Reads and checks the next block; its tokens from `skip` on fill `into`. Raises CacheError."""
+    def read_next(self, layout: KVLayout, into: list[tuple[Extent, int]]) -> None:
+        """Reads and checks the next block; its tokens from a number on fill an extent each. Raises CacheError."""
         number, self._num_read = self._num_read, self._num_read + 1
         block = self.blocks[number]
         digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
@@ -228,8 +228,8 @@ class KVFile:
             if self._file.readinto(memory) != len(memory):  # type: ignore[attr-defined]
                 raise CacheError(f"{self._path} was cut off while it was read", help=_ANEW)
             digest.update(memory)
-            if into is not None:
-                into.data[layer].copy_(slab.narrow(2, skip, into.room))
+            for extent, skip in into:
+                extent.data[layer].copy_(slab.narrow(2, skip, extent.room))
         if digest.hexdigest() != block.checksum:
             raise CacheError(
                 f"{self._path} is damaged: block {number} ({block.length} tokens, {len(self.blocks)} blocks) is not "

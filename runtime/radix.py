@@ -73,6 +73,10 @@ class Node:
             yield node
             node = node.parent
 
+    def prefix(self) -> TokenArray:
+        """The tokens of the prefix that this node completes."""
+        return np.concatenate([step.tokens for step in self.path()][::-1])
+
 
 def prefix_len(node: Node | None) -> int:
     """Length in tokens of the prefix that ends at `node`."""
@@ -155,7 +159,11 @@ class RadixTree:
 
     def match(self, tokens: TokenArray) -> Node | None:
         """The node at which the longest cached prefix of `tokens` ends; splits a node when that is inside it."""
-        return self.touch(self._match_below(None, tokens))
+        return self.touch(self.cut(tokens))
+
+    def cut(self, tokens: TokenArray) -> Node | None:
+        """The same node as `match`, only that it does not count as used by that."""
+        return self._match_below(None, tokens)
 
     def insert(
         self, node: Node | None, tokens: TokenArray, extent: Extent, *, dead: bool = False, speculative: bool = False

@@ -325,6 +325,13 @@ class Scheduler:
         if self.host is not None:
             self.host.tree.clear()
 
+    def tree_on_host(self) -> RadixTree | None:
+        """The prefixes in host memory, when all that is copied has come; None without a tier."""
+        if self.host is None:
+            return None
+        self.host.copier.wait_all()
+        return self.host.tree
+
     def check(self) -> None:
         """Raises AssertionError when a count is wrong or, with nothing running, KV or a lock was left behind."""
         self.tree.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -548,6 +549,23 @@ def test_clearing_the_cache_clears_both() -> None:
     stats = engine.stats()
     assert (stats.cached, stats.used, stats.on_host) == (0, 0, 0)
     engine.check_idle()
+
+
+def test_both_tiers_are_saved_and_loaded(tmp_path: Path) -> None:
+    options = {"kv_tokens": 40, "host_kv_tokens": 200}
+    prompts = [[first, *range(25)] for first in range(4)]
+    with tiered_engine(LateCopies(), **options) as engine:
+        for prompt in prompts:
+            finish(engine, call(prompt, max_tokens=1))
+        assert engine.save_cache(tmp_path / "kv") == 4 * 26
+    with tiered_engine(LateCopies(), **options) as engine:
+        assert engine.load_cache(tmp_path / "kv") == 4 * 26
+        assert engine.stats().on_host == 4 * 26 and engine.stats().cached == 40
+        for prompt in prompts:
+            (done,) = finish(engine, call([*prompt, 5], max_tokens=3))
+            assert done.cached_tokens == 26 and done.token_ids == expected_tokens([*prompt, 5], 3)
+    with tiered_engine(LateCopies(), kv_tokens=1000) as engine:
+        assert engine.load_cache(tmp_path / "kv") == 4 * 26 == engine.stats().cached
 
 
 class TieredEngineMachine(EngineMachine):

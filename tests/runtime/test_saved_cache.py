@@ -62,6 +62,36 @@ def test_a_tree_comes_back(runs: list[list[int]], tmp_path_factory: pytest.TempP
     assert by_use(loaded) == by_use(saved)
 
 
+@given(runs=RUNS, others=RUNS, room=st.integers(1, 30), max_tokens=st.none() | st.integers(1, 30))
+@settings(max_examples=80, deadline=None)
+def test_both_tiers_are_saved_and_the_host_takes_what_the_device_cannot(
+    runs: list[list[int]],
+    others: list[list[int]],
+    room: int,
+    max_tokens: int | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("kv") / "cache"
+    saved, host = grown(runs), grown(others)
+    both = prefixes_of(saved) | prefixes_of(host)
+    num_saved = save_tree(saved, MODEL, path, host=host, max_tokens=max_tokens)
+    assert num_saved == min(len(both), len(both) if max_tokens is None else max_tokens)
+    for tree in (saved, host):
+        tree.check()
+        check_kv(tree)
+    assert prefixes_of(saved) | prefixes_of(host) == both
+    whole, small, below = new_tree(200), new_tree(room), new_tree(200)
+    load_tree(whole, MODEL, path)
+    assert prefixes_of(whole) <= both and whole.num_tokens == num_saved
+    assert load_tree(small, MODEL, path, host=below) == num_saved
+    assert load_tree(small, MODEL, path, host=below) == 0
+    assert prefixes_of(small) | prefixes_of(below) == prefixes_of(whole)
+    assert below.num_tokens == (0 if num_saved <= room else num_saved)
+    for tree in (whole, small, below):
+        tree.check()
+        check_kv(tree)
+
+
 @given(runs=RUNS, room=st.integers(1, 30), is_cut_when_saved=st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_what_was_used_last_is_kept(
