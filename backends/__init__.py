@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from ..ir.errors import UsageError
 from ..runtime.backend import Backend
@@ -47,6 +48,22 @@ def open_backend(spec: str | Path | Backend) -> Backend:
     return _kept(f"{directory}:{weights}", partial(_local, directory, weights))
 
 
+def open_local(spec: str | Path, *, kv_tokens: int | None = None, host_kv_tokens: int = 0) -> Backend:
+    """A model of this process that is opened with room for so many tokens of KV, on the device and in host memory.
+
+    `open_backend` gives it from then on. Raises UsageError for what is no such model, or one that is open already, and
+    what LocalBackend raises.
+    """
+    if str(spec).partition(":")[0] in (SCRIPTED, OPENAI, "http", "https"):
+        raise UsageError(f"the model {spec} keeps no KV here", help="only a model in this process does")
+    directory, weights = split_model(spec)
+    key = f"{directory}:{weights}"
+    with _opening:
+        if key in _opened:
+            raise UsageError(f"the model {spec} is open already: its room for KV cannot be changed any more")
+        return _kept(key, partial(_local, directory, weights, kv_tokens=kv_tokens, host_kv_tokens=host_kv_tokens))
+
+
 _WAYS = (
     'use "tiny" (the embedded model), the path of a model directory in Hugging Face layout, either with ":int8" '
     'behind it for rounded weights, "openai:MODEL", the "http://..." address of an SGLang server, or "scripted" '
@@ -66,14 +83,14 @@ def _kept(key: str, make: Callable[[], Backend]) -> Backend:
         return backend
 
 
-def _local(directory: Path, weights: WeightFormat | None) -> Backend:
+def _local(directory: Path, weights: WeightFormat | None, **room: Any) -> Backend:
     import torch
 
     from .local import LocalBackend
 
     # The embedded model is small enough to run in float32, where results do not depend on the batch.
     dtype = torch.float32 if directory == model_directory(TINY) else None
-    return LocalBackend(directory, dtype=dtype, weights=weights)
+    return LocalBackend(directory, dtype=dtype, weights=weights, **room)
 
 
 def _openai(model: str) -> Backend:

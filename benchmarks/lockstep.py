@@ -104,13 +104,14 @@ class LockstepEngine(Engine):
 class LockstepBackend(LocalBackend):
     """The embedded model's tokenizer and sizes, with the model that only counts and its engine."""
 
-    def __init__(self, *, kv_tokens: int, check: bool = False) -> None:
+    def __init__(self, *, kv_tokens: int, host_kv_tokens: int = 0, check: bool = False) -> None:
         super().__init__(model_dir(), dtype=torch.float32, kv_tokens=1)
         self.engine.close()
         self.engine = LockstepEngine(
             CountingModel(self.model.config),
             self.tokenizer.decode_stream,
             kv_tokens=kv_tokens,
+            host_kv_tokens=host_kv_tokens,
             step_seconds=None,  # chunks that depend on measured times would differ between runs
             eos_token_ids=self.tokenizer.eos_ids,
             grammars=self.grammars,

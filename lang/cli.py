@@ -154,6 +154,8 @@ def _describe_run(parser: _Parser) -> None:
     _describe_model(parser)
     add("--cache", metavar="FILE", help="where a model in this process keeps computed prompts between runs")
     add("--cache-tokens", metavar="N", type=int, help="the most tokens to keep there: those used last")
+    add("--kv-tokens", metavar="N", type=int, help="the most tokens of KV that a model in this process keeps")
+    add("--host-kv-tokens", metavar="N", type=int, help="of how many tokens host memory keeps what that evicts")
     add("--trust", action="store_true", help="run the host code that a saved program holds")
     add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
     add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from pathlib import Path
 from typing import IO, Any
 
 from ..ir.errors import RamifyError, UsageError
 from ..runtime.context import Usage
 from .loading import is_saved, load_file, load_saved, split_target
-from .options import approximation
+from .options import approximation, default_backend
 from .parameters import parse_arguments
 from .plain import to_json
 from .program import Program
@@ -29,6 +30,7 @@ def run_command(given: argparse.Namespace) -> int:
         loaded = load_saved(path, trust=given.trust) if is_saved(path) else load_file(path)
         program = configured(loaded.runnable(name), given)
         arguments = parse_arguments(program, given.arg)
+        _open_with_room(program, given)
         with _cache(program, given):
             if given.data is not None:
                 from .data_command import run_data
@@ -55,6 +57,18 @@ def _cache(program: Program, given: argparse.Namespace) -> contextlib.AbstractCo
     from .cache_file import kept_in
 
     return kept_in(given.cache, program.run_options.open_backend(), given.cache_tokens)
+
+
+def _open_with_room(program: Program, given: argparse.Namespace) -> None:
+    """Opens the model with the room for KV that --kv-tokens and --host-kv-tokens say."""
+    if given.kv_tokens is None and given.host_kv_tokens is None:
+        return
+    from ..backends import open_local
+
+    model = default_backend() if program.run_options.backend is None else program.run_options.backend
+    if not isinstance(model, str | Path):
+        raise UsageError("--kv-tokens and --host-kv-tokens belong to --model: the program brings its own backend")
+    open_local(model, kv_tokens=given.kv_tokens, host_kv_tokens=given.host_kv_tokens or 0)
 
 
 def configured(program: Program, given: argparse.Namespace) -> Program:

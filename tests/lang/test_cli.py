@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ramify.backends import close_backends
+from ramify.backends import close_backends, open_backend
+from ramify.backends.local import LocalBackend
 from ramify.backends.scripted import ScriptedBackend
 from ramify.compiler.pipeline import PIPELINE
 from ramify.ir.codec import decode
@@ -319,6 +320,27 @@ def test_a_cache_outlives_the_process(ramify: Ramify, folder: Path, fresh: Calla
     fresh()
     assert ramify(*words, "--cache-tokens", "8", "--arg", "times=2").code == 0
     assert (folder / "kv").stat().st_size < size
+
+
+def test_a_model_keeps_as_much_kv_as_the_options_say(ramify: Ramify, folder: Path, fresh: Callable[[], None]) -> None:
+    words = ("run", "programs.py:ask", "--arg", "question=How many?", "--json", "--model")
+    fresh()
+    plain = json.loads(ramify(*words, "tiny").out)
+    assert "is open already" in ramify(*words, "tiny", "--host-kv-tokens", "500").err
+    fresh()
+    given = json.loads(ramify(*words, "tiny", "--kv-tokens", "300", "--host-kv-tokens", "500").out)
+    assert given["text"] == plain["text"]
+    backend = open_backend("tiny")
+    assert isinstance(backend, LocalBackend) and backend.stats().capacity == 300
+    host = backend.engine._scheduler.host
+    assert host is not None and host.tree.pool.capacity == 500
+    fresh()
+    assert "needs KV for" in ramify(*words, "tiny", "--kv-tokens", "2").out
+    fresh()
+    assert "at least 1, got 0" in ramify(*words, "tiny", "--kv-tokens", "0").err
+    assert "at least 0, got -1" in ramify(*words, "tiny", "--host-kv-tokens", "-1").err
+    for model in ("scripted", "openai:some"):
+        assert f"the model {model} keeps no KV here" in ramify(*words, model, "--kv-tokens", "9").err
 
 
 def test_a_cache_that_cannot_be_used(ramify: Ramify, folder: Path) -> None:
