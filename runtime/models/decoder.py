@@ -7,6 +7,7 @@ the batch's extents before each layer's attention; the rows whose logits nobody 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,8 @@ from ..pool import KVLayout
 from .choice import choose_operations
 from .config import ModelConfig
 from .linear import Linear
-from .operations import Step
+from .operations import Step, TableOperations
+from .replay import Capture, CudaCapture, DecodeReplays
 from .rope import inverse_frequencies, magnitude, rotations
 
 
@@ -62,25 +64,41 @@ class Model:
         self._frequencies = inverse_frequencies(config.rope, config.head_dim).to(self.device)
         self._magnitude = magnitude(config.rope)
         self._operations = choose_operations(config, self.device, self.dtype)
+        self._replays: DecodeReplays | None = None
+        if self.device.type == "cuda" and isinstance(self._operations, TableOperations):
+            self._replays = self._new_replays(self._operations, CudaCapture(self.device))
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits (m, vocab_size) of the batch's logit_rows. Writes every row's KV into the batch's extents."""
         with torch.inference_mode():
-            hidden = self._hidden(batch)
+            replayed = None if self._replays is None else self._replays.try_run(batch)
+            hidden = self._hidden(batch) if replayed is None else replayed
         # Outside, so that callers get an ordinary tensor, which they may change in place.
         return self._weights.head(hidden).float()
 
     def _hidden(self, batch: Batch) -> Tensor:
         """The normed last hidden states (m, hidden_size) of the batch's logit_rows."""
-        factors = rotations(batch.positions.to(self.device), self._frequencies, self._magnitude)
-        step = self._operations.step(batch, factors)
-        hidden = functional.embedding(batch.token_ids.to(self.device), self._weights.embedding)
+        step = self._operations.step(batch, self._factors(batch.positions.to(self.device)))
+        return self._layers(batch.token_ids.to(self.device), step, batch.logit_rows.to(self.device))
+
+    def _new_replays(self, operations: TableOperations, capture: Capture) -> DecodeReplays:
+        def compute(tables: Mapping[str, Tensor], num_slots: int) -> Tensor:
+            step = operations.step_of(tables, self._factors(tables["positions"]), num_slots)
+            return self._layers(tables["token_ids"], step, None)
+
+        return DecodeReplays(self.layout, operations.tables, compute, capture)
+
+    def _factors(self, positions: Tensor) -> Tensor:
+        return rotations(positions, self._frequencies, self._magnitude)
+
+    def _layers(self, token_ids: Tensor, step: Step, logit_rows: Tensor | None) -> Tensor:
+        """The normed last hidden states of these rows (None: of all). Has no look at any number on the device."""
+        hidden = functional.embedding(token_ids, self._weights.embedding)
         last = self.config.num_layers - 1
         for layer, weights in enumerate(self._weights.layers):
             attended = self._attention(hidden, weights, layer, step)
-            if layer == last:
-                rows = batch.logit_rows.to(self.device)
-                hidden, attended = hidden[rows], attended[rows]
+            if layer == last and logit_rows is not None:
+                hidden, attended = hidden[logit_rows], attended[logit_rows]
             hidden = weights.output.add_to(hidden, attended)
             hidden = self._mlp(hidden, weights)
         return self._operations.norm(hidden, self._weights.norm)

@@ -33,7 +33,7 @@ class Linear(Protocol):
         """rows @ weight.T + bias."""
 
     def add_to(self, residual: Tensor, rows: Tensor) -> Tensor:
-        """residual + rows @ weight.T + bias."""
+        """residual + rows @ weight.T + bias; the residual is used up."""
 
 
 def make_linear(weight: Tensor, bias: Tensor | None = None, *, is_head: bool = False) -> Linear:
@@ -70,7 +70,9 @@ class _Plain:
         return functional.linear(rows, self._weight, self._bias)
 
     def add_to(self, residual: Tensor, rows: Tensor) -> Tensor:
-        result = torch.addmm(residual, rows, self._weight.t())
+        # On a GPU in place, since torch copies the residual first otherwise.
+        add = residual.addmm_ if residual.is_cuda else residual.addmm
+        result = add(rows, self._weight.t())
         return result if self._bias is None else result.add_(self._bias)
 
 

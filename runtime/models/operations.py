@@ -1,12 +1,14 @@
 """What a decoder does besides its matrix products: norms, gates, rotary embeddings, KV and attention.
 
-Two implementations of one interface: torch's operations on any device, here, and for CPUs kernels that are compiled on
-first use (native.py), because small operations and torch's attention take more of a step than the weights do.
+Three implementations of one interface: torch's operations on any device, here, for CPUs kernels that are compiled on
+first use (native.py), and for GPUs Triton's (triton_operations.py), because small operations and torch's attention take
+more of a step than the weights do.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch.nn import functional
 
 from ..attention.partial import choose_partial_attention
 from ..attention.plan import AttentionPlan
+from ..attention.tables import Table
 from ..batch import Batch
 from .config import ModelConfig
 from .rope import rotate_
@@ -41,6 +44,17 @@ class Operations(Protocol):
 
     def step(self, batch: Batch, factors: Tensor) -> Step:
         """Prepare for a batch, whose rows turn by `factors` (`rope.rotations`): complex64 (n, 1, head_dim / 2)."""
+
+
+@runtime_checkable
+class TableOperations(Operations, Protocol):
+    """Operations whose steps are tables of numbers on the device, so that a step can be computed again with others."""
+
+    def tables(self, batch: Batch) -> dict[str, Table]:
+        """What a batch is for `step_of`, int64 and by name; all sizes that depend on it are first dimensions."""
+
+    def step_of(self, tables: Mapping[str, Tensor], factors: Tensor, num_slots: int) -> Step:
+        """The step that tables on the device say, with room for so many parts of rows."""
 
 
 class TorchOperations:

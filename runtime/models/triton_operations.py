@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..attention.items import NARROW_ROWS, WIDE_ROWS, Cutter
+from ..attention.table_buffer import TableBuffer
 from ..attention.tables import Table, meetings, row_targets
 from ..batch import Batch
 from ..kernels.attention import attend_items, merge_parts
@@ -26,8 +26,6 @@ from .operations import Step
 
 # Programs of attention that a processor has at a time, about twice over so that none waits long for the last ones.
 _PROGRAMS_PER_PROCESSOR = 4
-# Tables begin at a multiple of this many numbers (128 bytes), since kernels are compiled anew for other alignments.
-_ALIGNMENT = 16
 
 
 class TritonOperations:
@@ -58,38 +56,14 @@ class TritonOperations:
         return self.step_of(buffer.tables, factors, int(tables["begins"][-1]))
 
     def tables(self, batch: Batch) -> dict[str, Table]:
-        """What a step is given: `targets` of tables.row_targets, and the Items by their names."""
+        """See TableOperations: `targets` of tables.row_targets, and the Items by their names."""
         num_rows = batch.token_ids.numel()
         items = self._cutter.cut(*meetings(batch.reads), num_rows)
         return {"targets": row_targets(batch.writes, num_rows), **items._asdict()}
 
     def step_of(self, tables: Mapping[str, Tensor], factors: Tensor, num_slots: int) -> Step:
-        """The step that `tables` on the device say, with room for so many parts."""
+        """See TableOperations."""
         return _TritonStep(self.shape, self._cutter, self._eps, tables, factors, num_slots)
-
-
-class TableBuffer:
-    """Tables of fixed shapes in one piece of the device's memory. tables: int64, by name."""
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], device: torch.device) -> None:
-        self._places: dict[str, slice] = {}
-        end = 0
-        for name, shape in shapes.items():
-            size = int(np.prod(shape))
-            self._places[name] = slice(end, end + size)
-            end += -(-size // _ALIGNMENT) * _ALIGNMENT
-        self._memory = torch.zeros(end, dtype=torch.int64, device=device)
-        self.tables = {name: self._memory[place].view(shapes[name]) for name, place in self._places.items()}
-
-    def fill(self, tables: Mapping[str, Table]) -> None:
-        """Puts these numbers in front in the tables, and zeros behind them, when the device gets there."""
-        # Memory for the host to write to is kept by torch until the copy out of it has ended.
-        host = torch.zeros(self._memory.shape, dtype=torch.int64, pin_memory=self._memory.is_cuda)
-        numbers = host.numpy()
-        for name, table in tables.items():
-            start = self._places[name].start
-            numbers[start : start + table.size] = table.ravel()
-        self._memory.copy_(host, non_blocking=True)
 
 
 class _TritonStep:

@@ -176,4 +176,5 @@ def test_linear_layers(device: torch.device, dtype: torch.dtype, num_rows: int, 
     expected = exact(rows) @ exact(weight).T + (exact(bias) if has_bias else 0)
     tolerance = {torch.float32: 2e-4, torch.bfloat16: 0.4, torch.float16: 0.05}[dtype]
     torch.testing.assert_close(exact(layer(rows)), expected, rtol=0, atol=tolerance)
-    torch.testing.assert_close(exact(layer.add_to(residual, rows)), expected + exact(residual), rtol=0, atol=tolerance)
+    added = layer.add_to(residual.clone(), rows)
+    torch.testing.assert_close(exact(added), expected + exact(residual), rtol=0, atol=tolerance)

@@ -15,6 +15,7 @@ import transformers
 from ramify.runtime.batch import Batch
 from ramify.runtime.models import Model, load_model
 from ramify.runtime.models.operations import Operations, TorchOperations
+from ramify.runtime.models.replay import Capture, Computation, CudaCapture
 
 from .fakes import call, finish, new_engine
 from .gpu_kernels import DEVICE, need_triton
@@ -61,8 +62,8 @@ class Compared:
     """A model that runs every batch twice, and compares the logits."""
 
     def __init__(self, directory: Path) -> None:
-        self._kernels, self._plain = load_model(directory, device=DEVICE), load_model(directory, device=DEVICE)
-        self._set(self._kernels, TritonOperations(self._kernels.config, DEVICE, num_programs=50))
+        self.kernels, self._plain = load_model(directory, device=DEVICE), load_model(directory, device=DEVICE)
+        self._set(self.kernels, TritonOperations(self.kernels.config, DEVICE, num_programs=50))
         self._set(self._plain, TorchOperations(self._plain.config, DEVICE, torch.float32))
         self.config, self.layout, self.identity = self._plain.config, self._plain.layout, self._plain.identity
         self.shared_reads = 0
@@ -70,7 +71,7 @@ class Compared:
     def forward(self, batch: Batch) -> torch.Tensor:
         self.shared_reads += sum(read.rows != [(w.start, w.stop)] for read in batch.reads for w in batch.writes[:1])
         plain = self._plain.forward(batch).clone()
-        logits = self._kernels.forward(batch)
+        logits = self.kernels.forward(batch)
         torch.testing.assert_close(logits, plain, rtol=0, atol=1e-4)
         return logits
 
@@ -101,3 +102,22 @@ def test_an_engine_with_forks(tmp_path: Path, family: str, tree_attention: bool)
     for one, tokens in zip(made, prompts(), strict=True):
         (expected,) = finish(alone, call(tokens, max_tokens=3))
         assert one.token_ids == expected.token_ids
+
+
+def compute_again(computation: Computation) -> Computation:
+    """In place of a graph where there is no GPU: it gives its result in the same memory every time."""
+    result = computation()
+    return lambda: result.copy_(computation())
+
+
+def test_replayed_steps_of_an_engine(tmp_path: Path) -> None:
+    """Branches below a shared prefix that end one after the other, so that steps have several sizes."""
+    model = Compared(saved_model("Qwen3", tmp_path))
+    capture: Capture = CudaCapture(DEVICE) if DEVICE.type == "cuda" else compute_again
+    replays = model.kernels._new_replays(TritonOperations(model.config, DEVICE, num_programs=8), capture)
+    replays._times_before = 0
+    model.kernels._replays = replays
+    engine = new_engine(model, chunk_tokens=70)
+    finish(engine, *(call(tokens, max_tokens=2 + 2 * (i % 2)) for i, tokens in enumerate(prompts()[:5])))
+    assert {bucket.rows for bucket in replays._replays} >= {2, 4}
+    assert any(bucket.wide for bucket in replays._replays)
