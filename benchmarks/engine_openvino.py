@@ -19,7 +19,7 @@ import openvino_genai
 from engine_case import serve, shared_len
 
 # GiB of KV.
-CACHE_SIZE = 4
+CACHE_SIZE = 2
 # Of a prompt in a step; the default of 256 splits long prompts into many.
 CHUNK_TOKENS = 2048
 

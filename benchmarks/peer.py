@@ -40,7 +40,7 @@ class Worker:
     def close(self) -> None:
         """End it."""
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        self._process.communicate()  # waits, and closes the pipes
 
     def _signal(self, number: int) -> None:
         os.killpg(self._process.pid, number)

@@ -8,10 +8,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 from ramify.backends.tiny import model_dir
 
 from benchmarks.engine import BARS, CASES, Case
 from benchmarks.engine_case import prompts, shared_len
+from benchmarks.peer import started
 
 WORKER = Path(__file__).parents[2] / "benchmarks" / "engine_ramify.py"
 
@@ -29,7 +31,15 @@ def test_prompts_share_what_they_should_and_differ_from_round_to_round() -> None
     assert inputs == prompts(case | {"seed": 1}, 100) != prompts(case | {"seed": 2}, 100)
 
 
-def test_how_much_prompts_share():
+def test_a_worker_stands_still_between_questions_and_says_when_it_has_ended() -> None:
+    case = asdict(Case(2, 0, 4, 1)) | {"seed": 0}
+    with started("ramify", "engine", model_dir()) as worker:
+        assert all(0 < worker.ask(case)["seconds"] < 60 for _ in range(2))
+        with pytest.raises(RuntimeError, match="ramify has ended"):
+            worker.ask({"no": "case"})
+
+
+def test_how_much_prompts_share() -> None:
     assert shared_len([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]) == 2
     assert shared_len([[1, 2, 3], [1, 2, 3]]) == 2 and shared_len([[1, 2], [2, 2]]) == 0
     assert shared_len([[1, 2, 3]]) == 0
