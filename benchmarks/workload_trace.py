@@ -7,8 +7,9 @@ one call kept waiting: what the program does not ask for meanwhile is what depen
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ramify as rf
@@ -113,23 +114,19 @@ class _Noting:
         self._sink(event)
 
 
-@dataclass
 class _Replay(_Watching):
     """Answers as recorded, at once; the request `held` only when nothing else moves any more.
 
     early: which requests were made by then.
     """
 
-    backend: LocalBackend
-    recorded: list[_Asked]
-    held: int
-    early: set[int] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        super().__init__(self.backend)
+    def __init__(self, backend: LocalBackend, recorded: list[_Asked], held: int) -> None:
+        super().__init__(backend)
+        self.early: set[int] = set()
+        self._recorded = recorded
+        self._held = held
+        self._is_over = False
         self._seen: Counter[object] = Counter()
-        self._release: tuple[Sink, Done] | None = None
-        self._has_ended_waiting = False
         self._num_quiet = 0
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> _Replay:
@@ -145,35 +142,32 @@ class _Replay(_Watching):
 
     def _answer(self, asked: _Asked, sink: Sink) -> _Replay:
         index = self._index(asked.key)
-        if not self._has_ended_waiting:
+        answer = partial(sink, self._recorded[index].answer)
+        if not self._is_over:
             self.early.add(index)
-        done = self.recorded[index].answer
-        if index == self.held:
-            self._release = sink, done
-            loop().when_idle(self._settle)
+            self._num_quiet = 0
+        if index == self._held:
+            loop().when_idle(partial(self._settle, answer))
         else:
-            loop().soon(sink, done)
-        self._num_quiet = 0
+            loop().soon(answer)
         return self
 
     def _index(self, key: object) -> int:
         """Of several equal requests the next one. Raises RuntimeError for one that was not recorded."""
-        alike = [index for index, asked in enumerate(self.recorded) if asked.key == key]
+        alike = [index for index, asked in enumerate(self._recorded) if asked.key == key]
         self._seen[key] += 1
         if self._seen[key] > len(alike):
             raise RuntimeError("the program asks for something else when it runs again on the same answers")
         return alike[self._seen[key] - 1]
 
-    def _settle(self) -> None:
+    def _settle(self, answer: Callable[[], object]) -> None:
         """Nothing waits on the loop: answer what is held, if nothing came from a thread for a while either."""
         self._num_quiet = self._num_quiet + 1 if host_pool().is_quiet else 0
         if self._num_quiet < _QUIET_POLLS:
-            loop().later(_POLL_SECONDS, lambda: loop().when_idle(self._settle))
+            loop().later(_POLL_SECONDS, loop().when_idle, partial(self._settle, answer))
             return
-        assert self._release is not None
-        self._has_ended_waiting = True
-        sink, done = self._release
-        sink(done)
+        self._is_over = True
+        answer()
 
 
 def record(program: rf.Program, rows: Sequence[dict[str, Any]], backend: LocalBackend) -> list[list[Call]]:
