@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 # Logits of scored tokens are kept to about this many numbers a step (64 MiB in float32).
 _SCORE_LOGITS = 1 << 24
 # How much real work may be delayed by speculative prefill, in parts of the time that it takes: half of what is allowed,
-# since what threads that tokenize and a larger tree cost is not counted.
+# since what telling of hints and a larger tree cost is not counted.
 _SPECULATION_SHARE = 0.01
 # What a step may take that decodes and prefills. Programs end sooner with larger chunks: on two cores a 0.6B model
 # computes a prompt a quarter faster in chunks of 400 tokens than of 64.
