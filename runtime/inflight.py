@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from functools import partial
 from itertools import islice
 
+import torch
 from torch import Tensor
 
 from ..ir.errors import BackendError
@@ -28,6 +29,7 @@ from .plan import Chosen, Chunk
 from .request import TokenLogprob
 from .sampler import Choice, Sample, SampleRow, logprobs_of, token_logprobs
 from .sequence import Sequence
+from .transfer import upload
 
 Outcome = Sample | BackendError | None
 BuildBatch = Callable[[list[Chunk], Chosen | None], Batch]
@@ -104,7 +106,8 @@ class InFlight:
                 self._scores.append((chunk.sequence, _next_logprobs(chunk, logits[start:first])))
         self._has_drafts = len(rows) > len(self.drawing)
         if self.drawing:
-            wanted = logits if len(rows) == len(logits) else logits[rows]
+            is_all = len(rows) == len(logits)
+            wanted = logits if is_all else logits.index_select(0, upload(rows, torch.int64, logits.device))
             self._choice = Choice(wanted, [row for chunk in self.drawing for row in _sample_rows(chunk)])
 
 

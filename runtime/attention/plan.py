@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch, Read, Write
+from ..transfer import upload
 from .partial import PartialAttention
 
 _Rows = list[tuple[int, int]]
@@ -215,8 +216,8 @@ def _merges(products: list[_Product], num_rows: int, device: torch.device) -> li
     return [
         _Merge(
             num_reads,
-            torch.tensor(rows, device=device),
-            torch.tensor([slot for row in rows for slot in slots[row]], device=device),
+            upload(rows, torch.int64, device),
+            upload([slot for row in rows for slot in slots[row]], torch.int64, device),
         )
         for num_reads, rows in groups.items()
     ]

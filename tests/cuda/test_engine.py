@@ -56,7 +56,7 @@ def sampled() -> list[Call]:
     ]
 
 
-@pytest.mark.parametrize("options", [{}, {"max_running": 1}, {"max_running": 7, "chunk_tokens": 5}])
+@pytest.mark.parametrize("options", [{}, {"max_running": 1}, {"max_running": 7, "chunk_tokens": 5, "pipelined": True}])
 def test_drawn_tokens_are_those_of_the_cpu_in_any_company(device: torch.device, options: dict[str, Any]) -> None:
     """The logits are the same numbers, so the draws must be."""
     on_cpu = [finish(new_engine(FakeModel(), prefix_cache=False), one)[0] for one in sampled()]
@@ -88,6 +88,8 @@ def test_greedy_tokens_are_those_of_transformers(model: Model, checkpoint: Path)
         {"chunk_tokens": 200, "kv_tokens": 4000},
         {"max_running": 2, "kv_tokens": 150},
         {"kv_tokens": 80},
+        {"pipelined": True, "kv_tokens": 120},
+        {"pipelined": False},
     ],
 )
 def test_caching_batching_and_chunking_change_no_token(model: Model, options: dict[str, Any]) -> None:

@@ -403,19 +403,3 @@ def test_what_is_launched_looks_at_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(plan, "upload", uploaded)
     batch = build(torch.empty(4, dtype=torch.int64, device=nowhere))
     assert batch.token_ids.device == batch.positions.device == batch.logit_rows.device == nowhere
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_launch_waits_for_no_gpu() -> None:
-    logits = torch.randn(len(ROWS), 1000)
-    wanted = [choice.result() for choice in launch_choice(logits)]
-    on_device = logits.to("cuda")
-    build = going_on(new_engine(pipelined=True), call(PROMPT, max_tokens=3))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        choices = launch_choice(on_device)
-        batch = build(choices[0].token_ids)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert [choice.result() for choice in choices] == wanted
-    assert batch.token_ids.tolist() == choices[0].token_ids[2:3].tolist()
