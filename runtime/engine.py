@@ -505,7 +505,7 @@ class Engine:
         if step.error is None:
             for chunk in chunks:
                 self._scheduler.advance(chunk)
-            for chunk in step.drawing:
+            for chunk in step.drawing if self._pipelined else ():
                 chunk.sequence.num_pending += 1
         return step
 
@@ -519,16 +519,13 @@ class Engine:
                     self._fail(chunk.sequence, error, "the model failed")
             return
         self._has_taken(step)
-        late = step.late()
         for sequence, logprobs in scores:
             self._guarded(sequence, self._take_scores, sequence, logprobs)
+        late = step.late() if self._pipelined else set()
         for chunk, chosen in choices:
             sequence = chunk.sequence
-            if not self._is_alive(sequence) or sequence in step.void:
+            if self._pipelined and not self._arrives(sequence, step, late):
                 continue
-            sequence.num_pending -= 1
-            if sequence in late:
-                self._take_back(sequence)
             if chunk.draft:
                 self._guarded(sequence, self._accept_all, chunk, chosen)
             else:
@@ -546,11 +543,18 @@ class Engine:
         if self._lookup is not None:
             self._lookup.took(step.chunks, seconds)
 
-    def _take_back(self, sequence: Sequence) -> None:
-        """Has a sequence do its next row again, if it was launched, which went on from a wrong token."""
-        if sequence.num_pending and self._in_flight is not None:
+    def _arrives(self, sequence: Sequence, step: InFlight, late: set[Sequence]) -> bool:
+        """Whether a sequence takes the token that a step chose for it.
+
+        late: whose next row, if it was launched, has to be done again, since it went on from another token.
+        """
+        if not self._is_alive(sequence) or sequence in step.void:
+            return False
+        sequence.num_pending -= 1
+        if sequence in late and sequence.num_pending and self._in_flight is not None:
             self._in_flight.void.add(sequence)
             self._scheduler.take_back(sequence)
+        return True
 
     def _take_scores(self, sequence: Sequence, logprobs: list[TokenLogprob]) -> None:
         """Notes the log-probabilities of the next tokens that were known before."""

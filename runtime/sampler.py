@@ -208,7 +208,7 @@ class _Plain:
     def result(self) -> tuple[list[int], set[int]]:
         """The rows' tokens, -1 where there is none; and those for which `token_ids` says otherwise, or nothing."""
         token_ids: list[int] = self._told.result().tolist()
-        late = {i for i, token_id in enumerate(token_ids) if token_id < 0}
+        late = {i for i, token_id in enumerate(token_ids) if token_id < 0} if min(token_ids) < 0 else set()
         for place, token_id in self._draws.late().items() if self._draws is not None else ():
             i = self._ranked[place]
             if token_id != token_ids[i] >= 0:
