@@ -65,13 +65,14 @@ def main() -> None:
         opened.callback(backend.close)
         recorded = [_recorded(backend, each) for each in (map(brief, chosen) if arguments.quick else chosen)]
         peers = [opened.enter_context(started(peer, "workload", checkpoint)) for peer in arguments.peers]
-        runs: dict[str, dict[str, Any]] = {each.workload.name: each.about() | {"seconds": {}} for each in recorded}
+        runs = {each.workload.name: each.about() | {"seconds": {}, "computed": {}} for each in recorded}
         for number in range(rounds + 1):  # the first is not counted: memory and kernels are made ready
             for each in recorded:
                 found = _round(backend, peers, each)
                 say(f"round {number} of {rounds}: {each.workload.name}: {_told(found)}")
-                for name, seconds in found.items() if number else ():
-                    runs[each.workload.name]["seconds"].setdefault(name, []).append(seconds)
+                for name, answer in found.items() if number else ():
+                    for what in ("seconds", "computed"):
+                        runs[each.workload.name][what].setdefault(name, []).append(answer[what])
     _print(runs)
     write(arguments.json, runs, bars(runs), about)
 
@@ -93,21 +94,23 @@ def _recorded(backend: LocalBackend, workload: Workload) -> Recorded:
     return found
 
 
-def _round(backend: LocalBackend, peers: Sequence[Worker], recorded: Recorded) -> dict[str, float]:
-    """Seconds of each engine for all rows of a workload."""
+def _round(backend: LocalBackend, peers: Sequence[Worker], recorded: Recorded) -> dict[str, dict[str, Any]]:
+    """What each engine takes for all rows of a workload: seconds, and prompt tokens that it computed."""
     workload = recorded.workload
-    found = {"ramify": measure(backend, "all", workload.program, workload.rows).seconds}
+    found = {"ramify": asdict(measure(backend, "all", workload.program, workload.rows))}
     question = {"rows": [[asdict(call) for call in calls] for calls in recorded.rows]}
-    return found | {peer.name: peer.ask(question)["seconds"] for peer in peers}
+    return found | {peer.name: peer.ask(question) for peer in peers}
 
 
-def _told(found: dict[str, float]) -> str:
-    return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items())
+def _told(found: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(f"{name} {answer['seconds']:.2f} s, {answer['computed']} tokens" for name, answer in found.items())
 
 
 def _print(runs: dict[str, dict[str, Any]]) -> None:
+    """Tokens/s are those generated; computed are those of prompts that were not in the cache."""
     names = list(next(iter(runs.values()))["seconds"])
-    print(f"{'':20} {'rows':>5} {'calls':>6}" + "".join(f"{name:>14}, s {'tokens/s':>9}" for name in names))
+    heads = [f"{name:>14}, s {'tokens/s':>9} {'computed':>9}" for name in names]
+    print(f"{'':20} {'rows':>5} {'calls':>6}" + "".join(heads))
     for workload, run in runs.items():
         told = [_speed(run, name) for name in names]
         ratios = "".join(f"{ratio(run, name):8.2f} x {name}" for name in names if name != "ramify")
@@ -116,7 +119,7 @@ def _print(runs: dict[str, dict[str, Any]]) -> None:
 
 def _speed(run: dict[str, Any], name: str) -> str:
     seconds = median(run["seconds"][name])
-    return f"{seconds:17.2f} {run['generated'] / seconds:9.1f}"
+    return f"{seconds:17.2f} {run['generated'] / seconds:9.1f} {median(run['computed'][name]):9.0f}"
 
 
 def ratio(run: dict[str, Any], peer: str) -> float:
