@@ -21,6 +21,9 @@ NARROW_ROWS, WIDE_ROWS = 16, 128
 # Fewer keys than these are not worth an item of their own; ranges of keys begin at a multiple of the blocks that a
 # kernel goes through them in.
 _LEAST_KEYS = {NARROW_ROWS: 128, WIDE_ROWS: 256}
+# Items that a processor is to have, over all heads: three narrow ones run at a time, and one wide one; so some rounds,
+# in the last of which few processors wait for long.
+_ITEMS_PER_PROCESSOR = {NARROW_ROWS: 12, WIDE_ROWS: 3}
 _BLOCK_KEYS = 64
 # Numbers of an item: see Items.
 ITEM_SIZE = 7
@@ -65,11 +68,11 @@ class _Meeting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cutter:
-    """Cuts for a model with `group` query heads to each key head, and a device that num_programs keep busy."""
+    """Cuts for a model with `group` query heads to each of num_kv_heads key heads, and a device's processors."""
 
     group: int
     num_kv_heads: int
-    num_programs: int
+    num_processors: int
 
     def tile_rows(self, packed_rows: int) -> int:
         """Packed rows of a tile of a size: more where one row has more heads."""
@@ -94,9 +97,10 @@ class Cutter:
         return Items(narrow, wide, entries, begins)
 
     def _most_keys(self, found: list[_Meeting], kind: int) -> int:
-        """Of an item of this kind, so that all items of it are about num_programs for all heads."""
+        """Of an item of this kind, so that every processor has enough of them."""
         total = sum(tile.num_keys for meeting in found for tile in meeting.tiles)
-        return max(_LEAST_KEYS[kind], -(-total * self.num_kv_heads // self.num_programs))
+        num_items = self.num_processors * _ITEMS_PER_PROCESSOR[kind]
+        return max(_LEAST_KEYS[kind], -(-total * self.num_kv_heads // num_items))
 
 
 def _tiles(first: int, count: int, length: int, causal: bool, tile_rows: int) -> list[_Tile]:

@@ -7,8 +7,10 @@ the batch's extents before each layer's attention; the rows whose logits nobody 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,6 +65,10 @@ class Model:
         self._weights = weights
         self._frequencies = inverse_frequencies(config.rope, config.head_dim).to(self.device)
         self._magnitude = magnitude(config.rope)
+        # Triton launches on the current device, whichever it is.
+        self._on_device: Callable[[], AbstractContextManager[object]] = (
+            partial(torch.cuda.device, self.device) if self.device.type == "cuda" else nullcontext
+        )
         self._operations = choose_operations(config, self.device, self.dtype)
         self._replays: DecodeReplays | None = None
         if self.device.type == "cuda" and isinstance(self._operations, TableOperations):
@@ -70,11 +76,12 @@ class Model:
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits (m, vocab_size) of the batch's logit_rows. Writes every row's KV into the batch's extents."""
-        with torch.inference_mode():
-            replayed = None if self._replays is None else self._replays.try_run(batch)
-            hidden = self._hidden(batch) if replayed is None else replayed
-        # Outside, so that callers get an ordinary tensor, which they may change in place.
-        return self._weights.head(hidden).float()
+        with self._on_device():
+            with torch.inference_mode():
+                replayed = None if self._replays is None else self._replays.try_run(batch)
+                hidden = self._hidden(batch) if replayed is None else replayed
+            # Outside, so that callers get an ordinary tensor, which they may change in place.
+            return self._weights.head(hidden).float()
 
     def _hidden(self, batch: Batch) -> Tensor:
         """The normed last hidden states (m, hidden_size) of the batch's logit_rows."""

@@ -24,21 +24,18 @@ from ..kernels.shapes import HeadShape
 from .config import ModelConfig
 from .operations import Step
 
-# Programs of attention that a processor has at a time, about twice over so that none waits long for the last ones.
-_PROGRAMS_PER_PROCESSOR = 4
-
 
 class TritonOperations:
-    """Kernels for this model. num_programs: what keeps the device busy (None: as many as its processors want).
+    """Kernels for this model. num_processors: those that are to be kept busy (None: the device's).
 
     On a CPU they need Triton's interpreter, which is for tests.
     """
 
-    def __init__(self, config: ModelConfig, device: torch.device, num_programs: int | None = None) -> None:
+    def __init__(self, config: ModelConfig, device: torch.device, num_processors: int | None = None) -> None:
         self.shape = HeadShape(config.num_heads, config.num_kv_heads, config.head_dim)
         self.device = device
         self._eps = config.norm_eps
-        self._cutter = Cutter(self.shape.group, self.shape.num_kv_heads, num_programs or _num_programs(device))
+        self._cutter = Cutter(self.shape.group, self.shape.num_kv_heads, num_processors or _num_processors(device))
 
     def norm(self, rows: Tensor, weight: Tensor) -> Tensor:
         """See Operations."""
@@ -96,7 +93,7 @@ class _TritonStep:
         return output
 
 
-def _num_programs(device: torch.device) -> int:
+def _num_processors(device: torch.device) -> int:
     if device.type != "cuda":
-        return _PROGRAMS_PER_PROCESSOR
-    return _PROGRAMS_PER_PROCESSOR * int(torch.cuda.get_device_properties(device).multi_processor_count)
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -43,9 +43,9 @@ def config(num_heads: int, num_kv_heads: int, head_dim: int) -> configs.ModelCon
 
 
 def pair(
-    shape: configs.ModelConfig, dtype: torch.dtype, num_programs: int | None = None
+    shape: configs.ModelConfig, dtype: torch.dtype, num_processors: int | None = None
 ) -> tuple[Operations, Operations]:
-    return TritonOperations(shape, DEVICE, num_programs), TorchOperations(shape, DEVICE, dtype)
+    return TritonOperations(shape, DEVICE, num_processors), TorchOperations(shape, DEVICE, dtype)
 
 
 def layout(shape: configs.ModelConfig, dtype: torch.dtype) -> KVLayout:
@@ -113,7 +113,7 @@ def test_causal_chunks_with_a_prefix_and_large_scores(
     batch = Batch(positions, positions, [Write(tail, old, 0, num_new)], reads, torch.tensor([0]))
     fused, turns = projected(num_new, shape, dtype), factors(num_new, head_dim)
     by_kernels, plain = (
-        each.step(batch, turns).attend(fused.clone(), 1, None) for each in pair(shape, dtype, num_programs=1000)
+        each.step(batch, turns).attend(fused.clone(), 1, None) for each in pair(shape, dtype, num_processors=80)
     )
     assert by_kernels.isfinite().all()
     torch.testing.assert_close(by_kernels, plain, rtol=1e-3, atol=6e-2 if dtype == torch.bfloat16 else 1e-3)
@@ -138,7 +138,7 @@ def test_norms_and_gates(dtype: torch.dtype, size: int, num_rows: int) -> None:
 def test_numbers_that_are_none_stay_in_their_sequence(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     shape = config(4, 2, 16)
-    kernels, _ = pair(shape, dtype, num_programs=1000)
+    kernels, _ = pair(shape, dtype, num_processors=80)
     pool = KVPool(layout(shape, dtype), 1000)
     shared, tails = pool.allocate(200), [pool.allocate(4) for _ in range(3)]
     shared.data.normal_()

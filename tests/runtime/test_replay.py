@@ -19,7 +19,7 @@ from ramify.runtime.pool import Extent, KVLayout, KVPool
 from torch import Tensor
 
 LAYOUT = KVLayout(2, 2, 4, torch.float32, torch.device("cpu"))
-CUTTER = Cutter(2, 2, 60)
+CUTTER = Cutter(2, 2, 5)
 
 
 class Again:

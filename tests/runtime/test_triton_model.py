@@ -63,7 +63,7 @@ class Compared:
 
     def __init__(self, directory: Path) -> None:
         self.kernels, self._plain = load_model(directory, device=DEVICE), load_model(directory, device=DEVICE)
-        self._set(self.kernels, TritonOperations(self.kernels.config, DEVICE, num_programs=50))
+        self._set(self.kernels, TritonOperations(self.kernels.config, DEVICE, num_processors=4))
         self._set(self._plain, TorchOperations(self._plain.config, DEVICE, torch.float32))
         self.config, self.layout, self.identity = self._plain.config, self._plain.layout, self._plain.identity
         self.shared_reads = 0
@@ -111,13 +111,14 @@ def compute_again(computation: Computation) -> Computation:
 
 
 def test_replayed_steps_of_an_engine(tmp_path: Path) -> None:
-    """Branches below a shared prefix that end one after the other, so that steps have several sizes."""
+    """Branches below a shared prefix, enough for a wide tile, of which most end before the others."""
     model = Compared(saved_model("Qwen3", tmp_path))
     capture: Capture = CudaCapture(DEVICE) if DEVICE.type == "cuda" else compute_again
-    replays = model.kernels._new_replays(TritonOperations(model.config, DEVICE, num_programs=8), capture)
+    replays = model.kernels._new_replays(TritonOperations(model.config, DEVICE, num_processors=1), capture)
     replays._times_before = 0
     model.kernels._replays = replays
     engine = new_engine(model, chunk_tokens=70)
-    finish(engine, *(call(tokens, max_tokens=2 + 2 * (i % 2)) for i, tokens in enumerate(prompts()[:5])))
-    assert {bucket.rows for bucket in replays._replays} >= {2, 4}
-    assert any(bucket.wide for bucket in replays._replays)
+    stem = prompts()[0][:40]
+    finish(engine, call(stem, max_tokens=1))
+    finish(engine, *(call([*stem, i], max_tokens=4 if i < 2 else 3) for i in range(9)))
+    assert {(bucket.rows, bucket.wide > 0) for bucket in replays._replays} == {(16, True), (2, False)}
