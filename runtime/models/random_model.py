@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..kv_file import ModelIdentity
+from ..weight_format import WeightFormat
 from .checkpoint import StoredTensor, TensorReader
 from .config import ModelConfig
 from .decoder import Model
@@ -17,17 +18,23 @@ _SPREAD = 0.02
 
 
 def random_model(
-    config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str = "cpu", seed: int = 0
+    config: ModelConfig,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    weights: WeightFormat | None = None,
+    seed: int = 0,
 ) -> Model:
     """A decoder with normally distributed matrices, norms that change nothing and biases of 0.
 
     What it computes and reads is what a checkpoint of this shape does. Equal arguments give equal weights on one kind
-    of device; the state of the device's random numbers is changed.
+    of device, before they are rounded to the format of `weights`; the state of the device's random numbers is changed.
     """
     torch.manual_seed(seed)
     with _RandomTensors(config, dtype, torch.device(device)) as reader:
-        weights = read_weights(reader, config)
-    return Model(config, weights, ModelIdentity(f"random {config.architecture}", f"random {config!r} {seed}"))
+        read = read_weights(reader, config, weights)
+    drawn = f"random {config!r} {seed} {weights}"
+    return Model(config, read, ModelIdentity(f"random {config.architecture}", drawn))
 
 
 class _RandomTensors(TensorReader):
