@@ -385,13 +385,45 @@ template <class Weight>
 inline void widen_panel(Floats, const Weight* from, int64_t steps, float* to) {
     for (int64_t i = 0; i < steps * kTile; i += kWidth) store(to + i, load(from + i));
 }
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && defined(__AVX512VBMI__)
+// The two bytes of the bfloat16 that each magnitude stands for, to look 64 of them up at once.
+template <class Weight>
+struct Table {
+    alignas(64) uint8_t low[128], high[128];
+    Table() {
+        for (int i = 0; i < 128; i++) {
+            int8_t codes[kWidth] = {static_cast<int8_t>(i)};
+            uint32_t word = ((Words)load(reinterpret_cast<const Weight*>(codes)))[0];
+            low[i] = static_cast<uint8_t>(word >> 16), high[i] = static_cast<uint8_t>(word >> 24);
+        }
+    }
+};
+inline __m512i magnitude(const int8_t*, __m512i codes) { return _mm512_abs_epi8(codes); }
+// A lookup takes no notice of the sign.
+inline __m512i magnitude(const Float8*, __m512i codes) { return codes; }
+
 template <class Weight>
 inline void widen_panel(Pairs, const Weight* from, int64_t steps, float* to) {
+    static const Table<Weight> table;
+    const __m512i low[2] = {_mm512_load_si512(table.low), _mm512_load_si512(table.low + 64)};
+    const __m512i high[2] = {_mm512_load_si512(table.high), _mm512_load_si512(table.high + 64)};
+    const __m512i sign = _mm512_set1_epi8(-128);
+    // Bytes are unpacked within quarters of a register, so a quarter is given what each of the four results has in it.
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     for (int64_t step = 0; step < steps; step += 2, from += 2 * kTile, to += kTile) {
-        for (int64_t i = 0; i < kTile; i += kWidth) {
-            Words second = step + 1 < steps ? (Words)load(from + kTile + i) : Words{};
-            store(to + i, (Vector)((Words)load(from + i) >> 16 | second));
+        __m512i parts[2][2] = {};
+        for (int i = 0; i < 2 && step + i < steps; i++) {
+            __m512i codes = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(from + i * kTile));
+            __m512i index = magnitude(from, codes);
+            __m512i lows = _mm512_permutex2var_epi8(low[0], index, low[1]);
+            __m512i highs = _mm512_permutex2var_epi8(high[0], index, high[1]);
+            highs = _mm512_or_si512(highs, _mm512_and_si512(codes, sign));
+            parts[i][0] = _mm512_unpacklo_epi8(lows, highs);
+            parts[i][1] = _mm512_unpackhi_epi8(lows, highs);
+        }
+        for (int half = 0; half < 2; half++) {
+            _mm512_storeu_si512(to + 32 * half, _mm512_unpacklo_epi16(parts[0][half], parts[1][half]));
+            _mm512_storeu_si512(to + 32 * half + 16, _mm512_unpackhi_epi16(parts[0][half], parts[1][half]));
         }
     }
 }

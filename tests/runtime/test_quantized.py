@@ -127,7 +127,7 @@ def test_a_row_does_not_depend_on_those_beside_it(dtype: torch.dtype, format: We
 def test_every_value_is_exact_in_a_product(make: Make, format: WeightFormat) -> None:
     codes = torch.arange(256, dtype=torch.uint8)[:, None]
     values = codes.view(torch.float8_e4m3fn) if format == "fp8" else codes.view(torch.int8)
-    values = values[values.float().isfinite()[:, 0]] if format == "fp8" else values
+    values = values[values.float().isfinite()[:, 0]] if format == "fp8" else values[values[:, 0] != -128]
     wide = values.float()[:, 0]
     layer = make(Quantized(format, values, torch.ones(len(values))), None)
     for dtype in (torch.float32, torch.bfloat16):
