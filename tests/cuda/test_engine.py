@@ -90,6 +90,8 @@ def test_greedy_tokens_are_those_of_transformers(model: Model, checkpoint: Path)
         {"kv_tokens": 80},
         {"pipelined": True, "kv_tokens": 120},
         {"pipelined": False},
+        {"kv_tokens": 80, "host_kv_tokens": 600},
+        {"kv_tokens": 80, "host_kv_tokens": 200},
     ],
 )
 def test_caching_batching_and_chunking_change_no_token(model: Model, options: dict[str, Any]) -> None:
@@ -99,6 +101,8 @@ def test_caching_batching_and_chunking_change_no_token(model: Model, options: di
     for _ in range(2):
         together = finish(engine, *workload())
         assert [done.token_ids for done in together] == [done.token_ids for done in alone]
+    engine.check_idle()
+    assert (engine.stats().restored_tokens > 0) == ("host_kv_tokens" in options)
 
 
 def test_scores_are_those_of_transformers(model: Model, checkpoint: Path) -> None:

@@ -115,6 +115,8 @@ def workload() -> list[Call]:
         {"chunk_tokens": 200, "kv_tokens": 4000},
         {"max_running": 2, "kv_tokens": 150},
         {"kv_tokens": 80},
+        {"kv_tokens": 80, "host_kv_tokens": 600},
+        {"kv_tokens": 80, "host_kv_tokens": 600, "pipelined": True},
         {"pipelined": True},
         {"pipelined": True, "chunk_tokens": 16, "kv_tokens": 120},
     ],

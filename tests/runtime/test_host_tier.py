@@ -500,12 +500,14 @@ def _tokens(rng: random.Random, least: int, most: int) -> list[int]:
     return [rng.randrange(29) for _ in range(rng.randint(least, most))]
 
 
+@pytest.mark.parametrize("pipelined", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_results_are_the_same_and_less_is_computed(seed: int) -> None:
+def test_results_are_the_same_and_less_is_computed(seed: int, pipelined: bool) -> None:
     computed = {}
     for host_kv_tokens in (0, 1000):
         queue, rng, num_tokens = LateCopies(), random.Random(seed), 0
-        with tiered_engine(queue, kv_tokens=100, host_kv_tokens=host_kv_tokens) as engine:
+        options = {"kv_tokens": 100, "host_kv_tokens": host_kv_tokens, "pipelined": pipelined}
+        with tiered_engine(queue, **options) as engine:
             for calls in workload(seed):
                 for one in calls:
                     engine.submit(one.request)
@@ -571,10 +573,13 @@ def test_both_tiers_are_saved_and_loaded(tmp_path: Path) -> None:
 class TieredEngineMachine(EngineMachine):
     """The engine's random use with a tier whose copies come late."""
 
+    pipelined = False
+
     def __init__(self) -> None:
         super().__init__()
         self.queue = LateCopies()
-        with tiered_engine(self.queue, kv_tokens=40, host_kv_tokens=60, max_running=4, chunk_tokens=6) as engine:
+        options = {"kv_tokens": 40, "host_kv_tokens": 60, "max_running": 4, "chunk_tokens": 6}
+        with tiered_engine(self.queue, **options, pipelined=self.pipelined) as engine:
             self.engine = engine
 
     @rule(count=st.integers(1, 4))
@@ -582,8 +587,17 @@ class TieredEngineMachine(EngineMachine):
         self.queue.carry_out(count)
 
 
+class PipelinedTieredEngineMachine(TieredEngineMachine):
+    pipelined = True
+
+
 TieredEngineMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+PipelinedTieredEngineMachine.TestCase.settings = TieredEngineMachine.TestCase.settings
 
 
 class TestTieredEngineMachine(TieredEngineMachine.TestCase):  # type: ignore[misc, name-defined]
+    pass
+
+
+class TestPipelinedTieredEngineMachine(PipelinedTieredEngineMachine.TestCase):  # type: ignore[misc, name-defined]
     pass
