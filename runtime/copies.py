@@ -18,6 +18,8 @@ from torch import Tensor
 
 # What transfers may keep from being reused: more than this is waited for.
 MOST_BYTES_IN_FLIGHT = 1 << 30
+# Copies that were put off are begun when they have so many bytes.
+_MOST_BYTES_PUT_OFF = 64 << 20
 # Transfers of at least so many bytes tell what copying takes; until one has, it is thought to take this long a byte.
 _TIMED_BYTES = 1 << 20
 _SECONDS_PER_BYTE = 1e-10
@@ -70,6 +72,7 @@ class Copier:
         self.seconds_per_byte = _SECONDS_PER_BYTE
         self._queue = queue
         self._most_bytes = most_bytes
+        self._put_off: list[Copy] = []
         self._in_flight: deque[_InFlight] = deque()
 
     @property
@@ -77,9 +80,23 @@ class Copier:
         """Bytes of the transfers that are not known to have ended."""
         return sum(flight.num_bytes for flight in self._in_flight)
 
+    def put_off(self, copies: list[Copy]) -> None:
+        """Has copies begun with later ones, or by `flush`, since each transfer has its cost."""
+        self._put_off += copies
+        if _num_bytes(self._put_off) >= _MOST_BYTES_PUT_OFF:
+            self.flush()
+
+    def flush(self) -> None:
+        """Begins what was put off."""
+        if self._put_off:
+            self.begin([])
+
     def begin(self, copies: list[Copy]) -> Transfer:
-        """Begins copies. Blocks until earlier ones have ended where too much memory would be held for them."""
-        num_bytes = sum(copy.source.nbytes for copy in copies)
+        """Begins copies, after those that were put off. Blocks until earlier transfers have ended where too much memory
+        would be held for all of them.
+        """
+        copies, self._put_off = self._put_off + copies, []
+        num_bytes = _num_bytes(copies)
         self._release_ended()
         while self._in_flight and self.bytes_in_flight + num_bytes > self._most_bytes:
             self._in_flight[0].transfer.wait()
@@ -90,7 +107,8 @@ class Copier:
         return transfer
 
     def wait_all(self) -> None:
-        """Blocks until nothing is being copied."""
+        """Blocks until nothing is left to be copied."""
+        self.flush()
         if self._in_flight:
             self._in_flight[-1].transfer.wait()
         self._release_ended()
@@ -101,6 +119,10 @@ class Copier:
             if flight.num_bytes >= _TIMED_BYTES:
                 measured = flight.transfer.seconds() / flight.num_bytes
                 self.seconds_per_byte += _NEWEST * (measured - self.seconds_per_byte)
+
+
+def _num_bytes(copies: list[Copy]) -> int:
+    return sum(copy.source.nbytes for copy in copies)
 
 
 @dataclass(frozen=True, slots=True)

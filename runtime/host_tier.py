@@ -87,6 +87,10 @@ class HostTier:
                     mark.below = self.tree.mark(present, mark.order)
         self.tree.unlock(present)
 
+    def flush(self) -> None:
+        """See TierBelow."""
+        self.copier.flush()
+
     def unmark(self, mark: Mark, /) -> None:
         """See TierBelow."""
         self.tree.unmark(mark)
@@ -160,8 +164,7 @@ class HostTier:
             self.tree.unlock(present)
             self.offloaded_tokens += room
             present = below
-        if copies:
-            self.copier.begin(copies)
+        self.copier.put_off(copies)
         assert present is not None
         return present
 

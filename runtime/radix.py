@@ -99,6 +99,9 @@ class TierBelow(Protocol):
     def take(self, node: Node, /) -> None:
         """A node is about to be evicted: keeps what it wants of its path, and the expectations of its marks."""
 
+    def flush(self) -> None:
+        """Enough has been evicted for now: begins to copy what it took, if it has not yet."""
+
     def unmark(self, mark: Mark, /) -> None:
         """Undoes what it noted for a mark (`Mark.below`)."""
 
@@ -268,6 +271,8 @@ class RadixTree:
             if not victims:
                 self.pool.compact(missing)
                 break
+        if self.below is not None:
+            self.below.flush()
         return self.pool.free - before
 
     def _drop(self, node: Node) -> None:

@@ -55,6 +55,26 @@ def test_no_more_memory_is_held_than_allowed() -> None:
     assert not queue.pending and copier.bytes_in_flight == 0
 
 
+def test_small_copies_are_put_off_and_begun_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = LateCopies()
+    copier = Copier(queue)
+    monkeypatch.setattr(copies_module, "_MOST_BYTES_PUT_OFF", 10 * LAYOUT.bytes_per_token)
+    pairs = [Copy(HOST.empty(3), filled(3)) for _ in range(7)]
+    for pair in pairs[:3]:
+        copier.put_off([pair])
+    assert queue.num_begun == 0
+    copier.put_off(pairs[3:4])
+    assert queue.num_begun == 1, "enough for a transfer"
+    copier.put_off(pairs[4:5])
+    transfer = copier.begin(pairs[5:6])
+    assert queue.num_begun == 2, "what comes later takes along what was put off"
+    copier.put_off(pairs[6:])
+    copier.wait_all()
+    assert transfer.is_done() and queue.num_begun == 3 and copier.bytes_in_flight == 0
+    copier.flush()
+    assert queue.num_begun == 3 and all(torch.equal(pair.destination, pair.source) for pair in pairs)
+
+
 def test_the_speed_is_that_of_large_transfers() -> None:
     queue = LateCopies()
     copier = Copier(queue)

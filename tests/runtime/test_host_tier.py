@@ -87,6 +87,17 @@ def test_what_is_evicted_comes_back_with_its_kv() -> None:
     check_both(tree, tier)
 
 
+def test_what_goes_together_is_copied_together() -> None:
+    queue = LateCopies()
+    tree, tier = two_tiers(queue=queue)
+    stem = add(tree, 1, 2)
+    for first in (3, 4, 5):
+        add(tree, first, 6, below=stem)
+    tree.evict(20)
+    assert queue.num_begun == 1
+    check_both(tree, tier)
+
+
 def test_a_leaf_takes_its_beginning_along_and_half_of_a_node_comes_back() -> None:
     tree, tier = two_tiers()
     stem = add(tree, 1, 2, 3)
