@@ -25,9 +25,9 @@ from ..runtime.test_engine_model import continuation, prompts, workload
 class DeviceModel(FakeModel):
     """The fake model with its KV and its logits on a device: the same numbers everywhere."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, config: FakeConfig | None = None) -> None:
         shape = (LAYOUT.num_layers, LAYOUT.num_kv_heads, LAYOUT.head_dim, LAYOUT.dtype)
-        super().__init__(config=FakeConfig(), layout=KVLayout(*shape, device))
+        super().__init__(config=config or FakeConfig(), layout=KVLayout(*shape, device))
 
     def forward(self, batch: Batch) -> Tensor:
         return super().forward(batch).to(self.layout.device)
