@@ -184,8 +184,8 @@ def engine(bench: Bench, shape: str, running: int, steps: int, sampling: dict[st
     }
 
 
-def features_off(bench: Bench, shape: str, sizes: Sizes) -> Figures:
-    """The same steps with torch's operations in the place of kernels."""
+def torch_operations(bench: Bench, shape: str, sizes: Sizes) -> Figures:
+    """Steps of the model with torch's operations in the place of kernels."""
     model: Any = bench.model(shape)
     batches = {
         "decode, batch 1": decode_batch(model.layout, 1, 0, sizes.prompt),
@@ -204,6 +204,22 @@ def features_off(bench: Bench, shape: str, sizes: Sizes) -> Figures:
             finally:
                 model._operations = chosen
         found[name] = times
+    return found
+
+
+def engine_options(bench: Bench, shape: str, sizes: Sizes, steps: int) -> Figures:
+    """Engine steps below one prefix, as they are, with tree attention off, and with one step after the other."""
+    model = bench.model(shape)
+    kinds: dict[str, dict[str, Any]] = {
+        "as it is": {},
+        "tree_attention=False": {"tree_attention": False},
+        "pipelined=False": {"pipelined": False},
+    }
+    found: Figures = {}
+    for name, options in kinds.items():
+        timed = TimedModel(model, bench.clock)
+        taken = decode_steps(timed, sizes.many, steps, GREEDY, shared=sizes.prefix, **options)
+        found[name] = {"step_ms": taken["step"] * 1e3, "model_ms": taken["forward"] * 1e3}
     return found
 
 
@@ -235,7 +251,8 @@ def sections(bench: Bench, shapes: list[str], sizes: Sizes, *, quick: bool) -> d
             "growth": partial(growth, bench, shape, sizes),
             **{f"engine, {count}": partial(engine, bench, shape, count, steps, GREEDY) for count in sizes.running},
             f"engine, {sizes.running[-1]} drawn": partial(engine, bench, shape, sizes.running[-1], steps, DRAWN),
-            "features off": partial(features_off, bench, shape, sizes),
+            "torch operations": partial(torch_operations, bench, shape, sizes),
+            "engine options": partial(engine_options, bench, shape, sizes, steps),
         }
         found |= {f"{shape}: {name}": Section(run, 60) for name, run in parts.items()}
     for shape in shapes:

@@ -72,15 +72,18 @@ class _Stream:
         return self._stream.flush()
 
 
-def decode_steps(model: TimedModel | NoModel, running: int, steps: int, sampling: dict[str, Any]) -> dict[str, float]:
+def decode_steps(
+    model: TimedModel | NoModel, running: int, steps: int, sampling: dict[str, Any], *, shared: int = 0, **options: Any
+) -> dict[str, float]:
     """Seconds of a step of so many running requests (`step`), and of the model in it (`forward`).
 
-    Prompts are of 128 random tokens that nobody shares. Both are means over `steps` steps in a row.
+    Prompts are of random tokens, `shared` that all have and 128 of their own. Both are means over `steps` steps in a
+    row. options: of the engine.
     """
     settled, new = 4, steps + 16
-    engine = _engine(model, running, new)
+    engine = _engine(model, shared + running * (PROMPT + new + 1), running, options)
     events: list[Event] = []
-    for tokens in _prompts(running, model.config.vocab_size):
+    for tokens in _prompts(running, shared, model.config.vocab_size):
         params = SamplingParams(max_tokens=new, ignore_eos=True, seed=1, **sampling)
         engine.submit(EngineRequest(tokens, params, events.append))
     scheduler: Any = engine._scheduler
@@ -101,19 +104,17 @@ def decode_steps(model: TimedModel | NoModel, running: int, steps: int, sampling
     return {"step": seconds, "forward": forward}
 
 
-def _engine(model: Any, running: int, new: int) -> Engine:
+def _engine(model: Any, room: int, running: int, options: dict[str, Any]) -> Engine:
     tokenizer = Tokenizer.load(model_dir())
     size = tokenizer.vocab_size
 
     def stream(*_: Any) -> TextStream:
         return _Stream(tokenizer, size)
 
-    room = running * (PROMPT + new + 1)
-    return Engine(
-        model, stream, kv_tokens=room, max_running=running, chunk_tokens=8192, step_seconds=None, prefix_cache=True
-    )
+    return Engine(model, stream, kv_tokens=room, max_running=running, chunk_tokens=8192, step_seconds=None, **options)
 
 
-def _prompts(count: int, vocab_size: int) -> list[list[int]]:
+def _prompts(count: int, shared: int, vocab_size: int) -> list[list[int]]:
     draw = random.Random(3)
-    return [[draw.randrange(16, vocab_size) for _ in range(PROMPT)] for _ in range(count)]
+    prefix = [draw.randrange(16, vocab_size) for _ in range(shared)]
+    return [prefix + [draw.randrange(16, vocab_size) for _ in range(PROMPT)] for _ in range(count)]

@@ -28,7 +28,12 @@ NEEDED = (
     "torch", "numpy", "lark", "msgspec", "safetensors", "tokenizers", "llguidance", "jinja2", "pytest", "hypothesis",
     "transformers",
 )  # fmt: skip
-TESTS = ("tests/cuda", "tests/runtime/test_kernels.py")
+TESTS = (
+    "tests/cuda",
+    "tests/runtime/test_kernels.py",
+    "tests/runtime/test_triton_model.py",
+    "tests/runtime/test_copies.py",
+)
 # What the tests may take of the time.
 _TEST_SHARE = 0.33
 # Between the signal that asks a process to end and the one that ends it.

@@ -17,7 +17,9 @@ from torch import Tensor
 def upload(values: Sequence[float] | NDArray[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor (len(values),) with the host's values. On a CPU it may share the memory of an array."""
     host = torch.as_tensor(values, dtype=dtype)
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+    if device.type == "cpu":
+        return host
+    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
 class Download:
@@ -25,8 +27,9 @@ class Download:
 
     def __init__(self, values: Tensor) -> None:
         self._ready: torch.cuda.Event | None = None
-        self._host = values
-        if values.device.type == "cuda":
+        if values.device.type != "cuda":
+            self._host = values.to("cpu")
+        else:
             self._host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._host.copy_(values, non_blocking=True)
             self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -44,7 +44,7 @@ def tokens(engine: Engine, calls: Sequence[Call]) -> list[tuple[int, ...]]:
 
 
 def engine(model: Any, **options: Any) -> Engine:
-    return Engine(model, ToyStream, **{"kv_tokens": 1000} | options)
+    return Engine(model, ToyStream, **{"kv_tokens": 1000, "pipelined": True} | options)
 
 
 def draws(device: torch.device) -> bool:
@@ -81,6 +81,7 @@ def constraints(device: torch.device) -> bool:
             model,
             constrained.TOKENIZER.decode_stream,
             kv_tokens=4000,
+            pipelined=True,
             grammars=constrained.GRAMMARS,
             eos_token_ids=(constrained.END,),
         )

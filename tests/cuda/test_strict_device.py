@@ -36,7 +36,7 @@ def test_everything_gives_what_it_gives_on_a_cpu(found: dict[str, Any]) -> None:
     assert found["checks"] == dict.fromkeys(found["checks"], True)
 
 
-@pytest.mark.parametrize(("kind", "most"), [("greedy", 2), ("drawn", 3), ("filtered", 5)])
+@pytest.mark.parametrize(("kind", "most"), [("greedy", 1), ("drawn", 1), ("filtered", 2)])
 def test_a_step_waits_a_few_times_however_many_sequences_decode(found: dict[str, Any], kind: str, most: int) -> None:
     """Each wait is a gap in a GPU's work. The steps are five, of eight sequences."""
     waits = found["waits"][kind]
