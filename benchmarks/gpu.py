@@ -37,6 +37,8 @@ from .sections import Figures, Journal, Section, run_sections
 
 Runs = dict[str, Figures]
 DTYPE = torch.bfloat16
+# A decode step has its graph from the ninth time on.
+_WARM_UPS = 12
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def decode(bench: Bench, shape: str, branches: int, shared: int, own: int) -> Fi
 
 
 def _against_bytes(bench: Bench, model: Model, batch: Batch) -> Figures:
-    seconds = bench.clock.median(lambda: model.forward(batch))
+    seconds = bench.clock.median(lambda: model.forward(batch), _WARM_UPS)
     distinct = distinct_tokens(batch)
     least = decode_bytes(model.config, distinct, DTYPE.itemsize, model.layout.bytes_per_token)
     floor = least / bench.rate("bytes")
@@ -149,7 +151,8 @@ def tree(bench: Bench, shape: str, sizes: Sizes) -> Figures:
     long = decode_batch(model.layout, sizes.many, sizes.prefix, 0)
     short = decode_batch(model.layout, sizes.many, sizes.prompt, 0)
     found = {"long": _against_bytes(bench, model, long), "short": _against_bytes(bench, model, short)}
-    apart = bench.clock.median(lambda: model.forward(flat(long)), warm_ups=1)
+    each = flat(long)
+    apart = bench.clock.median(lambda: model.forward(each), _WARM_UPS)
     return {
         **found,
         "flat_ms": apart * 1e3,
@@ -184,26 +187,31 @@ def engine(bench: Bench, shape: str, running: int, steps: int, sampling: dict[st
     }
 
 
-def torch_operations(bench: Bench, shape: str, sizes: Sizes) -> Figures:
-    """Steps of the model with torch's operations in the place of kernels."""
+def features_off(bench: Bench, shape: str, sizes: Sizes) -> Figures:
+    """Steps of the model without graphs, and with torch's operations in the place of kernels."""
     model: Any = bench.model(shape)
     batches = {
         "decode, batch 1": decode_batch(model.layout, 1, 0, sizes.prompt),
         f"decode, batch {sizes.many}": decode_batch(model.layout, sizes.many, 0, sizes.context),
         "tree": decode_batch(model.layout, sizes.many, sizes.prefix, 0),
     }
-    chosen = model._operations
-    plain = TorchOperations(model.config, model.device, model.dtype)
-    found: Figures = {}
-    for name, batch in batches.items():
-        times = {}
-        for kind, operations in (("chosen", chosen), ("torch", plain)):
-            model._operations = operations
-            try:
-                times[f"{kind}_ms"] = bench.clock.median(lambda batch=batch: model.forward(batch), warm_ups=2) * 1e3
-            finally:
-                model._operations = chosen
-        found[name] = times
+    chosen = {"_operations": model._operations, "_replays": model._replays}
+    kinds = {
+        "as it is": chosen,
+        "no graphs": chosen | {"_replays": None},
+        "torch": {"_operations": TorchOperations(model.config, model.device, model.dtype), "_replays": None},
+    }
+    found: Figures = {name: {} for name in batches}
+    try:
+        for kind, parts in kinds.items():
+            for part, value in parts.items():
+                setattr(model, part, value)
+            for name, batch in batches.items():
+                seconds = bench.clock.median(lambda batch=batch: model.forward(batch), _WARM_UPS)
+                found[name][f"{kind}, ms"] = seconds * 1e3
+    finally:
+        for part, value in chosen.items():
+            setattr(model, part, value)
     return found
 
 
@@ -251,7 +259,7 @@ def sections(bench: Bench, shapes: list[str], sizes: Sizes, *, quick: bool) -> d
             "growth": partial(growth, bench, shape, sizes),
             **{f"engine, {count}": partial(engine, bench, shape, count, steps, GREEDY) for count in sizes.running},
             f"engine, {sizes.running[-1]} drawn": partial(engine, bench, shape, sizes.running[-1], steps, DRAWN),
-            "torch operations": partial(torch_operations, bench, shape, sizes),
+            "features off": partial(features_off, bench, shape, sizes),
             "engine options": partial(engine_options, bench, shape, sizes, steps),
         }
         found |= {f"{shape}: {name}": Section(run, 60) for name, run in parts.items()}

@@ -19,8 +19,11 @@ from ramify.runtime.request import EngineRequest, Event, Failed, SamplingParams
 from ramify.runtime.tokens import Tokenizer
 
 from .clock import Clock
+from .report import median
 
 PROMPT = 128
+# Steps before those that count, in which graphs are made.
+_SETTLED = 14
 GREEDY: dict[str, Any] = {"temperature": 0.0}
 DRAWN: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95}
 
@@ -77,10 +80,10 @@ def decode_steps(
 ) -> dict[str, float]:
     """Seconds of a step of so many running requests (`step`), and of the model in it (`forward`).
 
-    Prompts are of random tokens, `shared` that all have and 128 of their own. Both are means over `steps` steps in a
-    row. options: of the engine.
+    Prompts are of random tokens, `shared` that all have and 128 of their own. Both are medians over `steps` steps in
+    a row. options: of the engine.
     """
-    settled, new = 4, steps + 16
+    new = _SETTLED + steps + 16
     engine = _engine(model, shared + running * (PROMPT + new + 1), running, options)
     events: list[Event] = []
     for tokens in _prompts(running, shared, model.config.vocab_size):
@@ -89,19 +92,20 @@ def decode_steps(
     scheduler: Any = engine._scheduler
     while len(scheduler.running) < running or scheduler.is_prefilling:
         engine.step()
-    for _ in range(settled):
+    for _ in range(_SETTLED):
         engine.step()
     model.spans.clear()
-    begun = time.perf_counter()
+    seconds = []
     for _ in range(steps):
+        begun = time.perf_counter()
         engine.step()
-    seconds = (time.perf_counter() - begun) / steps
-    forward = sum(span() for span in model.spans) / steps
+        seconds.append(time.perf_counter() - begun)
     failed = [event.error for event in events if isinstance(event, Failed)]
     assert not failed, failed[0]
     assert len(scheduler.running) == running, "a request ended while steps were measured"
+    forward = [span() for span in model.spans]
     engine.close()
-    return {"step": seconds, "forward": forward}
+    return {"step": median(seconds), "forward": median(forward or [0.0])}
 
 
 def _engine(model: Any, room: int, running: int, options: dict[str, Any]) -> Engine:

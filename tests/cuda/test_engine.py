@@ -154,14 +154,13 @@ def test_memory_goes_back(checkpoint: Path, device: torch.device) -> None:
     model = load_model(checkpoint, device=device)
     engine = new_engine(model, kv_tokens=500)
     in_use = []
-    for _ in range(5):
-        finish(engine, *workload())
+    for _ in range(13):  # by when every kind of step has its graph, which stays
+        finish(engine, *workload()[:6])
         engine.clear_cache()
         assert engine.stats().used == 0
         gc.collect()
         in_use.append(allocated(device))
-    # What the first runs make for good, such as tables and graphs, may stay.
-    assert in_use[-1] == in_use[2], in_use
+    assert in_use[-1] == in_use[-3], in_use
     engine.close()
     del engine, model
     gc.collect()
