@@ -74,8 +74,9 @@ _CPU = torch.device("cpu")
 def build_batch(
     chunks: list[Chunk], chosen: Chosen | None = None, *, device: torch.device = _CPU, tree_attention: bool = True
 ) -> Batch:
-    """The batch that computes the chunks, best in the order of their sequences' order_key, with tensors on `device`.
+    """The batch that computes the chunks, best in the order of their sequences' order_key.
 
+    Its tensors are on `device`, but for logit_rows, since the host must be able to tell whether they are all rows.
     chosen: where the tokens are that the host does not know yet. tree_attention: whether a node is read once for all
     sequences below it; if not, once for each, with the same result.
     """
@@ -102,9 +103,9 @@ def build_batch(
         writes.append(Write(extent, offset, start, stop))
         reads.append(Read(extent, offset + count, [(start, stop)], True))
     shared = _shared_reads(chunks, rows)
-    numbers = upload(token_ids + positions + logit_rows + unknown + places, torch.int64, device)
-    sizes = [len(token_ids), len(positions), len(logit_rows), len(unknown), len(places)]
-    ids, at, wanted, rows_of, places_of = numbers.split_with_sizes(sizes)
+    numbers = upload(token_ids + positions + unknown + places, torch.int64, device)
+    sizes = [len(token_ids), len(positions), len(unknown), len(places)]
+    ids, at, rows_of, places_of = numbers.split_with_sizes(sizes)
     if chosen is not None and unknown:
         ids.index_copy_(0, rows_of, chosen.token_ids.index_select(0, places_of))
     return Batch(
@@ -112,7 +113,7 @@ def build_batch(
         positions=at,
         writes=writes,
         reads=(shared if tree_attention else _apart(shared, rows)) + reads,
-        logit_rows=wanted,
+        logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
     )
 
 

@@ -22,6 +22,11 @@ def upload(values: Sequence[float] | NDArray[Any], dtype: torch.dtype, device: t
     return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """The same numbers on a device."""
+    return upload(values.numpy(), values.dtype, device) if values.device.type == "cpu" else values.to(device)
+
+
 class Download:
     """A tensor's values on their way to the host."""
 

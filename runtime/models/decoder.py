@@ -19,6 +19,7 @@ from torch.nn import functional
 from ..batch import Batch
 from ..kv_file import ModelIdentity
 from ..pool import KVLayout
+from ..transfer import moved
 from .choice import choose_operations
 from .config import ModelConfig
 from .linear import Linear
@@ -85,8 +86,8 @@ class Model:
 
     def _hidden(self, batch: Batch) -> Tensor:
         """The normed last hidden states (m, hidden_size) of the batch's logit_rows."""
-        step = self._operations.step(batch, self._factors(batch.positions.to(self.device)))
-        return self._layers(batch.token_ids.to(self.device), step, batch.logit_rows.to(self.device))
+        step = self._operations.step(batch, self._factors(moved(batch.positions, self.device)))
+        return self._layers(moved(batch.token_ids, self.device), step, moved(batch.logit_rows, self.device))
 
     def _new_replays(self, operations: TableOperations, capture: Capture) -> DecodeReplays:
         def compute(tables: Mapping[str, Tensor], num_slots: int) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 torch.inference_mode = lambda mode=True: torch.no_grad()  # type: ignore[misc, assignment]
 
 from ramify.backends.tiny import model_dir  # noqa: E402
+from ramify.runtime.batch import Batch  # noqa: E402
 from ramify.runtime.engine import Engine  # noqa: E402
 from ramify.runtime.models import Model, load_model  # noqa: E402
 from ramify.runtime.request import Failed  # noqa: E402
@@ -116,6 +117,20 @@ def damaged(checkpoint: Path, device: torch.device) -> bool:
     return "layer 2 is the first whose keys or values are NaN" in str(one.error)
 
 
+def replayable(checkpoint: Path, device: torch.device) -> bool:
+    """Whether the host can tell of steps in which all decode that all rows want logits, as graphs need it."""
+    model: Any = load_model(checkpoint, device=device)
+    forward, found = model.forward, []
+
+    def watched(batch: Batch) -> torch.Tensor:
+        found.append(batch.logit_rows.device.type == "cpu" and batch.logit_rows.numel() == batch.token_ids.numel())
+        return forward(batch)
+
+    model.forward = watched
+    finish(engine(model), *[call(prompt, max_tokens=12) for prompt in prompts(4)])
+    return sum(found) >= 8
+
+
 def waits_of_steps(model: Any, params: dict[str, Any]) -> dict[str, int]:
     """Where the host waits, and how often, in STEPS steps in which eight decode."""
     made = engine(model)
@@ -142,6 +157,7 @@ def main() -> None:
         "constraints": lambda: constraints(device),
         "half precision": lambda: half_precision(device),
         "saved": lambda: saved(checkpoint, device),
+        "replayable": lambda: replayable(checkpoint, device),
         "damaged": lambda: damaged(checkpoint, device),
     }
     with Strict():
