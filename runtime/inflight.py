@@ -29,7 +29,7 @@ from .plan import Chosen, Chunk
 from .request import TokenLogprob
 from .sampler import Choice, Sample, SampleRow, logprobs_of, token_logprobs
 from .sequence import Sequence
-from .transfer import upload
+from .transfer import Download, upload
 
 Outcome = Sample | BackendError | None
 BuildBatch = Callable[[list[Chunk], Chosen | None], Batch]
@@ -52,6 +52,7 @@ class InFlight:
         self._scores: list[tuple[Sequence, Callable[[], list[TokenLogprob]]]] = []
         self._masks: Future[Tensor] | None = None
         self._choice: Choice | None = None
+        self._over: Download | None = None
         self._has_drafts = False
 
     @property
@@ -78,6 +79,8 @@ class InFlight:
         bits = None if self._masks is None else self._masks.result()
         scores = [(sequence, logprobs()) for sequence, logprobs in self._scores]
         choices = [] if self._choice is None else self._choice.result(bits)
+        if self._over is not None:
+            self._over.result()
         if not self._has_drafts:
             return scores, list(zip(self.drawing, ([choice] for choice in choices), strict=True))
         chosen = iter(choices)
@@ -109,6 +112,9 @@ class InFlight:
             is_all = len(rows) == len(logits)
             wanted = logits if is_all else logits.index_select(0, upload(rows, torch.int64, logits.device))
             self._choice = Choice(wanted, [row for chunk in self.drawing for row in _sample_rows(chunk)])
+        elif not self._scores:
+            # Nothing of it comes to the host, which has to know when it is over all the same.
+            self._over = Download(logits)
 
 
 def launch(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from ramify.backends.tiny import model_dir
 from ramify.ir.errors import BackendError, Cancelled
-from ramify.runtime import plan, sampler
+from ramify.runtime import inflight, plan, sampler
 from ramify.runtime.batch import Batch
 from ramify.runtime.constraint import Constraint
 from ramify.runtime.engine import Engine
@@ -22,6 +22,7 @@ from ramify.runtime.plan import Chosen, build_batch
 from ramify.runtime.request import Done, EngineRequest, Event, SamplingParams
 from ramify.runtime.sampler import Choice, SampleRow
 from ramify.runtime.tokens import Tokenizer
+from ramify.runtime.transfer import Download
 
 from .fakes import Call, FakeConfig, FakeModel, RepeatingModel, call, expected_tokens, finish, new_engine
 from .test_lookup import CONSTRAINTS, essence
@@ -404,3 +405,17 @@ def test_what_is_launched_looks_at_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     batch = build(torch.empty(4, dtype=torch.int64, device=nowhere))
     assert batch.token_ids.device == batch.positions.device == nowhere
     assert batch.logit_rows.device.type == "cpu", "whether all rows want logits is told without a look at the device"
+
+
+def test_steps_that_choose_nothing_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nobody knew what a chunk of a prompt takes, and the host ran ahead of a GPU by a whole prompt."""
+    waited = []
+
+    class Watched(Download):
+        def result(self) -> torch.Tensor:
+            waited.append(len(super().result()))
+            return super().result()
+
+    monkeypatch.setattr(inflight, "Download", Watched)
+    finish(new_engine(pipelined=True, chunk_tokens=4), call(list(range(14)), max_tokens=2))
+    assert waited == [0, 0, 0], "of four chunks, the last one chooses a token"
