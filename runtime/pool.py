@@ -49,6 +49,12 @@ class _Storage:
     memory: Tensor
     room: int
     extents: set[Extent] = field(default_factory=set)
+    place: tuple[int, int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Asks for the `place` of its first token once: an extent's is wanted in every step."""
+        token_bytes = self.memory.shape[-1] * self.memory.element_size()
+        self.place = self.memory.data_ptr(), self.memory.stride(2), token_bytes
 
     @property
     def wasted(self) -> int:
@@ -84,9 +90,8 @@ class Extent:
         many bytes tokens.
         """
         assert self._storage is not None, "this extent was released, split or trimmed"
-        memory = self._storage.memory
-        token_bytes = memory.shape[-1] * memory.element_size()
-        return memory.data_ptr() + self._start * token_bytes, memory.stride(2), token_bytes
+        address, head_stride, token_bytes = self._storage.place
+        return address + self._start * token_bytes, head_stride, token_bytes
 
     def keys(self, layer: int) -> Tensor:
         """The keys of one layer: a writable view (num_kv_heads, room, head_dim)."""

@@ -81,9 +81,10 @@ class Cutter:
     def cut(self, meetings: Table, rows: NDArray[np.int32], num_rows: int) -> Items:
         """The items of meetings from tables.meetings; all rows of the batch must be in one."""
         kinds: dict[int, list[_Meeting]] = {NARROW_ROWS: [], WIDE_ROWS: []}
+        tile_rows = {kind: self.tile_rows(kind) // self.group for kind in kinds}
         for address, head_stride, length, causal, first, count, _ in meetings.tolist():
             kind = NARROW_ROWS if count * self.group <= NARROW_ROWS else WIDE_ROWS
-            tiles = _tiles(first, count, length, bool(causal), self.tile_rows(kind) // self.group)
+            tiles = _tiles(first, count, length, bool(causal), tile_rows[kind])
             kinds[kind].append(_Meeting(address, head_stride, length, tiles))
         row_list: list[int] = rows.tolist()
         entry_rows: list[int] = []
@@ -106,6 +107,8 @@ class Cutter:
 def _tiles(first: int, count: int, length: int, causal: bool, tile_rows: int) -> list[_Tile]:
     """The last rows first: in a causal meeting they see most, and what takes longest is best begun first."""
     before = length - count
+    if count <= tile_rows:
+        return [_Tile(first, count, length, before + 1 if causal else length)]
     tiles = []
     for start in reversed(range(0, count, tile_rows)):
         stop = min(start + tile_rows, count)
