@@ -1,7 +1,7 @@
 """What grows with what: the prefix tree with cached tokens, the engine's own work with requests, a step with branches.
 
-`python -m benchmarks.growth [--quick] [--json FILE] [--only tree own branches speed]`. Everything runs on one thread,
-and what counts is the processor time of that thread, so that other work on the machine disturbs less.
+`python -m benchmarks.growth [--quick] [--json FILE] [--svg FILE] [--only tree own branches speed]`. Everything runs on
+one thread, and what counts is the processor time of that thread, so that other work on the machine disturbs less.
 
 tree: `match` and `insert` of prompts in a tree of so many cached tokens, by 100 tokens. own: a step of the engine with
 a model that only looks its logits up, with so many running requests: what scheduling, batches, sampling and
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from ramify.runtime.radix import RadixTree
 from ramify.runtime.request import EngineRequest, Event, SamplingParams
 from ramify.runtime.tokens import Tokenizer
 
+from .growth_plot import plot
 from .lockstep import CountingModel
 from .report import Bar, machine, median, write
 
@@ -54,6 +56,8 @@ def main() -> None:
     }
     runs = {name: cases[name](arguments.quick) for name in arguments.only}
     write(arguments.json, runs, _bars(runs), about)
+    if arguments.svg is not None:
+        Path(arguments.svg).write_text(plot(runs["branches"], PREFIX), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,7 +66,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="what to measure")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
-    return parser.parse_args()
+    parser.add_argument("--svg", metavar="FILE", help="draw how a step grows with branches")
+    arguments = parser.parse_args()
+    if arguments.svg is not None and "branches" not in arguments.only:
+        parser.error("--svg draws branches: name them in --only")
+    return arguments
 
 
 def tree(quick: bool) -> dict[str, Any]:

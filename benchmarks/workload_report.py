@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from .drawing import document, key
 from .report import median
 from .workload_store import Runs
 
@@ -18,14 +19,10 @@ _MODELS = {
     "small": "a small random model",
     "0.6b": "a random model of Qwen3-0.6B's shape",
 }
-_STYLE = """
-text { font: 12px system-ui, "DejaVu Sans", sans-serif; fill: #1d2530; } .dim { fill: #5d6877; }
+_LIGHT = """
 .none { fill: #b9c2cd; } .all { fill: #3f8fd2; } .hand { fill: #7db884; } .best { stroke: #c2410c; stroke-width: 2; }
-.rule { stroke: #d9dee5; }
-@media (prefers-color-scheme: dark) {
-text { fill: #e3e8ef; } .dim { fill: #98a4b3; } .none { fill: #56616f; } .hand { fill: #4f8f58; }
-.rule { stroke: #2f3844; } .best { stroke: #ff9a5c; } }
 """
+_DARK = ".none { fill: #56616f; } .hand { fill: #4f8f58; } .best { stroke: #ff9a5c; } "
 
 
 def entry_of(entries: Sequence[dict[str, Any]], config: str) -> dict[str, Any]:
@@ -154,29 +151,23 @@ def plot(results: Results) -> str:
     rows = "".join(_plot_row(results, name, _TOP + _ROW * n, most) for n, name in enumerate(results.runs))
     second = _LEFT + _PANEL + _GAP
     one = second + _PANEL / most
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'role="img" aria-labelledby="title about"><title id="title">What the compiler\'s passes save</title>'
-        f'<desc id="about">{escape(_described(results))}</desc><style>{_STYLE}</style>'
+    body = (
         f'<text x="{_LEFT}" y="18">prompt tokens computed, of all</text>{_key(_LEFT, ("none", "all"), True)}'
         f'<text x="{second}" y="18">wall time, with all passes = 1</text>{_key(second, ("none", "hand"), False)}'
         f'<path class="rule" d="M{_LEFT} {_TOP - 6}V{height - _BOTTOM}M{one:.1f} {_TOP - 6}V{height - _BOTTOM}"/>{rows}'
-        "</svg>\n"
     )
+    title = "What the compiler's passes save"
+    return document(width, height, title=title, about=_described(results), light=_LIGHT, dark=_DARK, body=body)
 
 
 _NAMES = {"none": "without passes", "all": "with all", "hand": "forks by hand"}
 
 
 def _key(x: float, kinds: Sequence[str], has_best: bool) -> str:
-    shown = []
-    for kind in kinds:
-        shown.append(f'<rect class="{kind}" x="{x}" y="30" width="11" height="11"/>')
-        shown.append(f'<text class="dim" x="{x + 16}" y="40">{_NAMES[kind]}</text>')
-        x += 24 + 7 * len(_NAMES[kind])
+    shown, x = key(x, 30, [(kind, _NAMES[kind]) for kind in kinds])
     if has_best:
-        shown.append(f'<path class="best" d="M{x + 2} 29v13"/><text class="dim" x="{x + 9}" y="40">least</text>')
-    return "".join(shown)
+        shown += f'<path class="best" d="M{x + 2} 29v13"/><text class="dim" x="{x + 9}" y="40">least</text>'
+    return shown
 
 
 def _plot_row(results: Results, name: str, y: float, most: float) -> str:
