@@ -34,7 +34,7 @@ from .test_scheduler import arrive as arrive
 
 
 @pytest.fixture(autouse=True)
-def short_pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """These prompts are short."""
     monkeypatch.setattr(host_tier, "LEAST_TOKENS", 1)
 
