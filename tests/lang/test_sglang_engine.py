@@ -143,6 +143,7 @@ def test_wrong_calls_say_what_is_wrong(engine: sgl.Engine) -> None:
         (lambda: sgl.Engine(model_path="tiny", speculative_algorithm="EAGLE"), "speculative_algorithm is NGRAM"),
         (lambda: sgl.Engine(model_path="tiny", speculative_draft_model="x"), "no server argument 'speculative"),
         (lambda: sgl.Engine(model_path="tiny", dtype="int3"), "dtype is one of auto, half"),
+        (lambda: sgl.Engine(model_path="tiny", quantization="awq"), "'awq' is no format of weights"),
         (lambda: sgl.Engine(model_path="/nowhere"), "no backend '/nowhere'"),
     ]:
         with pytest.raises(UsageError, match=message):
@@ -152,6 +153,11 @@ def test_wrong_calls_say_what_is_wrong(engine: sgl.Engine) -> None:
     with pytest.raises(RequestError, match="temperature must be"):
         engine.generate("x", {"temperature": -1})
     assert engine.generate("x", GREEDY, rid="7", lora_path=None, image_data=None)["text"] is not None
+
+
+def test_quantization_rounds_weights() -> None:
+    with sgl.Engine(model_path="tiny", quantization="fp8", max_total_tokens=2048) as engine:
+        assert engine.endpoint.weights == "fp8" and engine.generate("Q: 3 + 4?\nA:", GREEDY)["text"]
 
 
 def test_what_an_engine_tells_of_itself(engine: sgl.Engine) -> None:
