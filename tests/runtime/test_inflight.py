@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from ramify.backends.tiny import model_dir
 from ramify.ir.errors import BackendError, Cancelled
+from ramify.runtime import engine as engine_module
 from ramify.runtime import inflight, plan, sampler
 from ramify.runtime.batch import Batch
 from ramify.runtime.constraint import Constraint
@@ -19,7 +22,7 @@ from ramify.runtime.engine import Engine
 from ramify.runtime.inflight import InFlight
 from ramify.runtime.matcher import Grammars
 from ramify.runtime.plan import Chosen, build_batch
-from ramify.runtime.request import Done, EngineRequest, Event, SamplingParams
+from ramify.runtime.request import Delta, Done, EngineRequest, Event, SamplingParams
 from ramify.runtime.sampler import Choice, SampleRow
 from ramify.runtime.tokens import Tokenizer
 from ramify.runtime.transfer import Download
@@ -118,6 +121,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"chunk_tokens": 3},
     {"kv_tokens": 60, "max_running": 4},
     {"kv_tokens": 90, "order": "service"},
+    {"kv_tokens": 70, "host_kv_tokens": 80},
 ]
 
 
@@ -236,6 +240,57 @@ def test_a_score_is_collected_before_the_next_step(monkeypatch: pytest.MonkeyPat
     scored = call(PROMPT, score_from=2)
     finish(new_engine(pipelined=True, chunk_tokens=4), scored)
     assert journal.entries == in_turn(2) and len(scored.done.logprobs) == 6
+
+
+@dataclass
+class Clock:
+    """Simulated seconds: of the host, and when the device will be done with what it was given."""
+
+    now: float = 0.0
+    busy_until: float = 0.0
+
+
+class SlowModel(FakeModel):
+    """Its device takes four seconds for a step."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        self._clock.busy_until = max(self._clock.now, self._clock.busy_until) + 4
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize(("pipelined", "seconds"), [(False, 50), (True, 41)])
+def test_the_hosts_work_hides_behind_the_devices(
+    monkeypatch: pytest.MonkeyPatch, pipelined: bool, seconds: float
+) -> None:
+    """Each token takes the host a second. What a step is said to take is the device's time, either way."""
+    clock = Clock()
+
+    class Waiting(LateDownload):
+        def __init__(self, values: torch.Tensor) -> None:
+            super().__init__(values)
+            self._ready = clock.busy_until
+
+        def result(self) -> torch.Tensor:
+            clock.now = max(clock.now, self._ready)
+            return super().result()
+
+    def sink(event: Event) -> None:
+        clock.now += isinstance(event, Delta)
+
+    for module in (engine_module, inflight):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(sampler, "Download", Waiting)
+    engine = new_engine(SlowModel(clock), pipelined=pipelined)
+    told: list[float] = []
+    monkeypatch.setattr(engine._scheduler, "has_taken", lambda chunks, num_prefilled, taken: told.append(taken))
+    engine.submit(EngineRequest(PROMPT, SamplingParams(max_tokens=10), sink))
+    finish(engine)
+    assert clock.now == seconds
+    assert told == [4.0] * 10
 
 
 def test_what_is_computed_for_nothing_counts_apart() -> None:
