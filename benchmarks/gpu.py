@@ -26,6 +26,7 @@ from ramify.runtime.batch import Batch
 from ramify.runtime.models import Model
 from ramify.runtime.models.operations import TorchOperations
 from ramify.runtime.models.random_model import random_model
+from ramify.runtime.weight_format import FORMATS
 
 from .clock import Clock
 from .gpu_batches import GENERATED, decode_batch, distinct_tokens, flat, prefill_batch
@@ -121,10 +122,10 @@ def decode(bench: Bench, shape: str, branches: int, shared: int, own: int) -> Fi
     return _against_bytes(bench, model, batch) | {"branches": branches, "shared": shared, "own": own}
 
 
-def _against_bytes(bench: Bench, model: Model, batch: Batch) -> Figures:
+def _against_bytes(bench: Bench, model: Model, batch: Batch, layer_itemsize: int = DTYPE.itemsize) -> Figures:
     seconds = bench.clock.median(lambda: model.forward(batch), _WARM_UPS)
     distinct = distinct_tokens(batch)
-    least = decode_bytes(model.config, distinct, DTYPE.itemsize, model.layout.bytes_per_token)
+    least = decode_bytes(model.config, distinct, DTYPE.itemsize, model.layout.bytes_per_token, layer_itemsize)
     floor = least / bench.rate("bytes")
     in_a_row = bench.clock.mean(lambda: model.forward(batch), 10)
     return {
@@ -134,6 +135,18 @@ def _against_bytes(bench: Bench, model: Model, batch: Batch) -> Figures:
         "share": floor / seconds,
         "distinct_tokens": distinct,
     }
+
+
+def eight_bits(bench: Bench, shape: str, sizes: Sizes) -> Figures:
+    """The same steps with the layers' weights in 8 bits, beside the bytes that these have."""
+    bench.drop()
+    found: Figures = {}
+    for weights in FORMATS:
+        model = random_model(config(shape), dtype=DTYPE, device=bench.device, weights=weights)
+        for name, branches, own in (("1", 1, sizes.prompt), (str(sizes.many), sizes.many, sizes.context)):
+            batch = decode_batch(model.layout, branches, 0, own)
+            found[f"{weights}, batch {name}"] = _against_bytes(bench, model, batch, layer_itemsize=1)
+    return found
 
 
 def prefill(bench: Bench, shape: str, num_tokens: int) -> Figures:
@@ -261,6 +274,7 @@ def sections(bench: Bench, shapes: list[str], sizes: Sizes, *, quick: bool) -> d
             f"engine, {sizes.running[-1]} drawn": partial(engine, bench, shape, sizes.running[-1], steps, DRAWN),
             "features off": partial(features_off, bench, shape, sizes),
             "engine options": partial(engine_options, bench, shape, sizes, steps),
+            "8 bits": partial(eight_bits, bench, shape, sizes),
         }
         found |= {f"{shape}: {name}": Section(run, 60) for name, run in parts.items()}
     for shape in shapes:

@@ -47,9 +47,13 @@ def multiplied(shape: ModelConfig) -> tuple[int, int]:
     return layers, shape.vocab_size * shape.hidden_size
 
 
-def decode_bytes(shape: ModelConfig, distinct: int, itemsize: int, token_bytes: int) -> int:
-    """The least that a decode step reads: all weights once, and the KV of so many distinct tokens once."""
-    return sum(multiplied(shape)) * itemsize + distinct * token_bytes
+def decode_bytes(shape: ModelConfig, distinct: int, itemsize: int, token_bytes: int, layer_itemsize: int = 0) -> int:
+    """The least that a decode step reads: all weights once, and the KV of so many distinct tokens once.
+
+    itemsize: bytes of a weight; layer_itemsize: of those in the layers, if that is another.
+    """
+    layers, head = multiplied(shape)
+    return layers * (layer_itemsize or itemsize) + head * itemsize + distinct * token_bytes
 
 
 def prefill_flops(shape: ModelConfig, num_tokens: int) -> int:
