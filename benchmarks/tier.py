@@ -125,7 +125,7 @@ def _bars(runs: Sequence[Measured]) -> dict[str, Bar]:
     bars = {}
     for passes in dict.fromkeys(each.passes for each in runs):
         computed = {each.host_share: each.computed for each in runs if each.passes == passes}
-        bars[f"{passes}, all on the host: computed / ample memory"] = Bar(computed[1.0] / computed[None], 1.1, "x")
+        bars[f"{passes}, all on the host: computed / ample memory"] = Bar(computed[1.0] / computed[None], 1.05, "x")
         bars[f"{passes}, half on the host: computed / without"] = Bar(computed[0.5] / computed[0.0], 1.0, "x")
     return bars
 
