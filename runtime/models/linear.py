@@ -88,8 +88,9 @@ class _Panels:
         name, per_word = _FORMATS[weight.dtype], 2 if weight.dtype == torch.bfloat16 else 1
         if weight.dtype == torch.float32 and torch.equal(weight.bfloat16().float(), weight):
             name, weight = "halves", weight.bfloat16()
-        padded = functional.pad(weight, (0, 0, 0, -self._outputs % _PANEL))
-        self._panels = padded.view(-1, _PANEL, inner // per_word, per_word).transpose(1, 2).contiguous()
+        if missing := -self._outputs % _PANEL:
+            weight = functional.pad(weight, (0, 0, 0, missing))
+        self._panels = weight.view(-1, _PANEL, inner // per_word, per_word).transpose(1, 2).contiguous()
         self._linear = typed(kernels[f"ramify_linear_{name}"], 5, c_int64, c_int64, c_int64, c_int)
 
     def __call__(self, rows: Tensor) -> Tensor:
