@@ -27,24 +27,30 @@ ANSWERED: Mapping[Pair, _Place] = {
 }
 """A conversation and a position in it for a message of a role after one of another, long past."""
 
-_UNANSWERED: Mapping[Pair, _Place] = {
-    (USER, ASSISTANT): ((USER, ASSISTANT, TOOL), 1),
-    (TOOL, ASSISTANT): ((USER, ASSISTANT, TOOL, ASSISTANT, TOOL), 3),
+_UNANSWERED: Mapping[Pair, tuple[_Place, ...]] = {
+    (USER, ASSISTANT): (((USER, ASSISTANT, TOOL), 1), ((USER, ASSISTANT, TOOL, ASSISTANT, TOOL), 1)),
+    (TOOL, ASSISTANT): (
+        ((USER, ASSISTANT, TOOL, ASSISTANT, TOOL), 3),
+        ((USER, ASSISTANT, TOOL, ASSISTANT, TOOL, ASSISTANT, TOOL), 3),
+    ),
 }
-"""The same for an assistant message that no user message follows yet."""
+"""The same for an assistant message that no user message follows yet: the last one, and one before another."""
 
 _BEFORE = {None: (), SYSTEM: (SYSTEM,), USER: (USER,), ASSISTANT: (USER, ASSISTANT), TOOL: (USER, ASSISTANT, TOOL)}
 """What a conversation begins with so that a message follows one of a role."""
 
 
-def _place_of(pair: Pair, *, is_answered: bool) -> _Place | None:
-    """A conversation with a message of a role after one of another; None for roles that no sample is known of."""
+def _places_of(pair: Pair, *, is_answered: bool) -> tuple[_Place, ...]:
+    """Conversations with a message of a role after one of another; none for roles that no sample is known of."""
     previous, role = pair
-    known = (ANSWERED if is_answered else _UNANSWERED).get(pair)
-    if known is not None or not is_answered or previous not in _BEFORE:
-        return known
+    if not is_answered:
+        return _UNANSWERED.get(pair, ())
+    if (known := ANSWERED.get(pair)) is not None:
+        return (known,)
+    if previous not in _BEFORE:
+        return ()
     before = _BEFORE[previous]
-    return (*before, role, *((USER, ASSISTANT, USER) if role == ASSISTANT else (ASSISTANT, USER))), len(before)
+    return (((*before, role, *((USER, ASSISTANT, USER) if role == ASSISTANT else (ASSISTANT, USER))), len(before)),)
 
 
 def sample_text(index: int) -> str:
@@ -69,9 +75,12 @@ class TemplateCheck:
         pair: the role before and the message's own; one of which no sample is known counts as differing once it is
         answered. opening: that of a plain message at such a place.
         """
-        place = _place_of(pair, is_answered=is_answered)
-        if place is None:
+        places = _places_of(pair, is_answered=is_answered)
+        if not places:
             return is_answered
+        return any(self._differs_at(place, text, opening, sent) for place in places)
+
+    def _differs_at(self, place: _Place, text: str, opening: str, sent: str) -> bool:
         roles, index = place
         plain, changed = sample(roles), sample(roles)
         changed[index] = (roles[index], text)
