@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "strict"
+# An environment may lie in the checkout too.
+_PACKAGES = ("ir", "compiler", "runtime", "backends", "lang")
 _aten = torch.ops.aten
 # Which may take tensors of both: copies, and places of the host's among a device's numbers, which are copied first.
 _COPIES = {_aten.copy_.default, _aten._to_copy.default, _aten._foreach_copy_.default}
@@ -132,7 +134,7 @@ def _caller() -> str:
     root = Path(ramify.__file__).parent
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
-        if path.is_relative_to(root) and path.relative_to(root).parts[0] != "tests":
+        if path.is_relative_to(root) and path.relative_to(root).parts[0] in _PACKAGES:
             return f"{path.relative_to(root)}:{frame.lineno}"
     return "elsewhere"
 
