@@ -77,7 +77,7 @@ def test_items_are_as_in_the_picture() -> None:
     positions = [1549, 1574, 1308, *range(1512, 1700)]
     Batch(torch.zeros(191).long(), torch.tensor(positions), writes, reads, torch.tensor([0])).check()
 
-    items = Cutter(group=2, num_kv_heads=8, num_programs=4 * 132).cut(*meetings(reads), 191)
+    items = Cutter(group=2, num_kv_heads=8, num_processors=132).cut(*meetings(reads), 191)
     shared, prompt = items.wide[:12].tolist(), items.wide[12:].tolist()
     assert [item[3] for item in shared[::3]] == [256, 256, 256, 232]
     assert sorted({item[6] for item in shared}) == [63, 64] and len(prompt) == 9

@@ -80,7 +80,7 @@ def scripted(seed: int) -> ScriptedBackend:
 
 def run(function: FunctionType, compiled: Linked | None, seed: int, backend: Backend) -> dict[str, Any]:
     arguments = copy.deepcopy(ARGUMENTS) | {"flag": seed % 2 == 0, "n": seed % 3}
-    sampling = SamplingParams(temperature=0.8, seed=seed) if seed % 2 else SamplingParams()
+    sampling = SamplingParams(temperature=0.8, seed=seed) if seed % 2 else SamplingParams(seed=seed)
     made = run_once(function, compiled, arguments, backend, sampling)
     requests = sorted(map(comparable, backend.requests)) if isinstance(backend, ScriptedBackend) else None
     has_cancelled = made.error is not None and any(isinstance(each.error, Cancelled) for each in made.trace)
