@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 
-# Models in the tests are tiny: a second thread would only wait for the first.
+# Models in the tests are tiny: a second thread would only wait for the first. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-if find_spec("triton") is not None and not torch.cuda.is_available():
-    # Before anything imports triton, which decides then how kernels will run: on a CPU in its interpreter.
-    os.environ["TRITON_INTERPRET"] = "1"
+
+
+def _interpret_kernels() -> None:
+    """Has Triton run kernels in its interpreter where there is no GPU. It decides that when it is imported."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
+
+
+if find_spec("triton") is not None:
+    _interpret_kernels()
 
 GOLDEN = Path(__file__).parent / "golden"
 DATA = Path(os.environ.get("RAMIFY_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -37,6 +45,17 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert actual == path.read_text(encoding="utf-8")
 
     return check
+
+
+@pytest.fixture(params=[1, 2])
+def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """How many threads torch, and kernels with it, use in the test: one, and several."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -83,14 +83,12 @@ class _Panels:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, kernels: ctypes.CDLL) -> None:
-        self._outputs, inner = weight.shape
+        self._outputs = weight.shape[0]
         self._bias = bias
         name, per_word = _FORMATS[weight.dtype], 2 if weight.dtype == torch.bfloat16 else 1
         if weight.dtype == torch.float32 and torch.equal(weight.bfloat16().float(), weight):
             name, weight = "halves", weight.bfloat16()
-        if missing := -self._outputs % _PANEL:
-            weight = functional.pad(weight, (0, 0, 0, missing))
-        self._panels = weight.view(-1, _PANEL, inner // per_word, per_word).transpose(1, 2).contiguous()
+        self._panels = panels(weight, per_word)
         self._linear = typed(kernels[f"ramify_linear_{name}"], 5, c_int64, c_int64, c_int64, c_int)
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -100,19 +98,24 @@ class _Panels:
         return self._product(rows, residual.contiguous())
 
     def _product(self, rows: Tensor, residual: Tensor | None) -> Tensor:
-        rows = rows.contiguous()
-        result = rows.new_empty(rows.shape[0], self._outputs)
-        self._linear(
-            rows.data_ptr(),
-            self._panels.data_ptr(),
-            None if self._bias is None else self._bias.data_ptr(),
-            None if residual is None else residual.data_ptr(),
-            result.data_ptr(),
-            *rows.shape,
-            self._outputs,
-            torch.get_num_threads(),
-        )
-        return result
+        return panel_product(self._linear, rows, self._outputs, self._panels, self._bias, residual)
+
+
+def panels(weight: Tensor, per_word: int = 1) -> Tensor:
+    """A weight (out, in) as the compiled kernels read it: (panels, in / per_word, 64, per_word), zeros beyond `out`."""
+    outputs, inner = weight.shape
+    if missing := -outputs % _PANEL:
+        weight = functional.pad(weight, (0, 0, 0, missing))
+    return weight.view(-1, _PANEL, inner // per_word, per_word).transpose(1, 2).contiguous()
+
+
+def panel_product(kernel: ctypes._FuncPointer, rows: Tensor, num_outputs: int, *operands: Tensor | None) -> Tensor:
+    """What a compiled kernel makes of rows (n, in), (n, num_outputs), given the addresses of contiguous operands."""
+    rows = rows.contiguous()
+    result = rows.new_empty(rows.shape[0], num_outputs)
+    addresses = [None if each is None else each.data_ptr() for each in (rows, *operands, result)]
+    kernel(*addresses, *rows.shape, num_outputs, torch.get_num_threads())
+    return result
 
 
 class _Reordered:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..weight_format import WeightFormat
-from .linear import Linear
+from .linear import Linear, panel_product, panels
 from .native_build import library, typed
 
 _DTYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
@@ -31,8 +31,6 @@ _LEAST_SCALE = torch.finfo(torch.float32).tiny
 _OUTPUTS = 512
 # Dtypes of rows that the compiled kernels take.
 _NATIVE = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-# Outputs of a panel: `kTile` of native.cpp.
-_PANEL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +105,8 @@ class _BytePanels:
     """For the compiled kernels, values in panels (panels, in, 64). A row's result does not depend on other rows."""
 
     def __init__(self, weight: Quantized, bias: Tensor | None, kernels: ctypes.CDLL) -> None:
-        self._outputs, inner = weight.values.shape
-        padded = functional.pad(weight.values.view(torch.uint8), (0, 0, 0, -self._outputs % _PANEL))
-        self._panels = padded.view(-1, _PANEL, inner).transpose(1, 2).contiguous()
+        self._outputs = weight.values.shape[0]
+        self._panels = panels(weight.values.view(torch.uint8))
         self._scale = weight.scale
         self._bias = None if bias is None else bias.float()
         self._kernels = {
@@ -126,21 +123,9 @@ class _BytePanels:
     def _product(self, rows: Tensor, residual: Tensor | None) -> Tensor:
         if rows.dtype not in _NATIVE:
             return self._product(rows.float(), None if residual is None else residual.float()).to(rows.dtype)
-        rows = rows.contiguous()
         residual = None if residual is None else residual.contiguous()
-        result = rows.new_empty(rows.shape[0], self._outputs)
-        self._kernels[rows.dtype](
-            rows.data_ptr(),
-            self._panels.data_ptr(),
-            self._scale.data_ptr(),
-            None if self._bias is None else self._bias.data_ptr(),
-            None if residual is None else residual.data_ptr(),
-            result.data_ptr(),
-            *rows.shape,
-            self._outputs,
-            torch.get_num_threads(),
-        )
-        return result
+        operands = (self._panels, self._scale, self._bias, residual)
+        return panel_product(self._kernels[rows.dtype], rows, self._outputs, *operands)
 
 
 class _BytesInRegisters:

@@ -37,11 +37,8 @@ def answer(s, question):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def closed() -> Iterator[None]:
     yield
-    torch.set_num_threads(threads)
     close_backends()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -31,15 +30,6 @@ PARTIALS = [flash_attention, plain_attention]
 # The worst difference seen over thousands of trees is 1e-6 in float32 and 2e-2 in bfloat16, where every partial result
 # is rounded once.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2, torch.float16: 5e-3}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from threads, and lose much on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _layout(num_kv_heads: int, dtype: torch.dtype) -> KVLayout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,14 +36,6 @@ GRAMMARS = Grammars(TOKENIZER, VOCAB)
 END = TOKENIZER.eos_ids[0]
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
 SAMPLED: dict[str, Any] = {"temperature": 1.0, "top_p": 0.8}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class LateDownload:

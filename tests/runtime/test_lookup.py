@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,6 @@ VOCAB = TOKENIZER.vocab_size
 GRAMMARS = Grammars(TOKENIZER, VOCAB)
 END = TOKENIZER.eos_ids[0]
 LOOP = [3, 1, 4, 1, 5, 9, 2, 6]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def naive_continuation(tokens: list[int], count: int) -> list[int]:

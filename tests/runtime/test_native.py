@@ -7,7 +7,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,15 +36,6 @@ def kernels() -> ctypes.CDLL:
     if found is None:
         pytest.skip("no C++ compiler is here, or the kernels are switched off")
     return found
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from threads, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config(num_heads: int, num_kv_heads: int, head_dim: int) -> configs.ModelConfig:
@@ -106,11 +96,9 @@ def test_random_trees(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("length", "num_new"), [(1300, 650), (200, 200), (97, 96), (65, 64), (64, 1), (129, 5)])
-@pytest.mark.parametrize("num_threads", [1, 2])
 def test_causal_chunks_and_large_scores(
     kernels: ctypes.CDLL, dtype: torch.dtype, length: int, num_new: int, num_threads: int
 ) -> None:
-    torch.set_num_threads(num_threads)
     torch.manual_seed(length)
     shape = config(4, 2, 16)
     pool = KVPool(layout(shape, dtype), 10_000)

@@ -108,10 +108,7 @@ def test_products_are_those_of_the_rounded_weights(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("num_threads", [1, 2])
 def test_a_row_does_not_depend_on_those_beside_it(dtype: torch.dtype, format: WeightFormat, num_threads: int) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
     torch.manual_seed(0)
     layer = _panels(quantize(torch.randn(300, 250), format), None)
     rows, residual = torch.randn(110, 250).to(dtype), torch.randn(110, 300).to(dtype)
@@ -119,7 +116,6 @@ def test_a_row_does_not_depend_on_those_beside_it(dtype: torch.dtype, format: We
     for i in (0, 3, 95, 96, 109):
         assert torch.equal(layer(rows[i : i + 1])[0], together[i])
         assert torch.equal(layer.add_to(residual[i : i + 1], rows[i : i + 1])[0], added[i])
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)

@@ -6,7 +6,6 @@ On a CPU the kernels run in Triton's interpreter.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,14 +39,6 @@ SIZES = {
     "eos_token_id": None,
     "pad_token_id": 0,
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def saved_model(family: str, path: Path) -> Path:
