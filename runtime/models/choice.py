@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import torch
 
 from .config import ModelConfig
-from .native import NAMES, NativeOperations
-from .native_build import library
+from .native import NativeOperations
+from .native_build import NAMES, library
 from .operations import Operations, TorchOperations
 
 _log = logging.getLogger(__name__)

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .native_build import library, typed
+from .native_build import NAMES, library, typed
 
 # Outputs of a panel: `kTile` of native.cpp.
 _PANEL = 64
-_FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 class Linear(Protocol):
@@ -85,7 +84,7 @@ class _Panels:
     def __init__(self, weight: Tensor, bias: Tensor | None, kernels: ctypes.CDLL) -> None:
         self._outputs = weight.shape[0]
         self._bias = bias
-        name, per_word = _FORMATS[weight.dtype], 2 if weight.dtype == torch.bfloat16 else 1
+        name, per_word = NAMES[weight.dtype], 2 if weight.dtype == torch.bfloat16 else 1
         if weight.dtype == torch.float32 and torch.equal(weight.bfloat16().float(), weight):
             name, weight = "halves", weight.bfloat16()
         self._panels = panels(weight, per_word)

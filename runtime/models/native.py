@@ -14,11 +14,10 @@ from torch import Tensor
 from ..attention.tables import meetings, part_slots, row_targets
 from ..batch import Batch
 from .config import ModelConfig
-from .native_build import typed
+from .native_build import NAMES, typed
 from .operations import Step
 
 # Dtypes that the kernels serve.
-NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 class _Heads(ctypes.Structure):

@@ -18,6 +18,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import torch
+
+# What the kernels call the dtypes that they are compiled for.
+NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 SOURCE = Path(__file__).with_name("native.cpp")
 _COMPILE = [
     *("-c", "-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp"),

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ..weight_format import WeightFormat
 from .linear import Linear, panel_product, panels
-from .native_build import library, typed
+from .native_build import NAMES, library, typed
 
 _DTYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 _LARGEST = {"int8": 127.0, "fp8": 448.0}
@@ -29,8 +29,6 @@ _LARGEST = {"int8": 127.0, "fp8": 448.0}
 _LEAST_SCALE = torch.finfo(torch.float32).tiny
 # Outputs that are widened at a time, so that there is never a wide copy of a whole matrix.
 _OUTPUTS = 512
-# Dtypes of rows that the compiled kernels take.
-_NATIVE = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ class _BytePanels:
         self._bias = None if bias is None else bias.float()
         self._kernels = {
             dtype: typed(kernels[f"ramify_linear_{name}_{weight.format}"], 6, c_int64, c_int64, c_int64, c_int)
-            for dtype, name in _NATIVE.items()
+            for dtype, name in NAMES.items()
         }
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -121,7 +119,7 @@ class _BytePanels:
         return self._product(rows, residual)
 
     def _product(self, rows: Tensor, residual: Tensor | None) -> Tensor:
-        if rows.dtype not in _NATIVE:
+        if rows.dtype not in NAMES:
             return self._product(rows.float(), None if residual is None else residual.float()).to(rows.dtype)
         residual = None if residual is None else residual.contiguous()
         operands = (self._panels, self._scale, self._bias, residual)
