@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test gpu lint clean
 demo: $(VENV)/installed
-	$(BIN)/ramify run examples/debate.py --arg question="What is 8 + 7?"
+	$(BIN)/ramify run examples/debate --arg question="What is 8 + 7?"
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q

@@ -27,7 +27,7 @@ _COMMANDS = {
 }
 _DISABLE = "leave this pass of the compiler out; may be given several times"
 _DEBUG = "show errors with every frame (or set RAMIFY_DEBUG=1)"
-_TARGET = "a Python file; with several programs, FILE:PROGRAM"
+_TARGET = "a Python file, or a package's folder; with several programs, FILE:PROGRAM"
 _RUN_TARGET = f"{_TARGET}; or a saved program (see --trust)"
 
 

@@ -48,7 +48,9 @@ def _hash(data: bytes) -> str:
 
 
 def sources(function: FunctionType) -> dict[str, str]:
-    """The source of a function and of what it uses of its own file: functions, classes, constants, by name."""
+    """The source of a function and of what it uses of its own file, or of its package's: functions, classes, constants,
+    by name.
+    """
     from ..compiler.portable import surroundings
 
     found: dict[str, str] = {}
@@ -69,11 +71,12 @@ def _plain_function(value: Any) -> Any:
 
 
 def _is_own(value: Any, function: FunctionType) -> bool:
-    """Whether a value belongs to the function's file: what is imported is taken as it is."""
+    """Whether a value belongs to the function's file or package: what is imported from elsewhere is taken as it is."""
     value = _plain_function(value)
     home = getattr(value, "__module__", None)
     if isinstance(value, FunctionType | type):
-        return home == function.__module__
+        package = function.__module__.rpartition(".")[0]
+        return home == function.__module__ or (package != "" and str(home).rpartition(".")[0] == package)
     return value is None or isinstance(value, str | int | float | bool | list | tuple | dict | set | frozenset)
 
 

@@ -1,7 +1,8 @@
 """Loads a file of programs for the command line and the REPL, and finds the program that is meant.
 
 The file is run as a module of its own name (so not as `__main__`), with its folder on `sys.path`, as Python does for
-scripts. No bytecode is written.
+scripts. A folder is a package: its `__init__.py` is run, and what that imports of the folder's other files counts as
+defined there. No bytecode is written for the file itself.
 """
 
 from __future__ import annotations
@@ -97,14 +98,17 @@ def split_target(target: str) -> tuple[Path, str | None]:
 
 
 def load_file(path: Path) -> Loaded:
-    """Run the file. Raises UsageError, CompileError for a syntax error, and whatever the file raises."""
+    """Run the file, or a folder's `__init__.py`. Raises UsageError, CompileError for a syntax error, and whatever the
+    file raises.
+    """
     if is_saved(path):
         raise UsageError(
             f"{path} is a saved program, not its source", help=f"to run it: ramify run {shlex.quote(str(path))} --trust"
         )
-    source = _read(path)
-    module = _module(path)
-    code = compile_source(source, str(path))
+    file = _file(path)
+    source = _read(file)
+    module = _module(path, file)
+    code = compile_source(source, str(file))
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -112,7 +116,8 @@ def load_file(path: Path) -> Loaded:
     try:
         exec(code, module.__dict__)
     except BaseException:
-        del sys.modules[module.__name__]
+        for name in [name for name in sys.modules if _is_in(name, module)]:
+            del sys.modules[name]
         raise
     return Loaded(path, module, own_programs(module), own_methods(module))
 
@@ -137,6 +142,20 @@ def load_saved(path: Path, *, trust: bool) -> Loaded:
     return Loaded(path, ModuleType(path.stem), {program.name: program})
 
 
+def _file(path: Path) -> Path:
+    """The file to run: a folder's `__init__.py`, any other path itself."""
+    if not path.is_dir():
+        return path
+    inside = path / "__init__.py"
+    if inside.is_file():
+        return inside
+    files = sorted(path.glob("*.py"))
+    raise UsageError(
+        f"{path} is a folder without an __init__.py",
+        help=f"name a file of programs in it, such as {files[0]}" if files else "name a file of programs",
+    )
+
+
 def _read(path: Path) -> str:
     try:
         data = path.read_bytes()
@@ -158,13 +177,16 @@ def _near_files(path: Path) -> str | None:
     return f"did you mean {folder / near[0]}?" if near else None
 
 
-def _module(path: Path) -> ModuleType:
-    """An empty module for the file, under a name that hides no other module."""
-    name = path.stem
+def _module(path: Path, file: Path) -> ModuleType:
+    """An empty module for the file, under a name that hides no other module; for a folder an empty package."""
+    name = path.resolve().stem
     if name in sys.modules or name in sys.stdlib_module_names:
         name = f"ramify_file_{name}"
     module = ModuleType(name)
-    module.__file__ = str(path)
+    module.__file__ = str(file)
+    if file != path:
+        spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(path.resolve())])
+        module.__spec__, module.__path__, module.__package__ = spec, [str(path.resolve())], name
     return module
 
 
@@ -195,8 +217,13 @@ def own_programs(module: ModuleType) -> dict[str, Program]:
     return {
         name: program
         for name, program in found.items()
-        if program is not None and program.fn.__module__ == module.__name__
+        if program is not None and _is_in(program.fn.__module__, module)
     }
+
+
+def _is_in(name: str, module: ModuleType) -> bool:
+    """Whether something of the module called `name` belongs to this one: it is the same, or inside the package."""
+    return name == module.__name__ or (hasattr(module, "__path__") and name.startswith(f"{module.__name__}."))
 
 
 def own_methods(module: ModuleType) -> dict[str, Program]:
@@ -204,7 +231,7 @@ def own_methods(module: ModuleType) -> dict[str, Program]:
     return {
         f"{owner.__qualname__}.{name}": program
         for owner in vars(module).values()
-        if isinstance(owner, type) and owner.__module__ == module.__name__
+        if isinstance(owner, type) and _is_in(owner.__module__, module)
         for name in vars(owner)
         if (program := program_of(getattr(owner, name, None)))
         and program.fn.__qualname__.startswith(owner.__qualname__)

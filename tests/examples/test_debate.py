@@ -14,12 +14,13 @@ from ramify.backends.scripted import ScriptedBackend
 from ramify.backends.tiny import debate as learnt
 from ramify.lang.loading import load_file
 
-FILE = Path(__file__).parents[2] / "examples" / "debate.py"
+FILE = Path(__file__).parents[2] / "examples" / "debate"
 
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    return load_file(FILE).module
+    load_file(FILE)
+    return sys.modules["debate.program"]
 
 
 def test_prompts_are_those_the_embedded_model_learnt(example: ModuleType) -> None:

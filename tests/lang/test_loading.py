@@ -41,6 +41,7 @@ def second(s, **rest):
 def write(tmp_path: Path) -> Any:
     def write(text: str, name: str = "programs.py") -> Path:
         path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
 
@@ -86,6 +87,25 @@ def test_a_file_that_is_no_module_of_the_library(write: Any) -> None:
     loaded = load_file(write("import ramify as rf\n@rf.program\ndef p(s): s += 'x'\n", "json.py"))
     assert sys.modules["json"] is json
     assert list(loaded.programs) == ["p"]
+
+
+def test_a_folder_is_a_package(write: Any, tmp_path: Path) -> None:
+    write("LIMIT = 3\n", "tool_of_mine/numbers.py")
+    write(
+        "import ramify as rf\nfrom .numbers import LIMIT\n@rf.program\ndef p(s):\n    return LIMIT\n",
+        "tool_of_mine/inside.py",
+    )
+    write("from .inside import p\n", "tool_of_mine/__init__.py")
+    loaded = load_file(tmp_path / "tool_of_mine")
+    assert list(loaded.programs) == ["p"] and loaded.program(None).run().value == 3
+    write("from .numbers import LIMIT\nraise KeyError('x')\n", "broken_tool/__init__.py")
+    write("LIMIT = 3\n", "broken_tool/numbers.py")
+    with pytest.raises(KeyError):
+        load_file(tmp_path / "broken_tool")
+    assert not [name for name in sys.modules if name.startswith("broken_tool")]
+    write("", "bare/some.py")
+    with pytest.raises(UsageError, match=r"bare is a folder without an __init__.py\n  help: name .*bare/some.py"):
+        load_file(tmp_path / "bare")
 
 
 def test_targets(tmp_path: Path) -> None:

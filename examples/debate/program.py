@@ -1,7 +1,7 @@
 """Multi-agent debate (arXiv 2305.19118) on any question: two sides, a moderator after each round, a judge at the end.
 
-    ramify run examples/debate.py --arg question="What is 8 + 7?"
-    ramify run examples/debate.py --data questions.jsonl --out verdicts.jsonl
+    ramify run examples/debate --arg question="What is 8 + 7?"
+    ramify run examples/debate --data questions.jsonl --out verdicts.jsonl
 
 Every role is an append-only chat at temperature 0. Both debaters share one system turn, moderator and judge another, so
 most of each prompt is served from the cache. Prompts are worded as the embedded model learnt them.
