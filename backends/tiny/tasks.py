@@ -1,14 +1,15 @@
 """The tasks of the embedded model: each is a function from a random generator to an Example.
 
-The closed, templated world is deliberate: a model of this size is only good at what it has seen often. The debate task
-has its own module. `TASKS` maps a task's name to its generator and its share of the training conversations.
+The closed, templated world is deliberate: a model of this size is only good at what it has seen often. Tasks of the
+example programs have their own modules. `TASKS` maps a task's name to its generator and its share of the training
+conversations.
 """
 
 import json
 from collections.abc import Callable
 from random import Random
 
-from . import debate
+from . import apis, debate
 from .example import Example, Message, Split, assistant, example, random_for, system, user
 from .words import CATEGORIES, CHAT, CITIES, COLOURS, FACTS, MOODS, NAMES, THINGS, TIPS, UNKNOWN, a, nonce
 
@@ -251,6 +252,7 @@ TASKS: dict[str, tuple[Callable[[Random], Example], float]] = {
     "tips": (tips, 0.1),
     "unknown": (unknown, 0.1),
     "completion": (completion, 0.5),
+    "api-call": (apis.api_call, 1.2),
 }
 DEMO_TASKS = tuple(name for name in TASKS if name.startswith("debate-"))
 
