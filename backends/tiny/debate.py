@@ -6,9 +6,15 @@ arXiv 2305.19118): the affirmative side opens, the negative side must disagree, 
 each round the moderator says whether they agree by now, and a judge decides.
 
     affirmative: [debater_system, OPEN or support(answer)] -> statement, then [attacked(negative's)] -> statement, ...
+                 or, with a first answer of its own, [debater_system, question] -> answer, then [support(answer)] -> ...
     negative:    [debater_system, attack(affirmative's statement)] -> statement, then [attacked(...)] -> statement, ...
-    moderator:   [moderator_system, round_text(affirmative, negative)] -> "yes" or "no", then the next round_text ...
-    judge:       the moderator's chat, then [JUDGE] -> verdict
+    moderator:   [moderator_system, ask_moderator(affirmative, negative)] -> a Python dict, then the next round ...
+    judge:       [moderator_system, ask_candidates(first statements)] -> both answers, then [ask_judge] -> a Python dict
+
+The older form has "yes" or "no" for the moderator (round_text), whose chat the judge goes on (JUDGE).
+
+A sentence of LEVELS behind the debaters' system turn says how much they are to disagree: 0 the negative side agrees at
+once, 1 either side gives way to the truth, 2 (no sentence) only the affirmative side does, 3 neither.
 
 A statement is "<lead> The answer is <answer>, because <reason>."; a verdict has three lines: the reason, the final
 answer, and the side ("affirmative" or "negative") whose first statement gave that answer. The reason names both first
@@ -16,6 +22,7 @@ answers and the right one, "14 (affirmative) or 15 (negative)? 7 + 8 = 15 (negat
 looking up the answer, which a small model learns far sooner than comparing two debaters' texts.
 """
 
+import json
 from dataclasses import dataclass
 from random import Random
 
@@ -23,22 +30,30 @@ from .example import Example, Message, assistant, example, system, user
 
 __all__ = [
     "JUDGE",
+    "LEVELS",
     "OPEN",
     "SIDES",
     "Question",
     "answer_in",
+    "ask_candidates",
+    "ask_judge",
+    "ask_moderator",
     "attack",
     "attack_example",
     "attacked",
+    "base_example",
     "debater_system",
     "draw_question",
     "judge_example",
+    "level_example",
     "moderator_example",
     "moderator_system",
     "opening_example",
     "reply_example",
     "round_text",
+    "settled_example",
     "support",
+    "verdict_example",
 ]
 
 SIDES = ("affirmative", "negative")
@@ -48,11 +63,19 @@ ATTACK_LEADS = ("I disagree.", "That is wrong.", "No, that is not right.")
 KEEP_LEADS = ("I keep my answer.", "I stand by it.")
 YIELD_LEAD = "You are right."
 AGREED_LEAD = "We agree."
+LEVELS = (
+    "Both sides must agree on every point.",
+    "Agree where the other side is right.",
+    "",
+    "Both sides must disagree on every point.",
+)
+FORM = '{"Preference": "Yes or No", "Side": "Affirmative or Negative", "Reason": "", "Answer": ""}'
+VERDICT_FORM = '{"Reason": "", "Answer": "", "Side": "Affirmative or Negative"}'
 
 
-def debater_system(question: str) -> str:
+def debater_system(question: str, level: int = 2) -> str:
     """The system turn of both debaters."""
-    return f"Question: {question}\nYou are a debater. Two sides argue about the question."
+    return f"Question: {question}\nYou are a debater. Two sides argue about the question. {LEVELS[level]}".rstrip()
 
 
 def moderator_system(question: str) -> str:
@@ -78,6 +101,21 @@ def attacked(statement: str) -> str:
 def round_text(affirmative: str, negative: str) -> str:
     """The turn that shows the moderator one round and asks whether the sides give the same answer by now."""
     return f"Affirmative side: {affirmative}\nNegative side: {negative}\nIs the debate settled? Answer yes or no."
+
+
+def ask_moderator(affirmative: str, negative: str) -> str:
+    """The turn that shows the moderator one round and asks for a dict: is it settled, for whom, why, and how."""
+    return f"Affirmative side: {affirmative}\nNegative side: {negative}\nIs the debate settled? Reply as {FORM}"
+
+
+def ask_candidates(affirmative: str, negative: str) -> str:
+    """The judge's first turn: the sides' first statements, of which it is to list the answers."""
+    return f"Affirmative side: {affirmative}\nNegative side: {negative}\nWhich answers do we have?"
+
+
+def ask_judge(question: str) -> str:
+    """The judge's second turn, which asks for the verdict as a dict."""
+    return f"{question} Give the reason and the final answer as {VERDICT_FORM}"
 
 
 def answer_in(statement: str) -> str | None:
@@ -197,22 +235,32 @@ def reply(rng: Random, own: str, other: str, question: Question) -> str:
     return statement(rng.choice(KEEP_LEADS), own, question)
 
 
+def keep(rng: Random, own: str, other: str, question: Question) -> str:
+    """The affirmative side's reply where nobody is to give way."""
+    return statement(AGREED_LEAD if own == other else rng.choice(KEEP_LEADS), own, question)
+
+
 def hold(rng: Random, own: str, other: str, question: Question) -> str:
     """The negative side's reply: it is there to disagree, so only an agreement moves it."""
     lead = AGREED_LEAD if own == other else rng.choice(ATTACK_LEADS)
     return statement(lead, own, question)
 
 
-def draw_debate(rng: Random, rounds: int = 1) -> Debate:
-    """Draw a debate in which exactly one side opens with the truth."""
+def draw_debate(rng: Random, rounds: int = 1, level: int = 2) -> Debate:
+    """Draw a debate in which exactly one side opens with the truth; `level` is how much the sides disagree."""
     question = draw_question(rng)
     pair = [question.answer, rng.choice(question.rivals)]
     rng.shuffle(pair)
     ours = [statement("", pair[0], question)]
     theirs = [statement(rng.choice(ATTACK_LEADS), pair[1], question)]
+    if level == 0:
+        theirs = [statement(AGREED_LEAD, pair[0], question)]
     for _ in range(rounds - 1):
-        ours.append(reply(rng, str(answer_in(ours[-1])), str(answer_in(theirs[-1])), question))
-        theirs.append(hold(rng, str(answer_in(theirs[-1])), str(answer_in(ours[-1])), question))
+        ours.append(
+            (keep if level == 3 else reply)(rng, str(answer_in(ours[-1])), str(answer_in(theirs[-1])), question)
+        )
+        answers = str(answer_in(theirs[-1])), str(answer_in(ours[-1]))
+        theirs.append((reply if level == 1 else hold)(rng, *answers, question))
     return Debate(question, tuple(ours), tuple(theirs))
 
 
@@ -266,18 +314,87 @@ def judge_example(rng: Random) -> Example:
     return example("debate-judge", chat, lambda text: text.strip().split("\n")[1:] == chat[-1].content.split("\n")[1:])
 
 
-def affirmative_chat(debate: Debate) -> list[Message]:
-    """The affirmative side's whole chat; its first statement is not learnt, since it may be false."""
-    turns = [system(debater_system(debate.question.text)), user(OPEN), assistant(debate.affirmative[0], learn=False)]
+def base_example(rng: Random) -> Example:
+    """The affirmative side answers the question itself, or is told to have answered so, and then supports that."""
+    question, level = draw_question(rng), rng.choice([2, 2, 2, 0, 1, 3])
+    told = rng.random() < 0.2
+    answer = rng.choice(list(question.reasons)) if told else question.answer
+    turns = [system(debater_system(question.text, level)), user(question.text), assistant(answer, learn=not told)]
+    said = assistant(statement("", answer, question))
+    return example("argue-base", [*turns, user(support(answer)), said], lambda text: gives(question, text, [answer]))
+
+
+def level_example(rng: Random) -> Example:
+    """A statement of either side when they are told how much to disagree."""
+    level, rounds = rng.choice([0, 1, 3]), rng.randint(1, 3)
+    debate = draw_debate(rng, rounds, level)
+    chat = negative_chat(debate, level)
+    if rounds > 1 and rng.random() < 0.5:
+        chat = affirmative_chat(debate, level)
+    answer = str(answer_in(chat[-1].content))
+    others = [other for other in debate.question.reasons if other != answer_in(debate.affirmative[0])]
+    expected = others if len(chat) == 3 and level != 0 else [answer]
+    return example("argue-level", chat, lambda text: gives(debate.question, text, expected))
+
+
+def settled_example(rng: Random) -> Example:
+    """The moderator's dict on one or more rounds; in a fifth of the draws the sides agree from the start."""
+    level = rng.choice([2, 2, 2, 1, 0])
+    debate = draw_debate(rng, rounds=1 if level == 0 else rng.choice([1, 1, 2, 2, 3]), level=level)
+    turns = [system(moderator_system(debate.question.text))]
+    for ours, theirs in zip(debate.affirmative, debate.negative, strict=True):
+        turns += [user(ask_moderator(ours, theirs)), assistant(settled(debate, ours, theirs))]
+        if answer_in(ours) == answer_in(theirs):
+            break
+    return example("argue-moderate", turns)
+
+
+def settled(debate: Debate, ours: str, theirs: str) -> str:
+    """The moderator's reply to a round: the answer that the sides agree on, and the side that said it first."""
+    answer = str(answer_in(ours))
+    if answer != answer_in(theirs):
+        return json.dumps({"Preference": "No", "Side": "", "Reason": "", "Answer": ""})
+    side = SIDES[answer != answer_in(debate.affirmative[0])].capitalize()
+    return json.dumps({"Preference": "Yes", "Side": side, "Reason": debate.question.reasons[answer], "Answer": answer})
+
+
+def verdict_example(rng: Random) -> Example:
+    """A fresh judge, who sees the first statements only: it lists the answers and decides."""
+    debate = draw_debate(rng)
+    question, answers = debate.question, [answer_in(debate.affirmative[0]), answer_in(debate.negative[0])]
+    side = SIDES[answers.index(question.answer)].capitalize()
+    verdict = json.dumps({"Reason": question.reason, "Answer": question.answer, "Side": side})
+    turns = [
+        system(moderator_system(question.text)),
+        user(ask_candidates(debate.affirmative[0], debate.negative[0])),
+        assistant(f"{answers[0]} (affirmative) or {answers[1]} (negative)"),
+        user(ask_judge(question.text)),
+        assistant(verdict),
+    ]
+    _reason, decided = verdict.split('"Answer"')
+    return example("argue-judge", turns, lambda text: text.strip().endswith(decided))
+
+
+def affirmative_chat(debate: Debate, level: int | None = None) -> list[Message]:
+    """The affirmative side's whole chat; its first statement is not learnt, since it may be false.
+
+    With a level its first answer stands before it, as in base_example.
+    """
+    first = [user(OPEN)]
+    if level is not None:
+        answer = str(answer_in(debate.affirmative[0]))
+        first = [user(debate.question.text), assistant(answer, learn=False), user(support(answer))]
+    turns = [system(debater_system(debate.question.text, 2 if level is None else level)), *first]
+    turns.append(assistant(debate.affirmative[0], learn=False))
     for theirs, ours in zip(debate.negative, debate.affirmative[1:], strict=False):
         turns += [user(attacked(theirs)), assistant(ours)]
     return turns
 
 
-def negative_chat(debate: Debate) -> list[Message]:
+def negative_chat(debate: Debate, level: int = 2) -> list[Message]:
     """The negative side's whole chat."""
     opening = attack(debate.affirmative[0])
-    turns = [system(debater_system(debate.question.text)), user(opening), assistant(debate.negative[0])]
+    turns = [system(debater_system(debate.question.text, level)), user(opening), assistant(debate.negative[0])]
     for ours, theirs in zip(debate.affirmative[1:], debate.negative[1:], strict=True):
         turns += [user(attacked(ours)), assistant(theirs)]
     return turns
