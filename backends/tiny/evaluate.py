@@ -44,7 +44,8 @@ def held_out(task: str, draws: int) -> list[Example]:
 def replies(examples: list[Example]) -> list[str]:
     """What the model says to each example; the examples are all chats or all raw text."""
     if examples[0].messages[-1].role == "text":
-        rows = [{"text": example.prompt[0].content, "max_tokens": MAX_TOKENS} for example in examples]
+        texts = ("".join(message.content for message in example.prompt) for example in examples)
+        rows = [{"text": text, "max_tokens": MAX_TOKENS} for text in texts]
         return [run["reply"] for run in continuation.run_batch(rows)]
     chats = [{"messages": list(example.prompt), "max_tokens": MAX_TOKENS} for example in examples]
     return [run["reply"] for run in reply.run_batch(chats)]

@@ -71,7 +71,7 @@ def encode_example(tokenizer: Tokenizer, example: Example, rng: Random) -> tuple
 def pieces(message: Message) -> list[tuple[str, bool]]:
     """The parts of a rendered message, each with whether it is to be learnt in full."""
     if message.role != "assistant":
-        return [(render(message), message.role == "text")]
+        return [(render(message), message.role == "text" and message.learn)]
     return [(f"{START_OF_TURN}assistant\n", False), (message.content + END_OF_TURN, message.learn), ("\n", False)]
 
 

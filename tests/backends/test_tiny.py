@@ -115,7 +115,7 @@ class Uncut(Random):
 def test_training_sees_the_rendered_text_and_learns_the_assistants_words(task: str) -> None:
     example = draw_task(task, "held-out", 0)
     ids, weights = encode_example(TOKENIZER, example, Uncut())
-    end = "<|endoftext|>" if task == "completion" else ""
+    end = "<|endoftext|>" if example.messages[-1].role == "text" else ""
     assert TOKENIZER.decode(ids, skip_special_tokens=False) == "".join(map(render, example.messages)) + end
     learnt = TOKENIZER.decode([token for token, weight in zip(ids, weights, strict=True) if weight == 1.0])
     said = [turn.content for turn in example.messages if turn.role in ("assistant", "text") and turn.learn]
