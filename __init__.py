@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .lang.program import load as load
     from .lang.program import program as program
     from .lang.run import Run as Run
+    from .lang.schema_tool import SchemaTool as SchemaTool
     from .lang.sglang.engine import Engine as Engine
     from .lang.sglang.engine import Runtime as Runtime
     from .lang.sglang.function import SglFunction as SglFunction
@@ -109,6 +110,7 @@ _HOMES = {
     "runtime.choices": (
         "greedy_token_selection", "token_length_normalized", "unconditional_likelihood_normalized",
     ),
+    "lang.schema_tool": ("SchemaTool",),
     "lang.toolcalls": ("ToolResult", "call_tools", "describe_tools", "tool_message"),
     "lang.tools": ("Tool", "tool"),
     "runtime.request": ("SamplingParams",),

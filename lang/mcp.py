@@ -7,75 +7,28 @@ come from any thread. Needs `ramify[mcp]`.
 from __future__ import annotations
 
 import asyncio
-import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitedTooLong
 from contextlib import contextmanager, suppress
-from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 from ..ir.errors import BackendError, UsageError
 from ..runtime.toolcall import ToolError
-from .tools import Errors, Tool, check_options
+from .schema_tool import SchemaTool
+from .tools import Errors, check_options
 
 
-class McpTool(Tool):
+class McpTool(SchemaTool):
     """A tool that a server runs. Arguments are checked by the server; its errors are ToolErrors."""
 
     def __init__(self, connection: _Connection, told: Any, *, timeout: float | None, errors: Errors) -> None:
         """told: the server's description of the tool."""
-        # Not Tool's own: there is no Python function to read anything from.
-        self.name = self.__name__ = self.__qualname__ = told.name
-        self.fn = cast(FunctionType, connection.caller(told))
-        self.timeout = timeout
-        self.errors = errors
-        self.pure = False
-        self.is_async = True
-        self.description = self.__doc__ = told.description or ""
-        self._parameters: Any = _Parameters(told.name, told.input_schema)
-        self._value_kind = "object"
-
-    @property
-    def arguments_schema(self) -> dict[str, Any]:
-        """The schema of the arguments, as the server says it."""
-        return self.parameters
-
-    def __get__(self, instance: object, owner: type | None = None) -> Tool:
-        return self
-
-    def __reduce__(self) -> Any:
-        raise pickle.PicklingError(f"tool {self.name} cannot be pickled: it belongs to a connection")
-
-
-class _Parameters:
-    """The parameters of a server's tool: a JSON schema, which the server holds calls to."""
-
-    def __init__(self, tool: str, schema: Mapping[str, Any]) -> None:
-        self._tool = tool
-        self.schema = {"properties": {}, **schema}
-
-    @property
-    def type(self) -> Any:
-        raise UsageError(
-            f"the tool {self._tool} is a server's, so its arguments have no Python type",
-            help="gen(tools=[tool]) has the model write a call, gen(json_schema=tool.parameters) the arguments",
+        caller = connection.caller(told)
+        super().__init__(
+            told.name, told.description or "", told.input_schema, caller, is_async=True, timeout=timeout, errors=errors
         )
-
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a Python call: those by position in the order of the schema's properties."""
-        names = list(self.schema["properties"])
-        if len(args) > len(names):
-            raise TypeError(f"{self._tool} takes {len(names)} arguments, got {len(args)}")
-        given = dict(zip(names, args, strict=False))
-        if twice := given.keys() & kwargs.keys():
-            raise TypeError(f"{self._tool} got two values for {min(twice)!r}")
-        return given | kwargs
-
-    def convert(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """As they are."""
-        return dict(given)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ def reply(s, messages: list[Message], max_tokens: int):  # type: ignore[no-untyp
             s += rf.system(message.content)
         elif message.role == "user":
             s += rf.user(message.content)
+        elif message.role == "tool":
+            s += rf.tool_message(message.content)
         else:
             s += rf.assistant(message.content)
     s += rf.assistant(rf.gen("reply", max_tokens=max_tokens, temperature=0))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-__all__ = ["Example", "Message", "Role", "Split", "assistant", "example", "random_for", "system", "user"]
+__all__ = ["Example", "Message", "Role", "Split", "assistant", "example", "random_for", "system", "tool", "user"]
 
-Role = Literal["system", "user", "assistant", "text"]
+Role = Literal["system", "user", "assistant", "tool", "text"]
 Split = Literal["train", "held-out"]
 
 
@@ -56,6 +56,11 @@ def user(content: str) -> Message:
 def assistant(content: str, *, learn: bool = True) -> Message:
     """Make an assistant turn."""
     return Message("assistant", content, learn)
+
+
+def tool(content: str) -> Message:
+    """Make a turn that holds what a call of a tool gave."""
+    return Message("tool", content)
 
 
 def example(task: str, messages: list[Message], accepts: Callable[[str], bool] | None = None) -> Example:

@@ -15,6 +15,7 @@ __all__ = [
     "UNKNOWN",
     "a",
     "nonce",
+    "words",
 ]
 
 
