@@ -45,7 +45,7 @@ JOBS = words("baker doctor teacher sailor farmer painter driver soldier nurse si
 MOODS = words("old lost last little cold dark happy strong")
 THINGS = CATEGORIES["item"] + CATEGORIES["animal"] + CATEGORIES["vehicle"]
 YEARS_AGO = {"five": 5, "ten": 10, "twenty": 20, "thirty": 30}
-PRESENT = {"author": 0.5, "cover": 0.6, "date": 0.6, "genre": 0.5, "plot": 0.9, "title": 0.5, "": 0.6}
+PRESENT = {"author": 0.3, "cover": 0.5, "date": 0.5, "genre": 0.4, "plot": 0.6, "title": 0.3, "": 0.7}
 """How often a question says something about each field, and something that is about none."""
 
 
@@ -107,7 +107,7 @@ def draw_book(rng: Random) -> Book:
 
 def recalled(rng: Random, truth: str, choices: list[str]) -> str:
     """What a reader recalls: mostly the truth, now and then something else."""
-    return truth if rng.random() < 0.85 else rng.choice(choices)
+    return truth if rng.random() < 0.8 else rng.choice(choices)
 
 
 def author_clause(rng: Random, book: Book) -> str:
