@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from random import Random
 
-from . import apis, books, calls, debate
+from . import apis, books, calls, debate, reviews
 from .example import Example, Message, Split, assistant, example, random_for, system, user
 from .words import CATEGORIES, CHAT, CITIES, COLOURS, FACTS, MOODS, NAMES, THINGS, TIPS, UNKNOWN, a, nonce
 
@@ -259,6 +259,7 @@ TASKS: dict[str, tuple[Callable[[Random], Example], float]] = {
     "api-call": (apis.api_call, 1.2),
     **{f"clue-{field}": (books.clue_task(field), 0.6 if field == "date" else 0.35) for field in books.CLUE_FIELDS},
     "tool-call": (calls.call_example, 1.6),
+    "sentiment": (reviews.sentiment_example, 2.0),
 }
 DEMO_TASKS = tuple(name for name in TASKS if name.startswith("debate-"))
 
