@@ -1,0 +1,1 @@
+"""Prompt editing, TEMPERA (arXiv 2211.11890)."""
