@@ -13,7 +13,6 @@ from typing import Any
 import jinja2
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import SandboxedEnvironment
-
 from ramify.ir.errors import UsageError
 
 __all__ = ["LONGEST", "PromptTemplate", "load_templates"]
@@ -104,9 +103,7 @@ def parse_yaml(path: Path) -> Any:
     try:
         import yaml
     except ImportError:
-        raise UsageError(
-            "templates are YAML files, and pyyaml is not installed", help='pip install "ramify[examples]"'
-        ) from None
+        raise UsageError("reading templates takes pyyaml", help='pip install "ramify[examples]"') from None
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
         pass
