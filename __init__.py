@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .lang.batch import Batch as Batch
     from .lang.blocks import best_of_k as best_of_k
     from .lang.confidence import confidence as confidence
+    from .lang.embedding import embed as embed
     from .lang.mcp import connect_mcp as connect_mcp
     from .lang.options import set_default_backend as set_default_backend
     from .lang.primitives import assistant as assistant
@@ -87,6 +88,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ir.errors": ("OutputError", "RamifyError", "ReboundStateWarning"),
+    "lang.embedding": ("embed",),
     "lang.mcp": ("connect_mcp",),
     "lang.options": ("set_default_backend",),
     "lang.primitives": (

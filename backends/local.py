@@ -13,11 +13,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..ir.errors import ModelError, RequestError, UsageError
-from ..runtime.backend import Sink
+from ..runtime.backend import Pooling, Sink
 from ..runtime.chat import NO_TEMPLATE
+from ..runtime.context import Context
 from ..runtime.engine import STEP_SECONDS, Engine, EngineStats
 from ..runtime.features import OWN
 from ..runtime.hostpool import host_pool
@@ -34,6 +37,7 @@ from ..runtime.speculation import Expected
 from ..runtime.tokens import Tokenizer
 from ..runtime.weight_format import WeightFormat, check_format
 from . import directory_name
+from .embedding import embedded
 from .scoring import scored, to_judge
 
 # Texts longer than this many characters are tokenized on a host thread.
@@ -54,7 +58,7 @@ class LocalBackend:
     engine's accounting whenever idle. For the rest see Engine. Raises ModelError for a directory that cannot be loaded.
     """
 
-    features = OWN | {"processors", "dtype", "prefill", "tools"}
+    features = OWN | {"processors", "dtype", "prefill", "tools", "embed"}
 
     def __init__(
         self,
@@ -121,6 +125,15 @@ class LocalBackend:
     def prefill(self, prompt: Prompt, *, is_open: bool, is_brief: bool) -> _Prefill:
         """See Prefiller."""
         return _Prefill(self, prompt, is_open=is_open, is_brief=is_brief)
+
+    def embed(
+        self, prompts: Sequence[str | Prompt], *, pooling: Pooling = "last", start: int = 0
+    ) -> NDArray[np.float32]:
+        """See Embedder. A prompt that is a text is tokenized as one that a program begins with."""
+        root = Context(self).root()
+        nodes = [root.append_text(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        token_ids = [self.tokens.prompt_tokens(node) for node in nodes]
+        return embedded(self.engine, token_ids, pooling, start, self.model.config.hidden_size)
 
     def stats(self) -> EngineStats:
         """What the engine is doing and has done."""

@@ -200,7 +200,7 @@ class DryBackend:
         self._asked: list[Asked] = []
         self.name = self._model.name
         self.chat = self._model.chat
-        self.features = self._model.features - {"prefill"}
+        self.features = self._model.features - {"prefill", "embed"}
 
     def take(self) -> list[Asked]:
         """The requests that were not taken yet."""

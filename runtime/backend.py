@@ -7,15 +7,22 @@ values a prompt waits for have arrived by then.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from .request import Event, SamplingParams
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from .chat import ChatFormat
     from .prompt import Prompt
     from .sharing import Sharing
     from .uses import Use
+
+
+# Of which tokens a prompt's hidden state is: its last one, or the mean of all from some position on.
+Pooling = Literal["last", "mean"]
 
 
 class Sink(Protocol):
@@ -45,7 +52,7 @@ class Backend(Protocol):
     """A place where programs are executed. All methods are thread-safe and return at once.
 
     One with the feature "score" is a Scorer, one with "select" and without "score" is a Selector, one with "prefill" a
-    Prefiller. `reasons`, if it has
+    Prefiller, one with "embed" an Embedder. `reasons`, if it has
     that, says for missing features why they are and what to do.
     """
 
@@ -85,6 +92,18 @@ class Prefiller(Protocol):
         whether it comes as soon as another request is done.
 
         Nothing has to be done, and nothing is told of it; what does not work is left undone.
+        """
+
+
+class Embedder(Protocol):
+    """A backend that tells hidden states."""
+
+    def embed(
+        self, prompts: Sequence[str | Prompt], *, pooling: Pooling = "last", start: int = 0
+    ) -> NDArray[np.float32]:
+        """The final hidden state of each prompt, behind the model's final norm: (len(prompts), hidden_size).
+
+        That of its last token, or the mean over its tokens from number `start` on. Waits for them all.
         """
 
 

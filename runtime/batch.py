@@ -43,8 +43,8 @@ class Batch:
     """Rows to run through the model in one forward pass.
 
     token_ids and positions: int64 (n,), position 0 is a sequence's first token. logit_rows: int64 (m,), the rows whose
-    logits are wanted. Tensors may be on any device; the model moves them to its own. The order of the reads changes
-    no result; from the root down, merging is fastest.
+    logits, or hidden states, are wanted. Tensors may be on any device; the model moves them to its own. The order of
+    the reads changes no result; from the root down, merging is fastest.
     """
 
     token_ids: Tensor

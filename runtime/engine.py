@@ -23,17 +23,17 @@ from typing import Literal, ParamSpec, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..ir.errors import BackendError, Cancelled, RamifyError, Unsupported, UsageError
 from .background import complete
-from .batch import Batch
 from .constraint import Constraint
 from .copies import copy_queue
 from .faults import located
 from .host_tier import HostTier
 from .inbox import Inbox
-from .inflight import InFlight, Outcome, launch
+from .inflight import Computes, InFlight, Outcome, launch
 from .kv_file import ModelIdentity
 from .lookup import Lookup
 from .matcher import Grammars, Matcher
@@ -74,7 +74,7 @@ class ModelShape(Protocol):
         """The most tokens of one sequence."""
 
 
-class LanguageModel(Protocol):
+class LanguageModel(Computes, Protocol):
     """What the engine asks of a model."""
 
     @property
@@ -88,9 +88,6 @@ class LanguageModel(Protocol):
     @property
     def identity(self) -> ModelIdentity:
         """What tells its KV from that of other models."""
-
-    def forward(self, batch: Batch, /) -> Tensor:
-        """Runs a batch: writes KV, reads KV, returns float32 logits (len(batch.logit_rows), vocab)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,7 +498,7 @@ class Engine:
     def _launch(self, chunks: list[Chunk]) -> InFlight:
         self._num_steps += 1
         num_prefilled = self._scheduler.num_prefilled(chunks)
-        step = launch(self._model.forward, self._build_batch, chunks, num_prefilled, self._in_flight)
+        step = launch(self._model, self._build_batch, chunks, num_prefilled, self._in_flight)
         if step.error is None:
             for chunk in chunks:
                 self._scheduler.advance(chunk)
@@ -512,6 +509,7 @@ class Engine:
     def _collect(self, step: InFlight) -> None:
         """Waits for a step, and does what follows from its logits for each sequence that has not ended meanwhile."""
         try:
+            sums = step.sums()
             scores, choices = step.result()
         except Exception as error:
             for chunk in step.chunks:
@@ -519,6 +517,9 @@ class Engine:
                     self._fail(chunk.sequence, error, "the model failed")
             return
         self._has_taken(step)
+        for chunk, hidden_sum in sums:
+            if self._is_alive(chunk.sequence):
+                self._guarded(chunk.sequence, self._take_sum, chunk, hidden_sum)
         for sequence, logprobs in scores:
             self._guarded(sequence, self._take_scores, sequence, logprobs)
         late = step.late() if self._pipelined else set()
@@ -555,6 +556,17 @@ class Engine:
             self._in_flight.void.add(sequence)
             self._scheduler.take_back(sequence)
         return True
+
+    def _take_sum(self, chunk: Chunk, hidden_sum: Tensor) -> None:
+        """Notes the hidden states of a chunk; with those of the last one the request is done."""
+        sequence = chunk.sequence
+        sequence.hidden_sum = hidden_sum if sequence.hidden_sum is None else sequence.hidden_sum + hidden_sum
+        sequence.num_summed += chunk.num_logits
+        if sequence.num_summed < sequence.prompt_len - sequence.first_logits:
+            return
+        if not bool(sequence.hidden_sum.isfinite().all()):
+            raise located(BackendError("the model's hidden states are NaN or infinite"), sequence)
+        self._finish(sequence, "stop")
 
     def _take_scores(self, sequence: Sequence, logprobs: list[TokenLogprob]) -> None:
         """Notes the log-probabilities of the next tokens that were known before."""
@@ -716,7 +728,14 @@ def _done(sequence: Sequence, reason: FinishReason, matched: int | None) -> Done
         generated_tokens=sequence.num_told,
         queue_ms=queued_until - sequence.submitted_ms,
         wall_ms=now - sequence.submitted_ms,
+        embedding=_embedding(sequence) if sequence.is_embedding and reason != "cancelled" else None,
     )
+
+
+def _embedding(sequence: Sequence) -> NDArray[np.float32]:
+    """The mean of a sequence's hidden states that were asked for."""
+    assert sequence.hidden_sum is not None, "a request for hidden states ended without any"
+    return (sequence.hidden_sum / sequence.num_summed).float().numpy()
 
 
 def _call_sink(request: EngineRequest, event: Event) -> bool:

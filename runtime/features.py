@@ -19,6 +19,7 @@ from .request import SamplingParams
 FEATURES = {
     "select": "select()",
     "score": "score() and choice methods",
+    "embed": "embed(), which asks for hidden states",
     "images": "images",
     "videos": "videos",
     "logprobs": "logprobs",

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from itertools import islice
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +34,22 @@ from .transfer import Download, upload
 
 Outcome = Sample | BackendError | None
 BuildBatch = Callable[[list[Chunk], Chosen | None], Batch]
+
+
+class Computes(Protocol):
+    """What a step has a model do."""
+
+    def forward(self, batch: Batch, /) -> Tensor:
+        """Runs a batch: writes KV, reads KV, returns float32 logits (len(batch.logit_rows), vocab)."""
+
+    def hidden(self, batch: Batch, /) -> Tensor:
+        """The same up to the hidden states behind the final norm, (len(batch.logit_rows), hidden_size).
+
+        They may be overwritten by the next batch.
+        """
+
+    def logits(self, hidden: Tensor, /) -> Tensor:
+        """The logits of such hidden states, of any number of rows."""
 
 
 class InFlight:
@@ -50,6 +67,8 @@ class InFlight:
         self.void: set[Sequence] = set()
         self.error: Exception | None = None
         self._scores: list[tuple[Sequence, Callable[[], list[TokenLogprob]]]] = []
+        self._embedded: list[Chunk] = []
+        self._sums: Download | None = None
         self._masks: Future[Tensor] | None = None
         self._choice: Choice | None = None
         self._over: Download | None = None
@@ -67,6 +86,10 @@ class InFlight:
         if self._choice is None:
             return None
         return Chosen(self._choice.token_ids, {chunk.sequence: place for place, chunk in enumerate(self.drawing)})
+
+    def sums(self) -> list[tuple[Chunk, Tensor]]:
+        """Waits for the sum of each chunk's hidden states, where they are wanted: float64 (hidden_size,)."""
+        return [] if self._sums is None else list(zip(self._embedded, self._sums.result(), strict=True))
 
     def result(self) -> tuple[list[tuple[Sequence, list[TokenLogprob]]], list[tuple[Chunk, list[Outcome]]]]:
         """Waits for the log-probabilities of next tokens that are known already, and the choices of those that are not.
@@ -92,13 +115,17 @@ class InFlight:
             return set()
         return {self.drawing[place].sequence for place in self._choice.late}
 
-    def launch(self, forward: Callable[[Batch], Tensor], build: BuildBatch, before: InFlight | None) -> None:
+    def launch(self, model: Computes, build: BuildBatch, before: InFlight | None) -> None:
         """Has everything begun."""
         self._masks = _begin_masks(self.chunks)
-        logits = forward(build(self.chunks, None if before is None else before.chosen()))
+        batch = build(self.chunks, None if before is None else before.chosen())
+        self._embedded = [chunk for chunk in self.chunks if chunk.sequence.is_embedding and chunk.num_logits]
+        logits = model.logits(self._others(model.hidden(batch))) if self._embedded else model.forward(batch)
         rows: list[int] = []
         stop = 0
         for chunk in self.chunks:
+            if chunk.sequence.is_embedding:
+                continue
             start, stop = stop, stop + chunk.num_logit_rows
             first = stop
             if chunk.draws and stop > start:
@@ -112,13 +139,24 @@ class InFlight:
             is_all = len(rows) == len(logits)
             wanted = logits if is_all else logits.index_select(0, upload(rows, torch.int64, logits.device))
             self._choice = Choice(wanted, [row for chunk in self.drawing for row in _sample_rows(chunk)])
-        elif not self._scores:
+        elif not (self._scores or self._embedded):
             # Nothing of it comes to the host, which has to know when it is over all the same.
             self._over = Download(logits)
 
+    def _others(self, hidden: Tensor) -> Tensor:
+        """Sums the hidden states that are wanted themselves, and returns those of which logits are wanted.
+
+        In float64, so that it is of no account how a prompt was cut into chunks.
+        """
+        sizes = [chunk.num_logit_rows for chunk in self.chunks]
+        parts = dict(zip(self.chunks, hidden.split_with_sizes(sizes), strict=True))
+        sums = [parts[chunk].sum(0, dtype=torch.float64) for chunk in self._embedded]
+        self._sums = Download(torch.stack(sums))
+        return torch.cat([hidden[:0], *(part for chunk, part in parts.items() if not chunk.sequence.is_embedding)])
+
 
 def launch(
-    forward: Callable[[Batch], Tensor],
+    model: Computes,
     build: BuildBatch,
     chunks: list[Chunk],
     num_prefilled: int,
@@ -130,7 +168,7 @@ def launch(
     """
     step = InFlight(chunks, num_prefilled)
     try:
-        step.launch(forward, build, before)
+        step.launch(model, build, before)
     except Exception as error:
         step.error = error
     return step

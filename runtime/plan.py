@@ -25,7 +25,8 @@ RowRange = tuple[int, int]
 
 @dataclass(eq=False, slots=True)  # not frozen: one is made for each token, and frozen ones take three times as long
 class Chunk:
-    """`count` tokens of a sequence to compute in this step; the last `num_logits` of them want logits.
+    """`count` tokens of a sequence to compute in this step; the last `num_logits` of them want logits, or, where hidden
+    states were asked for, these.
 
     draft: what may follow them if they are all that is known (runtime/lookup.py); it stands in the sequence's array
     already, is computed too, and wants logits. draft_matchers: the states of its constraint after each of these tokens.
@@ -58,7 +59,9 @@ class Chunk:
         be asked before it is computed.
         """
         sequence = self.sequence
-        return not sequence.is_score and sequence.computed + self.count == sequence.num_placed
+        if sequence.is_score or sequence.is_embedding:
+            return False
+        return sequence.computed + self.count == sequence.num_placed
 
 
 class Chosen(NamedTuple):

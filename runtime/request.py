@@ -13,6 +13,9 @@ from functools import lru_cache
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..ir.errors import RequestError
 from .constraint import Constraint
 
@@ -196,7 +199,8 @@ class Done:
     all of it, where a server tells no token ids. matched: the stop string, stop pattern or stop token id that ended it.
     prompt_logprobs: of the prompt's tokens that were asked for; a prompt's first token has none. scores: where they
     were asked for, one for each text. shared: the answer of an equal request. is_cut: max_tokens ended it before the
-    text matched its constraint; closing: the text, at the end, that was added so that it does. Times in milliseconds.
+    text matched its constraint; closing: the text, at the end, that was added so that it does. embedding: the mean of
+    the hidden states that were asked for, float32 (hidden_size,). Times in milliseconds.
     """
 
     text: str
@@ -215,6 +219,7 @@ class Done:
     shared: bool = False
     is_cut: bool = False
     closing: str = ""
+    embedding: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +239,13 @@ class EngineRequest:
 
     With `score_from` set nothing is generated: Done.logprobs holds the log-probability of each of
     token_ids[score_from:] given all tokens before it (score_from >= 1). also: tokens, for each of these positions,
-    whose log-probabilities are its `top`. `sink` is called on the engine's thread. use: what it means to the run that
-    asks, if one does. wants_deltas: whether the sink is told of new tokens before the end.
+    whose log-probabilities are its `top`.
+
+    With `embed_from` set nothing is generated either: Done.embedding is the mean of the final hidden states (behind the
+    final norm) of token_ids[embed_from:] (0 <= embed_from < len(token_ids)).
+
+    `sink` is called on the engine's thread. use: what it means to the run that asks, if one does. wants_deltas: whether
+    the sink is told of new tokens before the end.
     """
 
     token_ids: list[int]
@@ -246,3 +256,9 @@ class EngineRequest:
     id: int = field(default=0)
     use: Use | None = None
     wants_deltas: bool = True
+    embed_from: int | None = None
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens may be generated."""
+        return self.params.max_tokens if self.score_from is None and self.embed_from is None else 0

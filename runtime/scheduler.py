@@ -539,10 +539,11 @@ def _is_aged(sequence: Sequence) -> bool:
 
 
 def _next_chunk(sequence: Sequence, budget: int, logit_rows: int) -> Chunk:
-    """As much of the tokens as the budget allows, and not more logits than `logit_rows`."""
+    """As much of the tokens as the budget allows, and not more logits than `logit_rows`. Hidden states are small."""
     start = sequence.computed
     stop = min(start + budget, sequence.goal)
     if not sequence.wants_all_logits:
         return Chunk(sequence, stop - start, int(stop == sequence.num_placed))
-    stop = min(stop, max(start, sequence.first_logits) + logit_rows)
+    if not sequence.is_embedding:
+        stop = min(stop, max(start, sequence.first_logits) + logit_rows)
     return Chunk(sequence, stop - start, max(0, stop - max(start, sequence.first_logits)))

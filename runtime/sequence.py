@@ -16,6 +16,8 @@ from .request import EngineRequest, SamplingParams, TokenLogprob
 from .uses import Owner
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .host_tier import Restore
     from .lookup import Drafting
 
@@ -28,17 +30,19 @@ class Sequence:
     lies in three parts, in this order: the path of `node` in the prefix tree, prompt_extent for what is left of the
     prompt, generated_extent for the generation.
 
-    is_score: nothing is generated. wants_all_logits: whether the logits before tokens that are known already are wanted
-    too. end: how many tokens there are at most. target: how many tokens of the prompt are computed. first_logits: the
-    first position whose logits are wanted; only tokens before it may come from the cache. generated_room: tokens of KV
-    that the generation may need. order_key: sequences with a common prefix are neighbours in the order of these keys.
+    is_score, is_embedding: nothing is generated. wants_all_logits: whether the logits (or hidden states) before tokens
+    that are known already are wanted too. end: how many tokens there are at most. target: how many tokens of the prompt
+    are computed. first_logits: the first position whose logits (or hidden state) are wanted; only tokens before it may
+    come from the cache. generated_room: tokens of KV that the generation may need. order_key: sequences with a common
+    prefix are neighbours in the order of these keys.
     cached: tokens that came from the cache. overtaken: how many later requests were admitted before this one, those of
     its own batch counting less. awaited: how many of its tokens others wait for while it is prefilled.
     drafting: what is guessed to follow, once that was asked for. restore: what of the prompt comes back from host
     memory, until it is there; nothing else of the sequence is computed before.
     num_pending: tokens that steps in flight choose after those that are known (runtime/inflight.py).
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
-    num_generated while forced tokens wait for their log-probabilities.
+    num_generated while forced tokens wait for their log-probabilities. hidden_sum: the sum of the first num_summed
+    hidden states that are wanted, float64 (hidden_size,).
     """
 
     request: EngineRequest
@@ -62,8 +66,11 @@ class Sequence:
     scores: list[TokenLogprob] = field(default_factory=list)
     drafting: Drafting | None = None
     restore: Restore | None = None
+    hidden_sum: Tensor | None = None
+    num_summed: int = 0
     params: SamplingParams = field(init=False)
     is_score: bool = field(init=False)
+    is_embedding: bool = field(init=False)
     wants_all_logits: bool = field(init=False)
     prompt_len: int = field(init=False)
     end: int = field(init=False)
@@ -74,16 +81,20 @@ class Sequence:
     order_key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        score_from = self.request.score_from
+        score_from, embed_from = self.request.score_from, self.request.embed_from
         self.params = self.request.params
         self.is_score = score_from is not None
-        self.wants_all_logits = self.is_score or self.params.logprobs is not None
+        self.is_embedding = embed_from is not None
+        self.wants_all_logits = self.is_score or self.is_embedding or self.params.logprobs is not None
         self.prompt_len = self.num_tokens = len(self.request.token_ids)
-        self.end = self.prompt_len + self.params.max_tokens
+        self.end = self.prompt_len + self.request.max_tokens
         # To score, the last token's KV is not needed, and neither is that of the last token generated.
         self.target = self.prompt_len if score_from is None else self.prompt_len - 1
-        self.first_logits = (self.prompt_len if score_from is None else score_from) - 1
-        self.generated_room = max(self.params.max_tokens - 1, 0) if score_from is None else 0
+        if embed_from is None:
+            self.first_logits = (self.prompt_len if score_from is None else score_from) - 1
+        else:
+            self.first_logits = embed_from
+        self.generated_room = max(self.request.max_tokens - 1, 0)
         self.order_key = self.tokens[: self.prompt_len].tobytes()
 
     @property
@@ -118,7 +129,7 @@ class Sequence:
 
         Those that are being chosen count as if they were known not to end it.
         """
-        if self.computed < self.target:
+        if self.computed < self.target or self.is_embedding:
             return self.target
         num_placed = self.num_tokens + self.num_pending
         goes_on = num_placed < self.end and (self.matcher is None or not self.matcher.is_finished)
@@ -143,7 +154,9 @@ class Sequence:
     @property
     def needs_nothing(self) -> bool:
         """Whether the request is answered without any computation."""
-        return self.first_logits >= self.target if self.is_score else self.params.max_tokens == 0
+        if self.is_score or self.is_embedding:
+            return self.first_logits >= self.target
+        return self.params.max_tokens == 0
 
     def append(self, token_id: int) -> None:
         """Adds a generated token."""
@@ -159,7 +172,7 @@ def token_array(request: EngineRequest, *, vocab_size: int, context_length: int)
     if prompt_len == 0:
         raise RequestError("the prompt is empty", help="give at least one token, such as the beginning-of-text token")
     _check_length(request, context_length)
-    tokens = np.zeros(prompt_len + (params.max_tokens if request.score_from is None else 0), dtype=np.int64)
+    tokens = np.zeros(prompt_len + request.max_tokens, dtype=np.int64)
     tokens[:prompt_len] = _integers(request.token_ids)
     outside = np.flatnonzero((tokens < 0) | (tokens >= vocab_size))
     if len(outside):
@@ -185,10 +198,16 @@ def _check_stops(params: SamplingParams, vocab_size: int) -> None:
 
 
 def _check_length(request: EngineRequest, context_length: int) -> None:
-    prompt_len, score_from = len(request.token_ids), request.score_from
+    prompt_len, score_from, embed_from = len(request.token_ids), request.score_from, request.embed_from
     if score_from is not None and not 1 <= score_from <= prompt_len:
         raise RequestError(f"score_from must be between 1 and the prompt's {prompt_len} tokens, got {score_from}")
-    max_tokens = request.params.max_tokens if score_from is None else 0
+    if score_from is not None and embed_from is not None:
+        raise RequestError("a request has score_from or embed_from, not both")
+    if embed_from is not None and not 0 <= embed_from < prompt_len:
+        raise RequestError(
+            f"hidden states were asked for from token {embed_from} on, and the prompt has {prompt_len} tokens"
+        )
+    max_tokens = request.max_tokens
     if prompt_len + max_tokens > context_length:
         most = context_length - prompt_len
         advice = f"set max_tokens to at most {most}" if most > 0 else "shorten the prompt"

@@ -77,11 +77,19 @@ class Model:
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits (m, vocab_size) of the batch's logit_rows. Writes every row's KV into the batch's extents."""
+        return self.logits(self.hidden(batch))
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The hidden states behind the final norm, (m, hidden_size), of the batch's logit_rows; they hold until the
+        next batch. Writes every row's KV into the batch's extents.
+        """
+        with self._on_device(), torch.inference_mode():
+            replayed = None if self._replays is None else self._replays.try_run(batch)
+            return self._hidden(batch) if replayed is None else replayed
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits (m, vocab_size) of such hidden states: an ordinary tensor, which may be changed in place."""
         with self._on_device():
-            with torch.inference_mode():
-                replayed = None if self._replays is None else self._replays.try_run(batch)
-                hidden = self._hidden(batch) if replayed is None else replayed
-            # Outside, so that callers get an ordinary tensor, which they may change in place.
             return self._weights.head(hidden).float()
 
     def _hidden(self, batch: Batch) -> Tensor:

@@ -38,7 +38,10 @@ def next_logits(history: Sequence[int], vocab_size: int) -> np.ndarray:
 
 @dataclass
 class FakeModel:
-    """Counts its steps and rows; `fail_on` raises for a batch, `poison` gives NaN to rows with such a history."""
+    """Counts its steps and rows; `fail_on` raises for a batch, `poison` gives NaN to rows with such a history.
+
+    Its hidden states are its logits.
+    """
 
     config: FakeConfig = field(default_factory=FakeConfig)
     layout: KVLayout = LAYOUT
@@ -49,6 +52,12 @@ class FakeModel:
     poison: Callable[[list[int]], bool] = lambda history: False
 
     def forward(self, batch: Batch) -> torch.Tensor:
+        return self.logits(self.hidden(batch))
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
         self.rows.append(batch.token_ids.numel())
         self.batches.append(batch)
         if self.fail_on(batch):
@@ -148,9 +157,10 @@ class Call:
         return last.error
 
 
-def call(tokens: Sequence[int], score_from: int | None = None, **params: Any) -> Call:
+def call(tokens: Sequence[int], score_from: int | None = None, embed_from: int | None = None, **params: Any) -> Call:
     events: list[Event] = []
-    request = EngineRequest(list(tokens), SamplingParams(**params), events.append, score_from)
+    sampling = SamplingParams(**params)
+    request = EngineRequest(list(tokens), sampling, events.append, score_from, embed_from=embed_from)
     return Call(request, events)
 
 

@@ -480,6 +480,18 @@ def test_default_size_of_the_cache() -> None:
     assert Engine(FakeModel(), ToyStream, max_running=3).stats().capacity == 600
 
 
+def check_embedding(one: Call) -> None:
+    """Whether the hidden states of the fake model's, which are its logits, are what a request was told."""
+    tokens, first = one.request.token_ids, one.request.embed_from
+    assert first is not None
+    if one.done.finish_reason == "cancelled":
+        assert one.done.embedding is None
+        return
+    want = np.mean([next_logits(tokens[: end + 1], 29) for end in range(first, len(tokens))], axis=0)
+    assert one.done.embedding is not None
+    np.testing.assert_allclose(one.done.embedding, want, rtol=1e-5, atol=1e-6)
+
+
 class EngineMachine(RuleBasedStateMachine):
     """Submits, cancels and steps at random with a small pool; every answer must be the model's."""
 
@@ -504,6 +516,10 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(tokens=tokens, data=st.data())
     def score(self, tokens: list[int], data: st.DataObject) -> None:
         self.submit(call(tokens, score_from=data.draw(st.integers(1, len(tokens)))))
+
+    @rule(tokens=tokens, data=st.data())
+    def embed(self, tokens: list[int], data: st.DataObject) -> None:
+        self.submit(call(tokens, embed_from=data.draw(st.integers(0, len(tokens) - 1))))
 
     @rule(tokens=st.lists(st.integers(0, 1), min_size=25, max_size=40))
     def generate_long(self, tokens: list[int]) -> None:
@@ -536,6 +552,10 @@ class EngineMachine(RuleBasedStateMachine):
 
     def check(self, one: Call, cancelled: bool) -> None:
         tokens, params = one.request.token_ids, one.request.params
+        if one.request.embed_from is not None:
+            assert (one.done.finish_reason == "cancelled") <= cancelled
+            check_embedding(one)
+            return
         if one.request.score_from is None and len(tokens) + max(params.max_tokens - 1, 0) > 40 and params.max_tokens:
             assert isinstance(one.error, RequestError)
             return
