@@ -455,7 +455,10 @@ def _invert(weights: Tensor, points: Tensor) -> Tensor:
     num_rows, size = weights.shape
     padded = functional.pad(weights, (0, -size % _BLOCK)) if size % _BLOCK else weights
     blocks = padded.view(num_rows, -1, _BLOCK)
-    block, inside = _locate(blocks.sum(dim=-1), points)
+    # How a GPU takes sums may depend on the number of rows, and in float32 so would the token. A CPU sums each row by
+    # itself, and takes longer to widen numbers than to sum them.
+    dtype = torch.float32 if weights.device.type == "cpu" else torch.float64
+    block, inside = _locate(blocks.sum(dim=-1, dtype=dtype), points)
     place, _ = _locate(blocks[torch.arange(num_rows, device=weights.device), block], inside)
     return block * _BLOCK + place
 
