@@ -17,8 +17,6 @@ from .config import ModelConfig
 from .native_build import NAMES, typed
 from .operations import Step
 
-# Dtypes that the kernels serve.
-
 
 class _Heads(ctypes.Structure):
     """`Heads` of native.cpp."""
