@@ -2,6 +2,7 @@
 
 In: the generated tasks. Out: a Hugging Face model folder (bfloat16) in DIR, and DIR/trainer.pt to go on from: a further
 run with the same DIR continues from there, with a learning rate that rises and falls again over its own minutes.
+`--start FOLDER` begins with another model's weights and tokenizer instead of new ones.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from .tokenizer import CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, encode_example, 
 __all__ = ["main"]
 
 TOKENIZER_TEXTS = 20_000
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 4096
 POOL = 512
 LONG_CHATS = 0.05
 CHECKPOINT_SECONDS = 300
@@ -209,15 +210,17 @@ def save_state(model: LlamaForCausalLM, optimizers: Optimizers, seen: int, out: 
     torch.save({"model": model.state_dict(), "optimizers": optimizers.state(), "seen": seen}, out / "trainer.pt")
 
 
-def train(minutes: float, out: Path, device: torch.device, rate: float) -> None:
-    """Train for a number of minutes, from DIR/trainer.pt if it is there."""
+def train(minutes: float, out: Path, device: torch.device, rate: float, start: Path | None) -> None:
+    """Train for a number of minutes, from DIR/trainer.pt if it is there, else from the model in `start`, if any."""
     torch.manual_seed(0)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "tokenizer.json"
+    path = out / "tokenizer.json" if start is None else start / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(path)) if path.exists() else new_tokenizer()
     save_tokenizer(tokenizer, out)
     with device:
         model = LlamaForCausalLM(model_config(tokenizer))
+    if start is not None:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
     optimizers, seen = Optimizers(model, rate), 0
     if (out / "trainer.pt").exists():
         saved = torch.load(out / "trainer.pt", map_location=device)
@@ -266,10 +269,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train ramify's embedded model.")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="a model to begin with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     arguments = parser.parse_args()
-    train(arguments.minutes, arguments.out, torch.device(arguments.device), arguments.rate)
+    train(arguments.minutes, arguments.out, torch.device(arguments.device), arguments.rate, arguments.start)
 
 
 if __name__ == "__main__":
