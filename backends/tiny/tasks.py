@@ -259,7 +259,7 @@ TASKS: dict[str, tuple[Callable[[Random], Example], float]] = {
     "api-call": (apis.api_call, 1.2),
     **{f"clue-{field}": (books.clue_task(field), 0.6 if field == "date" else 0.35) for field in books.CLUE_FIELDS},
     "tool-call": (calls.call_example, 1.6),
-    "sentiment": (reviews.sentiment_example, 2.0),
+    "sentiment": (reviews.sentiment_example, 3.0),
 }
 DEMO_TASKS = tuple(name for name in TASKS if name.startswith("debate-"))
 

@@ -32,7 +32,7 @@ class EditState:
 
     @classmethod
     def first(cls, task: Task, query: Row, exemplars: Sequence[Row]) -> "EditState":
-        """The unedited prompt: the first exemplars in the slots, worded by the first template, the others in the pool."""
+        """The unedited prompt: the first exemplars fill the slots, worded by the first template, the rest the pool."""
         slots, pool = tuple(exemplars[:NUM_SLOTS]), tuple(exemplars[NUM_SLOTS:])
         return cls(query, slots, pool, (0,) * len(slots), Phrases.of(task.instruction))
 

@@ -35,7 +35,7 @@ class Phrases:
 
 @dataclass(frozen=True, slots=True)
 class InstructionEdits:
-    """The numbered edits: delete phrase i, swap phrases i < j, add the phrase deleted last before phrase i, paraphrase i.
+    """The numbered edits: delete phrase i, swap phrases i < j, put what was deleted last before phrase i, paraphrase i.
 
     An edit of a phrase that is not there changes nothing. `paraphrases` gives other wordings of a phrase, which are
     taken in turn.

@@ -1,6 +1,7 @@
 """How good a prompt is for a query whose label is known, and what an edit of it earns."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Scoring:
 
     def score(self, probabilities: Sequence[float], label: int) -> float:
         """The score of a prompt with these label probabilities."""
-        values = [math.log(p) if p > 0 else -math.inf for p in probabilities] if self.logarithmic else probabilities
+        values = [math.log(max(p, sys.float_info.min)) for p in probabilities] if self.logarithmic else probabilities
         margin = values[label] - max(value for number, value in enumerate(values) if number != label)
         return (self.right if margin > 0 else self.wrong) * margin
 

@@ -1,0 +1,73 @@
+"""How likely each label is after prompts, asked of the language model in batches that share their prefixes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ramify.runtime.backend import Backend
+
+from .program import label_scores
+from .tasks import Task
+
+__all__ = ["Counts", "LabelModel"]
+
+MAX_IN_FLIGHT = 1024
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was asked so far: prompts in all, of them computed, and their tokens, of them served from the cache."""
+
+    asked: int = 0
+    computed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __str__(self) -> str:
+        repeats = 100 * (self.asked - self.computed) // max(1, self.asked)
+        cached = 100 * self.cached_tokens // max(1, self.prompt_tokens)
+        return (
+            f"{self.asked:,} prompts asked, {self.computed:,} computed ({repeats}% were repeats), "
+            f"{self.prompt_tokens:,} prompt tokens, {cached}% of them cached"
+        )
+
+
+@dataclass(slots=True)
+class LabelModel:
+    """A language model as a classifier: label words' probabilities at the end of a prompt, which add up to 1.
+
+    A prompt that comes again is answered from memory; one that comes twice in a batch is computed once.
+    """
+
+    task: Task
+    backend: str | Path | Backend | None = None
+    counts: Counts = field(default_factory=Counts)
+    known: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def probabilities(self, prompts: Sequence[str]) -> list[tuple[float, ...]]:
+        """The probability of each label after each prompt; all that are new are one batch."""
+        self.counts.asked += len(prompts)
+        self.ask([prompt for prompt in prompts if prompt not in self.known])
+        return [self.known[prompt] for prompt in prompts]
+
+    def ask(self, prompts: Sequence[str]) -> None:
+        """Have the model score the label words after new prompts."""
+        if not prompts:
+            return
+        blank = " " if self.task.before_label.endswith(" ") else ""
+        words = [blank + label for label in self.task.labels]
+        rows = [{"prompt": prompt, "words": words} for prompt in prompts]
+        runs = label_scores.run_batch(rows, backend=self.backend, on_error="raise", max_in_flight=MAX_IN_FLIGHT)
+        for prompt, run in zip(prompts, runs, strict=True):
+            self.known[prompt] = normalized(run.value)
+            self.counts.computed += run.usage.calls - run.usage.shared_calls
+            self.counts.prompt_tokens += run.usage.prompt_tokens
+            self.counts.cached_tokens += run.usage.cached_tokens
+
+
+def normalized(scores: Sequence[float]) -> tuple[float, ...]:
+    """Log-probabilities as probabilities of these choices alone."""
+    largest = max(scores)
+    weights = [math.exp(score - largest) for score in scores]
+    return tuple(weight / sum(weights) for weight in weights)
