@@ -69,8 +69,9 @@ def ordinary(rng: Random) -> tuple[str, int]:
 
 
 def drawn_reviews(rng: Random) -> list[Review]:
-    """Reviews for one prompt, the query last; made-up words come again more often than not."""
-    lexicon = [(word, rng.randrange(2)) for word in rng.sample(MADE_UP, rng.randint(1, 4))]
+    """Reviews for one prompt, the query last; made-up words of both polarities come again more often than not."""
+    polarity, made_up = rng.randrange(2), rng.sample(MADE_UP, rng.randint(2, 5))
+    lexicon = [(word, (polarity + number) % 2) for number, word in enumerate(made_up)]
     share = rng.choice([0.5, 0.8, 1.0])
     count = rng.choice([0, 1, 2, 3, 4, 4, 4, 6, 8])
     opinions = [rng.choice(lexicon) if rng.random() < share else ordinary(rng) for _ in range(count + 1)]
