@@ -27,9 +27,14 @@ if TYPE_CHECKING:
     from .ir.errors import OutputError as OutputError
     from .ir.errors import RamifyError as RamifyError
     from .ir.errors import ReboundStateWarning as ReboundStateWarning
+    from .ir.errors import RecordingError as RecordingError
+    from .ir.errors import RecordingWarning as RecordingWarning
+    from .ir.errors import ReplayMismatch as ReplayMismatch
     from .lang import processors as processors
     from .lang.batch import Batch as Batch
     from .lang.blocks import best_of_k as best_of_k
+    from .lang.cassettes import record as record
+    from .lang.cassettes import replay as replay
     from .lang.confidence import confidence as confidence
     from .lang.embedding import embed as embed
     from .lang.mcp import connect_mcp as connect_mcp
@@ -87,8 +92,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ir.errors": ("OutputError", "RamifyError", "ReboundStateWarning"),
     "lang.embedding": ("embed",),
+    "ir.errors": (
+        "OutputError", "RamifyError", "ReboundStateWarning", "RecordingError", "RecordingWarning", "ReplayMismatch",
+    ),
     "lang.mcp": ("connect_mcp",),
     "lang.options": ("set_default_backend",),
     "lang.primitives": (
@@ -99,6 +106,7 @@ _HOMES = {
     "lang.program": ("Program", "load", "program"),
     "lang.batch": ("Batch",),
     "lang.blocks": ("best_of_k",),
+    "lang.cassettes": ("record", "replay"),
     "lang.confidence": ("confidence",),
     "lang.processors": ("processors",),
     "lang.run": ("Run",),

@@ -18,6 +18,8 @@
     ├── OutputError             a generated text is not the value that was asked for; also a ValueError
     ├── ToolError               a tool call failed (runtime/toolcall.py); also a value that programs and models see
     ├── Cancelled               the run was cancelled
+    ├── RecordingError          a recording that is damaged, of another version, or does not hold what is asked of it
+    │   └── ReplayMismatch      a run is not the one that was recorded (names the first op that differs)
     ├── RecordedError           what is left of an error that was written down (see its `kind`)
     └── UsageError              the command line, the REPL or an API was called wrongly
 
@@ -147,6 +149,18 @@ class OutputError(RamifyError, ValueError):
 
 class Cancelled(RamifyError):
     """The run was cancelled before it finished."""
+
+
+class RecordingError(RamifyError):
+    """A recording cannot be written or read, or does not hold what is asked of it."""
+
+
+class ReplayMismatch(RecordingError):
+    """A run is not the one that was recorded."""
+
+
+class RecordingWarning(UserWarning):
+    """Something that a run did could not be recorded, so it cannot be replayed."""
 
 
 class RecordedError(RamifyError):

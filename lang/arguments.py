@@ -50,7 +50,7 @@ class Signature:
         position = 1 if is_method else 0
         first = parameters[: position + 1]
         if len(first) <= position or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first):
-            raise UsageError(f"program {self.name} takes no state", span=_definition(function), help=_HELP[is_method])
+            raise UsageError(f"program {self.name} takes no state", span=definition(function), help=_HELP[is_method])
         self.state_name = parameters.pop(position).name
         self._receiver = receiver
         self._num_before = position - len(receiver)
@@ -134,7 +134,7 @@ class Signature:
         return "; ".join(problems)
 
 
-def _definition(function: Callable[..., Any]) -> Span | None:
+def definition(function: Callable[..., Any]) -> Span | None:
     """Where a function is defined."""
     from ..compiler.source import def_span
 

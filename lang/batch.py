@@ -87,6 +87,9 @@ class BatchKeywords(TypedDict, total=False):
     out: str | PathLike[str] | None
     resume: bool
     overwrite: bool
+    record: str | PathLike[str] | None
+    replay: str | PathLike[str] | None
+    partial: bool
 
 
 class Batch:
@@ -144,6 +147,10 @@ class Batch:
             self._guarded(self._end)
             raise StopIteration
         return run
+
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """Call back once it is over and has let go of everything."""
+        self._open.callback(callback)
 
     def all(self) -> list[Run]:
         """All runs that are still to come, in the rows' order."""

@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import Cancelled
-from ..runtime.context import Context
+from ..runtime.context import Context, running
 from ..runtime.generation import StreamEvent
 from ..runtime.host import Escaped
 from ..runtime.hostpool import host_pool
@@ -23,13 +23,16 @@ from ..runtime.pending import Pending
 from ..runtime.routine import Routine, spawn
 from ..runtime.sharing import Sharing
 from ..runtime.trail import locate, tidy
-from .arguments import Arguments
+from . import cassettes
+from .arguments import Arguments, definition
 from .failures import wants_debug
 from .options import Options
 from .run import Live, Run
 from .state import State
 
 if TYPE_CHECKING:
+    from ..backends.replay.cassette import Cassette
+    from ..backends.replay.track import RunTrack
     from .compiled import Compiled
 
 
@@ -42,7 +45,8 @@ class Execution:
     """One run in the making. `emit` takes its stream events, on any thread.
 
     ended: the run, which carries its error if it has one; it comes on the loop thread.
-    home: the event loop on which an `async def` program awaits; without one, the run makes its own.
+    home: the event loop on which an `async def` program awaits; without one, the run makes its own. cassette: what
+    records or plays it; else that of the program that begins it, or of the `with` around.
     """
 
     __slots__ = (
@@ -52,6 +56,7 @@ class Execution:
         "_is_over",
         "_routine",
         "_timeout",
+        "_track",
         "context",
         "ended",
         "is_async",
@@ -68,12 +73,16 @@ class Execution:
         emit: Callable[[StreamEvent], None] | None = None,
         home: asyncio.AbstractEventLoop | None = None,
         sharing: Sharing | None = None,
+        cassette: Cassette | None = None,
     ) -> None:
         self._function = function
         self._compiled = compiled
         self._arguments = arguments
         self._timeout = options.timeout
-        self.context = Context(options.open_backend(), options.sampling, emit, sharing)
+        track = self._track = self._begin_track(cassette, options)
+        backend = options.open_backend() if track is None else track.backend
+        self.context = Context(backend, options.sampling, emit, sharing)
+        self.context.track = track
         self.context.is_compiled = compiled is not None
         self.context.owner.kind = function
         self.state = self.context.strand.state = State(self.context.root())
@@ -82,6 +91,23 @@ class Execution:
         self.ended: Pending[Run] = Pending()
         self._routine: Routine[Run] | None = None
         self._is_over = False
+
+    def _begin_track(self, cassette: Cassette | None, options: Options) -> RunTrack | None:
+        cassette = cassettes.in_use(cassette)
+        if cassette is None:
+            return None
+        function = inspect.unwrap(self._function)
+        arguments = (*self._arguments.before, *self._arguments.values)
+        form = "eager" if self._compiled is None else "compiled"
+        above = running.get()
+        parent: Any = None if above is None else above.track
+        if parent is not None and parent.cassette is not cassette:
+            parent = None
+        track = cassette.track(
+            function.__qualname__, arguments, definition(function), parent, form, options.open_backend
+        )
+        track.cancel = self.cancel
+        return track
 
     def start(self) -> Pending[Run]:
         """Begin; gives `ended`. On the loop thread."""
@@ -119,6 +145,8 @@ class Execution:
     async def _run(self) -> Run:
         value, error = None, None
         try:
+            if self._track is not None:
+                self._track.begin()
             value = await self._body()
         except BaseException as raised:
             error = raised
@@ -159,6 +187,8 @@ class Execution:
             error = error.error
         locate(error)
         error = await self.context.conclude(error)
+        if self._track is not None:
+            error = self._track.end(error, self.context.leaves())
         locate(error)
         if error is not None and not wants_debug():
             tidy(error)
@@ -166,6 +196,8 @@ class Execution:
 
     def unbegun(self, error: BaseException | None) -> Run:
         """The run, without having begun, and why."""
+        if self._track is not None:
+            self._track.end(error, ())
         return Run(Live(self.context, self.state), None, error)
 
     def run_here(self) -> Run:
@@ -173,6 +205,8 @@ class Execution:
         assert not self.is_async
         value, error = None, None
         try:
+            if self._track is not None:
+                self._track.begin()
             value = self._call()
         except BaseException as raised:
             error = raised

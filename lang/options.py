@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..runtime.generation import StreamEvent
 from ..runtime.request import SamplingParams
 from ..runtime.weight_format import FORMATS
 
-RUN_OPTIONS = ("backend", "eager", "stream", "timeout", "disable")
+RUN_OPTIONS = ("backend", "eager", "stream", "timeout", "disable", "record", "replay", "partial")
 _default: str | Path | Backend | None = None
 
 
@@ -23,7 +24,7 @@ _default: str | Path | Backend | None = None
 class Options:
     """Options of a run. backend None is the default one; timeout in seconds; sampling is what gens do not say.
 
-    disable: passes of the compiler to leave out.
+    disable: passes of the compiler to leave out. record, replay, partial: see docs/replay.md.
     stream is called with each StreamEvent on the thread that called `run`, and may raise to end the run.
     """
 
@@ -32,6 +33,9 @@ class Options:
     stream: Callable[[StreamEvent], None] | None = None
     timeout: float | None = None
     disable: tuple[str, ...] = ()
+    record: str | PathLike[str] | None = None
+    replay: str | PathLike[str] | None = None
+    partial: bool = False
     sampling: SamplingParams = SamplingParams()  # noqa: RUF009 (frozen)
 
     def updated(self, given: Mapping[str, Any]) -> Options:

@@ -11,6 +11,7 @@ import inspect
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from contextlib import ExitStack
 from functools import update_wrapper
 from os import PathLike
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..runtime.loop import loop
 from ..runtime.sharing import Sharing
 from .arguments import Arguments, Signature
 from .batch import MAX_IN_FLIGHT, Batch, BatchKeywords, BatchOptions, BoundRow, OnError
+from .cassettes import opened, plays
 from .execution import Execution, is_async
 from .identity import identity, row_key
 from .journal import How, check_output, open_journal
@@ -37,6 +39,7 @@ from .run import Run
 from .state import State
 
 if TYPE_CHECKING:
+    from ..backends.replay.cassette import Cassette
     from ..compiler.frontend import Lowered
     from ..compiler.rebound import Rebound
     from ..runtime.interpreter import Interpreter
@@ -100,20 +103,22 @@ class Program:
     def run(self, *args: Any, **kwargs: Any) -> Run:
         """Run on a new state and wait for everything in it. Raises what the program raised.
 
-        backend=, eager=, stream= and timeout= are options here too, unless the program has a parameter of that name.
+        backend=, eager=, stream=, timeout=, record=, replay= and partial= are options here too, unless the program has
+        a parameter of that name.
         """
         arguments, options = self._split(args, kwargs)
         return _checked(self.finish(arguments, options))
 
     def finish(self, arguments: Arguments, options: Options) -> Run:
         """Run and wait; what the program raised stays in the run."""
-        mailbox = Mailbox()
-        execution = self.execution(arguments, options, _stream_to(mailbox, options))
-        if options.eager and options.stream is None and options.timeout is None and not execution.is_async:
-            return execution.run_here()
-        loop().soon(execution.start)
-        mailbox.wait(execution.ended, execution.cancel)
-        return execution.ended.result()
+        with opened(options) as cassette:
+            mailbox = Mailbox()
+            execution = self.execution(arguments, options, _stream_to(mailbox, options), cassette=cassette)
+            if options.eager and options.stream is None and options.timeout is None and not execution.is_async:
+                return execution.run_here()
+            loop().soon(execution.start)
+            mailbox.wait(execution.ended, execution.cancel)
+            return execution.ended.result()
 
     async def arun(self, *args: Any, **kwargs: Any) -> Run:
         """`run` for programs that live in asyncio: waits without blocking the caller's event loop.
@@ -123,17 +128,18 @@ class Program:
         arguments, options = self._split(args, kwargs)
         here = asyncio.get_running_loop()
         relay = None if options.stream is None else _Relay(here, options.stream)
-        execution = self.execution(arguments, options, relay, here)
-        if relay is not None:
-            relay.cancel = execution.cancel
-        try:
-            run = await (_serve(execution) if execution.is_async else _follow(execution, here))
-        except BaseException:
-            execution.cancel()
-            raise
-        finally:
+        with opened(options) as cassette:
+            execution = self.execution(arguments, options, relay, here, cassette)
             if relay is not None:
-                relay.close()
+                relay.cancel = execution.cancel
+            try:
+                run = await (_serve(execution) if execution.is_async else _follow(execution, here))
+            except BaseException:
+                execution.cancel()
+                raise
+            finally:
+                if relay is not None:
+                    relay.close()
         return _checked(run)
 
     @overload
@@ -161,6 +167,9 @@ class Program:
         out: str | PathLike[str] | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        record: str | PathLike[str] | None = None,
+        replay: str | PathLike[str] | None = None,
+        partial: bool = False,
     ) -> list[Run] | Batch:
         """Run over rows (dicts of arguments); the runs come in the rows' order, or with `as_completed` as they end.
 
@@ -172,8 +181,11 @@ class Program:
         out: a file that each row is written to as it ends; `resume` skips the rows that are finished there, `overwrite`
         replaces it. A list of rows is checked before anything runs (raises UsageError); any other iterable is read as
         rows are needed, at most `2 * max_in_flight` ahead, and what is wrong with a row of it becomes the row's error.
+
+        record, replay, partial: see docs/replay.md.
         """
         given = {"backend": backend, "eager": eager, "stream": stream, "timeout": timeout}
+        given |= {"record": record, "replay": replay, "partial": partial or None}
         options = self._options.updated({name: value for name, value in given.items() if value is not None})
         how = BatchOptions(max_in_flight, deadline, on_error, on_result, keeps_all=not as_completed)
         how.check()
@@ -182,28 +194,32 @@ class Program:
         mailbox = Mailbox()
         emit = _stream_to(mailbox, options)
         compiled = self._form(options)
-        opened = options.updated({"backend": options.open_backend()})
-        journal = None
-        if out is not None:
-            mode: How = "resume" if resume else "overwrite" if overwrite else "new"
-            keys = [row.key for row in bound] if isinstance(bound, list) else None
-            journal = open_journal(Path(out), identity(self.fn, self._receiver, options), mode, keys)
-        # The rows of an `async def` program share a loop; eagerly each has its own, for it blocks where it reads.
-        sharing = Sharing(Arranger())
-        home = PrivateLoop() if compiled is not None and is_async(self.fn) else None
-        batch = Batch(
-            bound,
-            len(rows) if isinstance(rows, Sized) else None,
-            self._row_order(compiled, bound, max_in_flight),
-            lambda arguments: Execution(
-                self.fn, compiled, arguments, opened, emit, home.asyncio if home else None, sharing
-            ),
-            how,
-            mailbox,
-            journal,
-            progress,
-            home,
-        )
+        with ExitStack() as held:
+            cassette = held.enter_context(opened(options))
+            # A replay needs no model; else it is opened once.
+            ready = options if plays(cassette) else options.updated({"backend": options.open_backend()})
+            journal = None
+            if out is not None:
+                mode: How = "resume" if resume else "overwrite" if overwrite else "new"
+                keys = [row.key for row in bound] if isinstance(bound, list) else None
+                journal = open_journal(Path(out), identity(self.fn, self._receiver, options), mode, keys)
+            # The rows of an `async def` program share a loop; eagerly each has its own, for it blocks where it reads.
+            sharing = Sharing(Arranger())
+            home = PrivateLoop() if compiled is not None and is_async(self.fn) else None
+            batch = Batch(
+                bound,
+                len(rows) if isinstance(rows, Sized) else None,
+                self._row_order(compiled, bound, max_in_flight),
+                lambda arguments: Execution(
+                    self.fn, compiled, arguments, ready, emit, home.asyncio if home else None, sharing, cassette
+                ),
+                how,
+                mailbox,
+                journal,
+                progress,
+                home,
+            )
+            batch.when_closed(held.pop_all().close)
         return batch if as_completed else batch.all()
 
     def explain(self, rows: Iterable[Row] | None = None, **options: Unpack[ExplainKeywords]) -> Explanation:
@@ -380,10 +396,11 @@ class Program:
         options: Options,
         emit: Callable[[StreamEvent], None] | None,
         home: asyncio.AbstractEventLoop | None = None,
+        cassette: Cassette | None = None,
     ) -> Execution:
-        """One run in the making; `emit` takes its stream events, on any thread. home: see Execution."""
+        """One run in the making; `emit` takes its stream events, on any thread. home, cassette: see Execution."""
         compiled = self._form(options)
-        return Execution(self.fn, compiled, arguments, options, emit, home)
+        return Execution(self.fn, compiled, arguments, options, emit, home, cassette=cassette)
 
 
 def _yields(function: Callable[..., Any]) -> bool:

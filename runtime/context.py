@@ -31,6 +31,7 @@ from .sharing import Sharing
 from .strand import Strand
 from .tool_schema import CallSchema
 from .toolcall import ToolCall, ToolRecord
+from .track import Track
 from .uses import Owner
 from .values import typed
 from .warming import take_back
@@ -72,13 +73,14 @@ class Context:
     here: the place in the trace, a list in the trace's list, for what is asked for now. apart: routines that go on
     beside the run's own, and end with it. sharing: the answers to this run's requests, or to those of all rows of a
     batch. told_ahead: what the backend was told may come next, by branch (runtime/warming.py). owner: the run as
-    engines know it. run_guarded: in a prediction, what runs host code or refuses to.
+    engines know it. run_guarded: in a prediction, what runs host code or refuses to. track: what records the run, or
+    plays one that was recorded; None for most.
     """
 
     __slots__ = (
         "_branches", "_is_entered", "_released", "_started", "_told", "_trace", "apart", "backend", "cancelled",
         "defaults", "here", "host_context", "in_flight", "is_compiled", "on_cancel", "owner", "run_guarded", "sharing",
-        "strand", "stream", "streams", "told_ahead", "unread", "usage",
+        "strand", "stream", "streams", "told_ahead", "track", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +96,7 @@ class Context:
         self.defaults = defaults or _DEFAULTS
         self.stream = stream
         self.streams = stream is not None
+        self.track: Track | None = None
         self.cancelled: BaseException | None = None
         self.usage = Usage()
         self._trace: list[Any] = []
@@ -128,6 +131,8 @@ class Context:
             params = self._seeded(params, prompt, expression)
         samples = self._samples(prompt, expression, params, where)
         self.here.extend(samples)
+        if self.track is not None:
+            self.track.ask(samples)
         first = samples[0]
         before = prompt.arrived()
         added = None if expression.kind == "score" else first.pending  # a score adds nothing to wait for
@@ -227,7 +232,11 @@ class Context:
     @property
     def calls(self) -> list[Generation]:
         """The generations, choices and scores that were asked for so far, in program order."""
-        return [each for each in _leaves(self._trace) if isinstance(each, Generation)]
+        return [each for each in self.leaves() if isinstance(each, Generation)]
+
+    def leaves(self) -> Iterator[Generation | ToolCall]:
+        """All that was asked for so far, tool calls too, in program order."""
+        return _leaves(self._trace)
 
     def run_apart(self, place: list[ToolCall], function: Callable[..., Any], *args: Any) -> Any:
         """Call host code that changes nothing while other host code may run; its tool calls belong to `place`."""

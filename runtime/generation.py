@@ -158,13 +158,15 @@ class Generation:
         if context.streams:
             self._tell_what_waited()
         try:
-            self._handle = self._send()
+            track = context.track
+            self._handle = self.send() if track is None else track.send(self)
         except Exception as error:
             self(Failed(error))
         if self.pending.done and self._started and self._handle is not None:
             self._handle.cancel()  # the run was cancelled while the request was being sent
 
-    def _send(self) -> Handle:
+    def send(self) -> Handle:
+        """Ask the backend."""
         backend, expression = self.context.backend, self.expression
         if isinstance(expression, Score):
             return cast(Scorer, backend).score(self.prompt, expression.texts, self)
@@ -178,6 +180,8 @@ class Generation:
 
     def __call__(self, event: Event) -> None:
         """Take an event of the request. On the loop thread."""
+        if self.context.track is not None and self._started:
+            self.context.track.heard(self, event)
         if isinstance(event, Delta):
             if self.context.streams and not self.pending.done:
                 self.heard.append(event)
@@ -298,6 +302,8 @@ class Generation:
 
     def value(self) -> Any:
         """The variable's value (a list of several samples' values), or a Pending of it (also when it has failed)."""
+        if self.context.track is not None:
+            self.context.track.read(self)
         if len(self.samples) == 1:
             return self._own_value()
         if self._values is None:

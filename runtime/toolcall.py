@@ -155,6 +155,15 @@ class ToolCall:
             loop().soon(self.pending.set_error, error)
         return True
 
+    def play(self, value: Any, error: BaseException | None, ms: float = 0.0) -> None:
+        """End without having begun, with a value or an error that is known already. Thread-safe."""
+        if self._finish():
+            self.ms = ms
+            if error is None:
+                post(self.pending.set_result, value)
+            else:
+                post(self.pending.set_error, error)
+
     def give_up(self, error: BaseException) -> None:
         """Fail with `error`, whatever the work does; nothing happens when the call has ended. Thread-safe."""
         if self._finish():

@@ -1,0 +1,151 @@
+"""What runs are recorded to and played from, together: it finds each run's place in both files."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ...ir.errors import RecordingError, UsageError
+from ...ir.span import Span
+from ...runtime.backend import Backend
+from ...runtime.chat import DEFAULT_CHAT
+from .asked import short
+from .events import ChatRecord, ModelRecord, RunRecord, digest, where_of
+from .model import RecordedModel
+from .recorder import Recorder
+from .recording import RecordedRun, Recording
+from .track import RunTrack, key_of
+from .values import described
+
+_NO_MODEL = ModelRecord(0, "nothing", (), {}, ChatRecord.of(DEFAULT_CHAT))
+
+
+class Cassette:
+    """A recording that is played, one that is made, or both: then what was played stands in the new one too.
+
+    is_partial: whether what is not in the recording may be asked anew.
+    """
+
+    def __init__(
+        self,
+        *,
+        record: str | PathLike[str] | None = None,
+        replay: str | PathLike[str] | None = None,
+        is_partial: bool = False,
+    ) -> None:
+        """Raises RecordingError for files that cannot be read or written, UsageError for what does not go together."""
+        if is_partial and replay is None:
+            raise UsageError("a partial replay needs the recording to be replayed: replay=FILE (--replay FILE)")
+        self.recording = None if replay is None else Recording(replay)
+        self.recorder = None if record is None else Recorder(Path(record))
+        self.is_partial = is_partial
+        self._lock = threading.Lock()
+        self._num_equal: Counter[Hashable] = Counter()
+        self._num_runs: Counter[Hashable] = Counter()
+        self._runs: dict[Hashable, list[RecordedRun]] = defaultdict(list)
+        for run in self.recording.runs.values() if self.recording is not None else ():
+            record_of = run.record
+            self._runs[record_of.parent, record_of.program, record_of.arguments].append(run)
+            self._runs[record_of.parent, record_of.program].append(run)
+        for runs in self._runs.values():
+            runs.sort(key=lambda run: run.record.id)
+
+    def track(
+        self,
+        program: str,
+        arguments: Sequence[Any],
+        span: Span | None,
+        parent: RunTrack | None,
+        form: str,
+        open: Callable[[], Backend],
+    ) -> RunTrack:
+        """The track of a run that begins. span: the program's place. parent: the track of the run that begins it.
+
+        open: gives the backend that the run asks where it is not played. Thread-safe. Equal runs are told apart by the
+        order in which they begin.
+        """
+        told = described(list(arguments))
+        asked = digest([key_of(told)])
+        with self._lock:
+            number, ordinal = self._count(parent, program, asked)
+        recorder, recording = self.recorder, self.recording
+        recorded, missing = None, None
+        if recording is not None:
+            recorded = self._find(parent, program, asked, number, ordinal)
+            if recorded is None and not self.is_partial:
+                missing = self._missing(program, span)
+        backend = self._backend(recorded, open)
+        id = 0
+        if recorder is not None:
+            id = recorder.new_run()
+            shown = short(tuple(arguments))
+            above = parent.number if parent is not None else None
+            place = where_of(span)
+            model = recorder.model(backend)
+            recorder.add(RunRecord(id, model, program, asked, shown, number, form, above, place))
+        return RunTrack(
+            program,
+            backend,
+            recorder=recorder,
+            number=id,
+            recording=recording,
+            recorded=recorded,
+            cassette=self,
+            is_partial=self.is_partial,
+            is_same_form=recorded is not None and recorded.record.form == form,
+            missing=missing,
+        )
+
+    def close(self) -> list[str]:
+        """Let go of the file that is written; what could not be recorded, in words. Raises RecordingError."""
+        if self.recorder is None:
+            return []
+        self.recorder.close()
+        self.recorder.check()
+        return self.recorder.notes
+
+    def _backend(self, recorded: RecordedRun | None, open: Callable[[], Backend]) -> Backend:
+        """What a run asks: the backend itself, or what stands in for it in a replay."""
+        recording = self.recording
+        if recording is None or (self.is_partial and not recording.models):
+            return open()
+        if not recording.models:
+            return RecordedModel(_NO_MODEL, DEFAULT_CHAT)
+        model = recorded.record.model if recorded is not None else next(iter(recording.models))
+        return RecordedModel(recording.models[model], recording.chat(model), open if self.is_partial else None)
+
+    def _count(self, parent: RunTrack | None, program: str, asked: str) -> tuple[int, int]:
+        """How many runs began before that are equal, and that are of the same program."""
+        equal, same = (parent, program, asked), (parent, program)
+        numbers = self._num_equal[equal], self._num_runs[same]
+        self._num_equal[equal] += 1
+        self._num_runs[same] += 1
+        return numbers
+
+    def _find(self, parent: RunTrack | None, program: str, asked: str, number: int, ordinal: int) -> RecordedRun | None:
+        """The recorded run with the same arguments; else the one that began as the same of its program, which will
+        show what differs.
+        """
+        above = parent.recorded.record.id if parent is not None and parent.recorded is not None else None
+        equal = self._runs.get((above, program, asked), ())
+        if number < len(equal):
+            return equal[number]
+        others = self._runs.get((above, program), ())
+        if not equal and ordinal < len(others):
+            return others[ordinal]
+        return None
+
+    def _missing(self, program: str, span: Span | None) -> RecordingError:
+        assert self.recording is not None
+        known = sorted({run.record.program for run in self.recording.runs.values()})
+        count = sum(run.record.program == program for run in self.recording.runs.values())
+        told = f"{count} runs of it" if count else f"runs of {', '.join(known) or 'nothing'}"
+        return RecordingError(
+            f"the recording {self.recording.path} has no such run of {program}; it has {told}",
+            span=span,
+            help="record again, or replay partially (--partial, partial=True), which runs what is new",
+        )

@@ -1,0 +1,34 @@
+"""A run's part of a recording, as the runtime sees it: what is told of every answer, and may give one itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .backend import Handle
+from .request import Event
+
+if TYPE_CHECKING:
+    from .generation import Generation
+    from .toolcall import ToolCall
+
+
+class Track(Protocol):
+    """Records a run, or plays one that was recorded, or both. cassette: what it is a part of."""
+
+    cassette: Any
+
+    def ask(self, samples: Sequence[Generation]) -> None:
+        """The program has asked for these samples of one generation. On any thread, in the program's order."""
+
+    def send(self, generation: Generation) -> Handle:
+        """Answer a request from the recording, or send it to the backend; its prompt is complete. On the loop."""
+
+    def heard(self, generation: Generation, event: Event) -> None:
+        """An event of a request has come. On the loop."""
+
+    def read(self, generation: Generation) -> None:
+        """The program has asked for what was generated. On any thread, in the program's order."""
+
+    def call(self, call: ToolCall) -> bool:
+        """A tool is about to be called; whether the recording has answered instead. On any thread."""
