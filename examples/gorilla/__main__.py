@@ -1,4 +1,4 @@
-"""The command line: `python -m ramify.examples.gorilla run|score|retrieve` (docs/gorilla.md)."""
+"""The command line: `python -m ramify.examples.gorilla run|score|retrieve|measure` (docs/gorilla.md)."""
 
 import argparse
 import json
@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ramify.backends import open_backend
+from ramify.backends.local import LocalBackend
 from ramify.examples.command import add_run_options, run_rows
 from ramify.ir.errors import RamifyError, UsageError
 from ramify.lang.run import Run
@@ -23,8 +25,9 @@ from .data import (
     load_references,
     load_responses,
 )
-from .evaluate import Scorer, Verdict, tally
+from .evaluate import Score, Scorer, Verdict, tally
 from .hubs import HUBS, hub_rules
+from .measure import Accuracy, Sharing, accuracies, as_json, draw, sharings
 from .program import call_api
 from .retrieve import DENSE_MODEL, RETRIEVERS, retrieve
 from .template import ORDERS, load_template
@@ -43,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The three commands and their options."""
+    """The commands and their options."""
     found = argparse.ArgumentParser(prog="python -m ramify.examples.gorilla", description="Tool calling with Gorilla.")
-    commands = found.add_subparsers(required=True, metavar="run|score|retrieve")
+    commands = found.add_subparsers(required=True, metavar="run|score|retrieve|measure")
     run = commands.add_parser("run", help="answer questions with API calls, and judge them where references are known")
     add_run_options(run)
     add_data_options(run)
@@ -67,6 +70,15 @@ def parser() -> argparse.ArgumentParser:
     find.add_argument("--against", type=Path, help="questions that end with a document: how often it comes first here")
     find.add_argument("--out", type=Path, help="write what is found for each question here")
     find.set_defaults(command=retrieve_command)
+    measure = commands.add_parser("measure", help="each retriever, free and constrained; what prompts share")
+    measure.add_argument("--data", type=Path, help="questions; without it, those on the invented hub")
+    add_data_options(measure)
+    measure.add_argument("--model", default="tiny", help="a model in this process; the default is tiny")
+    measure.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    measure.add_argument("--sharing-only", action="store_true", help="read the prompts and answer none")
+    measure.add_argument("--out", type=Path, help="write all figures here, as JSON")
+    measure.add_argument("--svg", type=Path, help="draw the shares here")
+    measure.set_defaults(command=measure_command)
     return found
 
 
@@ -159,11 +171,15 @@ def print_scores(judged: dict[str, list[tuple[int, Verdict]]]) -> None:
     """A table with a line for each set of replies."""
     print(HEADER)
     for name, verdicts in judged.items():
-        score = tally([verdict for _, verdict in verdicts])
-        print(
-            f"{name:44} {score.replies:6} {score.correct:8} {score.hallucinated:13} {score.no_call:8} {score.same:10}"
-            f"   accuracy {score.accuracy:.4f}, hallucination {score.hallucination:.4f}"
-        )
+        print(score_line(name, tally([verdict for _, verdict in verdicts])))
+
+
+def score_line(name: str, score: Score) -> str:
+    """A line of the table."""
+    return (
+        f"{name:44} {score.replies:6} {score.correct:8} {score.hallucinated:13} {score.no_call:8} {score.same:10}"
+        f"   accuracy {score.accuracy:.4f}, hallucination {score.hallucination:.4f}"
+    )
 
 
 def verdict_lines(judged: dict[str, list[tuple[int, Verdict]]]) -> Iterable[str]:
@@ -226,6 +242,30 @@ def print_agreement(found: Sequence[list[Record]], path: Path) -> None:
         )
     same = sum(bool(ours) and ours[0] == their for ours, their in zip(found, theirs, strict=True))
     print(f"the first document is that of {path.name} for {same} of {len(found)} questions")
+
+
+def measure_command(given: argparse.Namespace) -> int:
+    """Measure a model, and say and draw what was found."""
+    references = references_of(given)
+    asked = [(each, reference_for(each.question_id, references)) for each in load_questions(given.data)[: given.limit]]
+    backend = open_backend(given.model)
+    if not isinstance(backend, LocalBackend):
+        raise UsageError(f"{given.model} does not run in this process, so what it shares cannot be measured")
+    measured: list[Accuracy] = []
+    if not given.sharing_only:
+        print(HEADER)
+        for each in accuracies(asked, given.api, given.hub or hub_of(given.api), backend):
+            print(score_line(each.name, each.score))
+            measured.append(each)
+    shared: list[Sharing] = []
+    for sharing in sharings(asked, given.api, backend):
+        print(sharing)
+        shared.append(sharing)
+    if given.out is not None:
+        given.out.write_text(json.dumps(as_json(measured, shared), indent=1), encoding="utf-8")
+    if given.svg is not None:
+        draw(measured, given.svg)
+    return 0
 
 
 if __name__ == "__main__":

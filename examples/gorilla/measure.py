@@ -1,0 +1,130 @@
+"""What docs/gorilla.md reports of a model: right and hallucinated calls, free and constrained, and what prompts share.
+
+`python -m ramify.examples.gorilla measure --out figures.json --svg docs/gorilla.svg`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ramify as rf
+from ramify.ir.errors import UsageError
+
+from .data import Question, Record, load_database
+from .evaluate import Score, Scorer, tally
+from .hubs import hub_rules
+from .program import call_api
+from .template import ORDERS
+
+__all__ = ["Accuracy", "Sharing", "accuracies", "as_json", "draw", "sharings"]
+
+COLOURS = {
+    "right call": "#2f7d4f",
+    "right domain": "#9ccf9c",
+    "wrong": "#e0b25a",
+    "hallucinated": "#c2452d",
+    "no call": "#9aa4b0",
+}
+Asked = Sequence[tuple[Question, Record]]
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """The score of one way of asking."""
+
+    retriever: str
+    constrained: bool
+    score: Score
+
+    @property
+    def name(self) -> str:
+        """How questions were asked."""
+        return f"{self.retriever}, {'constrained' if self.constrained else 'free'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What the cache serves of all prompts in one order, from an empty cache on."""
+
+    retriever: str
+    k: int
+    order: str
+    prompt_tokens: int
+    cached_tokens: int
+
+    def __str__(self) -> str:
+        share = self.cached_tokens / self.prompt_tokens
+        told = f"{self.prompt_tokens:,} tokens, {self.cached_tokens:,} cached ({share:.0%})"
+        return f"{self.retriever}, k={self.k}, {self.order}: prompt {told}"
+
+
+def accuracies(asked: Asked, api: str, hub: str, backend: Any) -> Iterator[Accuracy]:
+    """Ask all questions with each retriever, free and constrained."""
+    scorer = Scorer(load_database(api), hub_rules(hub))
+    for retriever in ("none", "bm25", "oracle"):
+        for constrained in (False, True):
+            how = {"api": api, "retriever": retriever, "constrained": constrained}
+            runs = call_api.run_batch(rows(asked, how), backend=backend)
+            verdicts = [
+                scorer.judge(run.value.text if run.error is None else None, reference)
+                for run, (_, reference) in zip(runs, asked, strict=True)
+            ]
+            yield Accuracy(retriever, constrained, tally(verdicts))
+
+
+def sharings(asked: Asked, api: str, backend: rf.LocalBackend) -> Iterator[Sharing]:
+    """Read all prompts in both orders, with one document and with three."""
+    for retriever, k in (("bm25", 1), ("bm25", 3), ("oracle", 1)):
+        for order in ORDERS:
+            backend.clear_cache()
+            how = {"api": api, "retriever": retriever, "k": k, "order": order, "max_tokens": 1}
+            usage = [run.usage for run in call_api.run_batch(rows(asked, how), backend=backend)]
+            prompt, cached = sum(each.prompt_tokens for each in usage), sum(each.cached_tokens for each in usage)
+            yield Sharing(retriever, k, order, prompt, cached)
+
+
+def rows(asked: Asked, how: dict[str, Any]) -> list[dict[str, Any]]:
+    """The program's arguments for every question."""
+    return [
+        how | {"question": question.text, "question_id": question.question_id, "reference": reference}
+        for question, reference in asked
+    ]
+
+
+def parts(score: Score) -> dict[str, float]:
+    """The shares that a bar is made of; they sum to 1."""
+    wrong = score.replies - score.correct - score.hallucinated - score.no_call
+    counts = (score.same, score.correct - score.same, wrong, score.hallucinated, score.no_call)
+    return {name: count / score.replies for name, count in zip(COLOURS, counts, strict=True)}
+
+
+def draw(measured: Sequence[Accuracy], path: Path) -> None:
+    """Write a plot (SVG): a bar for each way of asking. Raises UsageError where matplotlib is missing."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError(
+            "the plot needs matplotlib, which is not installed", help="pip install 'ramify[examples]'"
+        ) from error
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gorilla"}):
+        figure = Figure(figsize=(7.6, 3.0), layout="constrained")
+        axes = figure.subplots()
+        labels = [each.name for each in measured]
+        left = [0.0] * len(measured)
+        for name, colour in COLOURS.items():
+            widths = [parts(each.score)[name] for each in measured]
+            axes.barh(labels, widths, left=left, color=colour, label=name)
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+        axes.set(xlim=(0, 1), xlabel="share of replies")
+        axes.invert_yaxis()
+        figure.legend(loc="outside upper center", ncols=len(COLOURS), frameon=False)
+        figure.savefig(path, metadata={"Date": None, "Title": "Right and hallucinated API calls"})
+
+
+def as_json(measured: Sequence[Accuracy], shared: Sequence[Sharing]) -> dict[str, Any]:
+    """All figures, for a file."""
+    return {"accuracy": [asdict(each) for each in measured], "sharing": [asdict(each) for each in shared]}
