@@ -2,16 +2,18 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ramify.lang.failures import describe
 from ramify.lang.program import Program
 from ramify.lang.progress import Tally
 from ramify.lang.rendering import usage_line
 from ramify.lang.run import Run
+from ramify.lang.run_command import exit_code
 
-__all__ = ["add_run_options", "run_rows"]
+__all__ = ["add_run_options", "reported", "run_rows"]
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -51,3 +53,18 @@ def run_rows(program: Program, rows: Iterable[Mapping[str, Any]], given: argpars
     if not given.quiet:
         print(usage_line(tally.usage), file=sys.stderr)
     return runs
+
+
+def reported(command: Callable[[], int | None]) -> int:
+    """Do a command and tell what it raised as `ramify` does; gives the exit code."""
+    try:
+        return command() or 0
+    except KeyboardInterrupt:
+        print("interrupted; rows that are finished are kept: go on with --resume", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}" if error.filename else describe(error), file=sys.stderr)
+        return 2
+    except Exception as error:
+        print(describe(error), file=sys.stderr)
+        return exit_code(error)

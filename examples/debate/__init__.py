@@ -1,5 +1,6 @@
-"""Multi-agent debate (arXiv 2305.19118): see program.py."""
+"""Multi-agent debate (arXiv 2305.19118): see program.py, and docs/debate.md."""
 
-from .program import debate, load_rows
+from .data import load_rows
+from .program import debate
 
 __all__ = ["debate", "load_rows"]

@@ -1,69 +1,149 @@
-"""Multi-agent debate (arXiv 2305.19118) on any question: two sides, a moderator after each round, a judge at the end.
+"""Multi-agent debate (arXiv 2305.19118) on any question: sides that argue, a moderator after each round, a judge.
 
     ramify run examples/debate --arg question="What is 8 + 7?"
-    ramify run examples/debate --data questions.jsonl --out verdicts.jsonl
+    python -m ramify.examples.debate run --data questions.jsonl --out verdicts.jsonl
 
-Every role is an append-only chat at temperature 0. Both debaters share one system turn, moderator and judge another, so
-most of each prompt is served from the cache. Prompts are worded as the embedded model learnt them.
+Every role is an append-only chat, greedy unless the run says otherwise. All debaters share one system prompt, moderator
+and judge another, so most of each prompt is served from the cache. What is said to them is in templates.py.
 """
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import ramify as rf
+from ramify.ir.errors import UsageError
 
-DEBATER = "Question: {question}\nYou are a debater. Two sides argue about the question."
-MODERATOR = "Question: {question}\nYou listen to a debate about the question."
-OPEN = "You are the affirmative side. State your answer and support it."
-SUPPORT = "You are the affirmative side. Support the answer {claim}."
-ATTACK = "You are the negative side. The affirmative side says: {statement}\nDisagree and give another answer."
-REPLY = "The other side says: {statement}\nReply to it."
-SETTLED = "Affirmative side: {ours}\nNegative side: {theirs}\nIs the debate settled? Answer yes or no."
-JUDGE = "Judge the debate: give the reason, the final answer and the side that is right."
+from .replies import Reply, ReplyForm
+from .templates import Prompts, load_templates
+
+__all__ = ["VARIANTS", "Variant", "Verdict", "debate"]
 
 
-def speak(side, prompt: str) -> str:
-    """One turn of a debater."""
-    side += rf.user(prompt) + rf.assistant(rf.gen("statement", max_tokens=48, stop="\n"))
-    return side["statement"]
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a debate ended: the final answer, the side that is right and the reason, as far as the reply names them.
+
+    rounds: how many were held. by: "moderator", or "judge" where the moderator came to no answer. base: the answer
+    without a debate; empty where the templates ask for none.
+    """
+
+    answer: str
+    side: str
+    reason: str
+    rounds: int
+    by: str
+    base: str
 
 
-@rf.program
-def debate(s, question: str, rounds: int = 2, claim: str = ""):
-    """Debate a question for at most `rounds` rounds; with `claim`, the affirmative side has to support that answer."""
-    debaters = s.copy()
-    debaters += rf.system(DEBATER.format(question=question))
-    affirmative, negative = debaters.fork(2)
-    s += rf.system(MODERATOR.format(question=question))
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Rules of a debate. own_base: whether the base answer is the affirmative side's own first turn."""
 
-    ours = speak(affirmative, SUPPORT.format(claim=claim) if claim else OPEN)
-    theirs = speak(negative, ATTACK.format(statement=ours))
-    for round_number in range(1, rounds + 1):
-        if round_number > 1:
-            ours = speak(affirmative, REPLY.format(statement=theirs))
-            theirs = speak(negative, REPLY.format(statement=ours))
-        s += rf.user(SETTLED.format(ours=ours, theirs=theirs))
-        s += rf.assistant(rf.select("settled", ["yes", "no"]))
-        if s["settled"] == "yes":
+    rounds: int
+    stops: Callable[[Reply], bool]
+    own_base: bool
+
+
+# As the released code has them, and as the published logs were made.
+VARIANTS = {
+    "code": Variant(rounds=3, stops=lambda reply: reply.answer != "", own_base=False),
+    "log": Variant(rounds=4, stops=lambda reply: reply.preference == "Yes", own_base=True),
+}
+
+
+@rf.program(max_tokens=512)
+def debate(
+    s,
+    question: str,
+    claim: str = "",
+    templates: str = "",
+    variant: str = "",
+    rounds: int = 0,
+    debaters: int = 2,
+    level: int = 2,
+    schema: bool = False,
+    languages: str = "",
+):
+    """Debate a question; the Verdict's transcripts are the variable `players`.
+
+    claim: a base answer to begin with, instead of the model's. templates: a file of prompts. variant: "code" or "log";
+    the templates' without it. rounds: at most so many; the variant's without it. level: of disagreement, 0 to 3.
+    schema: hold the moderator's and the judge's replies to JSON. languages: for templates that leave them open.
+    """
+    texts = load_templates(templates, languages)
+    prompts = texts.about(question, level)
+    rules = rules_of(prompts, variant, claim, debaters)
+    baseline, players = s.fork(2)
+    players += rf.system(prompts.player_system())
+    sides = players.fork(debaters)
+    s += rf.system(prompts.moderator_system())
+    judge = s.copy()
+
+    base = claim
+    if prompts.has_base and rules.own_base:
+        base = ask(sides[0], prompts.base(), "base", said=claim)
+    elif prompts.has_base and not claim:
+        base = ask(baseline, prompts.base(), "base")
+
+    said: list[str] = []
+    for number in range(1, (rounds or rules.rounds) + 1):
+        for debater, side in enumerate(sides):
+            statement = ask(side, prompts.turn(debater, number, base, said), "statement")
+            said[debater : debater + 1] = [statement]
+        if number == 1:
+            first = list(said)
+        reply = consult(
+            s, prompts.round(number, said), texts.moderator_form, schema, f"the moderator in round {number}"
+        )
+        settled = rules.stops(reply)
+        if settled:
             break
 
-    s += rf.user(JUDGE)
-    s += rf.assistant(
-        rf.gen("reason", max_tokens=64, stop="\n")
-        + "\n"
-        + rf.gen("answer", max_tokens=16, stop="\n")
-        + "\n"
-        + rf.select("side", ["affirmative", "negative"])
-    )
-    return {"answer": s["answer"], "side": s["side"], "reason": s["reason"], "rounds": round_number}
+    decided_by = "moderator"
+    if not settled or not reply.answer:
+        decided_by = "judge"
+        ask(judge, prompts.candidates(first), "candidates")
+        reply = consult(judge, prompts.decision(), texts.judge_form, schema, f"the judge after round {number}")
+    s["players"] = transcripts(sides, s, judge)
+    return Verdict(reply.answer, reply.side, reply.reason, number, decided_by, base)
 
 
-def load_rows(path: Path) -> Iterator[dict[str, str]]:
-    """Rows for `ramify run --data`: JSON lines, or a JSON list of objects, of which only the question is used."""
-    text = path.read_text(encoding="utf-8")
-    records = (
-        json.loads(text) if text.lstrip().startswith("[") else map(json.loads, filter(str.strip, text.splitlines()))
-    )
-    for record in records:
-        yield {"question": record["question"]}
+def ask(s, request: str, name: str, said: str = ""):
+    """One turn of a role; `said` puts words into its mouth."""
+    s += rf.user(request)
+    if said:
+        s += rf.assistant(said)
+        return said
+    s += rf.assistant(rf.gen(name))
+    return s[name]
+
+
+def consult(s, request: str, form: ReplyForm, schema: bool, who: str) -> Reply:
+    """One turn of the moderator or the judge, read as the dict that it is."""
+    s += rf.user(request) + rf.assistant(rf.gen("reply", json_schema=form.schema() if schema else None, close=schema))
+    return form.read(s["reply"], who, is_json=schema)
+
+
+def rules_of(prompts: Prompts, variant: str, claim: str, debaters: int) -> Variant:
+    """The rules of a variant. Raises UsageError for one that there is not, or that the templates have no words for."""
+    name = variant or prompts.templates.variant
+    if name not in VARIANTS:
+        raise UsageError(f"there is no variant {name!r} of the debate", help=f"there are {', '.join(VARIANTS)}")
+    if debaters < 2:
+        raise UsageError(f"a debate takes two debaters, not {debaters}")
+    rules = VARIANTS[name]
+    if not prompts.shows_base and (claim or prompts.has_base) and not (rules.own_base and prompts.has_base):
+        raise UsageError(
+            "these templates do not show the affirmative side a base answer: affirmative_first has no <BASE>",
+            help='with variant="log" it is its own first turn' if prompts.has_base else "leave `claim` out",
+        )
+    return rules
+
+
+def transcripts(sides, moderator, judge) -> dict[str, list[dict[str, str]]]:
+    """What each role heard and said, by its name; without a judge who heard nothing."""
+    names = ["Affirmative side", "Negative side", *(f"Debater {number}" for number in range(3, len(sides) + 1))]
+    found = {name: side.messages() for name, side in zip(names, sides, strict=True)}
+    found["Moderator"] = moderator.messages()
+    judged = judge.messages()
+    return found | ({"Judge": judged} if len(judged) > 1 else {})
