@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .native_build import NAMES, library, typed
+from .native_build import library, typed
 
 # Outputs of a panel: `kTile` of native.cpp.
 _PANEL = 64
@@ -38,12 +38,12 @@ class Linear(Protocol):
 def make_linear(weight: Tensor, bias: Tensor | None = None, *, is_head: bool = False) -> Linear:
     """The fastest layer for a weight (out, in), and a bias (out,), on its device and in its dtype.
 
-    is_head: the layer makes logits. In float32, without the kernels, its weight is left as it lies: read column by
-    column, a row's logits would depend a little on how many rows there are, and a draw could come out otherwise when
-    more is cached.
+    is_head: the layer makes logits, which may come in float32 rather than rounded. In float32, without the kernels, its
+    weight is left as it lies: read column by column, a row's logits would depend a little on how many rows there are,
+    and a draw could come out otherwise when more is cached.
     """
     if weight.device.type == "cpu" and (kernels := _kernels_for(weight)) is not None:
-        return _Panels(weight, bias, kernels)
+        return _Panels(weight, bias, kernels, is_head=is_head)
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_reorder():
         return _Reordered(weight, bias)
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and not is_head:
@@ -78,17 +78,21 @@ class _Plain:
 class _Panels:
     """Weights in panels of 64 outputs for the compiled kernels. A row's result does not depend on other rows.
 
-    A panel goes (in, 64); in bfloat16 (in / 2, 64, 2), as the kernel multiplies two numbers at once.
+    A panel goes (in, 64); in bfloat16 (in / 2, 64, 2), as the kernel multiplies two numbers at once. What a head gives
+    is float32.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, kernels: ctypes.CDLL) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, kernels: ctypes.CDLL, *, is_head: bool = False) -> None:
         self._outputs = weight.shape[0]
         self._bias = bias
-        name, per_word = NAMES[weight.dtype], 2 if weight.dtype == torch.bfloat16 else 1
-        if weight.dtype == torch.float32 and torch.equal(weight.bfloat16().float(), weight):
-            name, weight = "halves", weight.bfloat16()
+        self._dtype = torch.float32 if is_head else weight.dtype
+        kernel, per_word = "linear_float32", 1
+        if weight.dtype == torch.bfloat16:
+            kernel, per_word = "logits_bfloat16" if is_head else "linear_bfloat16", 2
+        elif torch.equal(weight.bfloat16().float(), weight):
+            kernel, weight = "linear_halves", weight.bfloat16()
         self._panels = panels(weight, per_word)
-        self._linear = typed(kernels[f"ramify_linear_{name}"], 5, c_int64, c_int64, c_int64, c_int)
+        self._linear = typed(kernels[f"ramify_{kernel}"], 5, c_int64, c_int64, c_int64, c_int)
 
     def __call__(self, rows: Tensor) -> Tensor:
         return self._product(rows, None)
@@ -97,7 +101,8 @@ class _Panels:
         return self._product(rows, residual.contiguous())
 
     def _product(self, rows: Tensor, residual: Tensor | None) -> Tensor:
-        return panel_product(self._linear, rows, self._outputs, self._panels, self._bias, residual)
+        result = rows.new_empty(len(rows), self._outputs, dtype=self._dtype)
+        return panel_product(self._linear, rows, result, self._panels, self._bias, residual)
 
 
 def panels(weight: Tensor, per_word: int = 1) -> Tensor:
@@ -108,12 +113,11 @@ def panels(weight: Tensor, per_word: int = 1) -> Tensor:
     return weight.view(-1, _PANEL, inner // per_word, per_word).transpose(1, 2).contiguous()
 
 
-def panel_product(kernel: ctypes._FuncPointer, rows: Tensor, num_outputs: int, *operands: Tensor | None) -> Tensor:
-    """What a compiled kernel makes of rows (n, in), (n, num_outputs), given the addresses of contiguous operands."""
+def panel_product(kernel: ctypes._FuncPointer, rows: Tensor, result: Tensor, *operands: Tensor | None) -> Tensor:
+    """Has a compiled kernel write into `result` (n, out) what it makes of rows (n, in) and contiguous operands."""
     rows = rows.contiguous()
-    result = rows.new_empty(rows.shape[0], num_outputs)
     addresses = [None if each is None else each.data_ptr() for each in (rows, *operands, result)]
-    kernel(*addresses, *rows.shape, num_outputs, torch.get_num_threads())
+    kernel(*addresses, *rows.shape, result.shape[1], torch.get_num_threads())
     return result
 
 

@@ -338,9 +338,9 @@ inline void any_product(int64_t rows, Rest... rest) {
 // Rows (num_rows, inner) times weights that lie in panels of kTile outputs: (panels, words, kTile), where a word holds as
 // many numbers of the inner length as the format says. Sums go over the inner length in blocks that stay in the cache
 // while all rows go by.
-template <class Format, class Weight, class T>
+template <class Format, class Weight, class T, class Out>
 void linear(
-    const T* rows, const Weight* panels, const T* bias, const T* residual, T* to, int64_t num_rows, int64_t inner,
+    const T* rows, const Weight* panels, const T* bias, const Out* residual, Out* to, int64_t num_rows, int64_t inner,
     int64_t outputs, int threads) {
     constexpr int64_t kWords = 1024, kMostRows = 96;
     static const float ones[kRows] = {1, 1, 1, 1, 1, 1};
@@ -780,6 +780,12 @@ void ramify_linear_halves(
 void ramify_linear_bfloat16(
     const uint16_t* rows, const float* panels, const uint16_t* bias, const uint16_t* residual, uint16_t* to,
     int64_t num_rows, int64_t inner, int64_t outputs, int threads) {
+    linear<Pairs>(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
+}
+// Sums as they are, not rounded.
+void ramify_logits_bfloat16(
+    const uint16_t* rows, const float* panels, const uint16_t* bias, const float* residual, float* to, int64_t num_rows,
+    int64_t inner, int64_t outputs, int threads) {
     linear<Pairs>(rows, panels, bias, residual, to, num_rows, inner, outputs, threads);
 }
 #endif

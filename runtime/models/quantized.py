@@ -123,7 +123,8 @@ class _BytePanels:
             return self._product(rows.float(), None if residual is None else residual.float()).to(rows.dtype)
         residual = None if residual is None else residual.contiguous()
         operands = (self._panels, self._scale, self._bias, residual)
-        return panel_product(self._kernels[rows.dtype], rows, self._outputs, *operands)
+        result = rows.new_empty(len(rows), self._outputs)
+        return panel_product(self._kernels[rows.dtype], rows, result, *operands)
 
 
 class _BytesInRegisters:

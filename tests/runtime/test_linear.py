@@ -83,6 +83,8 @@ def test_panels_give_what_exact_products_give(form: str, inner: int, outputs: in
     )
     alone = torch.cat([layer(rows[i : i + 1]) for i in range(num_rows)])
     assert torch.equal(alone, layer(rows)), "a row's result depends on the rows beside it"
+    logits = _Panels(weight, bias, kernels, is_head=True)(rows)
+    assert logits.dtype == torch.float32 and torch.equal(logits.to(dtype), layer(rows))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
