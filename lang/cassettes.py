@@ -84,7 +84,7 @@ def replay(
 
     path = Path(path)
     if once and not path.exists():
-        with _recorded_as(path) as cassette:
+        with recorded_as(path) as cassette:
             yield cassette
         return
     with _closing(Cassette(record=record, replay=path, is_partial=partial)) as cassette, _used(cassette):
@@ -92,9 +92,10 @@ def replay(
 
 
 @contextmanager
-def _recorded_as(path: Path) -> Iterator[Cassette]:
-    """Records to a file that has its name only once it is whole."""
+def recorded_as(path: Path) -> Iterator[Cassette]:
+    """Records to a file that has its name only once it is whole, and replaces what was there."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
     try:
         with record(part) as cassette:
             yield cassette

@@ -23,6 +23,7 @@ _COMMANDS = {
     "check": ("compile_command", "check_command", "compile every program of a file and say what became of it"),
     "compile": ("compile_command", "compile_command", "write the IR of a program"),
     "explain": ("explain_command", "explain_command", "predict what a program costs over rows of data, line by line"),
+    "recording": ("recording_command", "recording_command", "say what a recording holds"),
     "repl": ("repl", "repl_command", "work with programs at a prompt"),
 }
 _DISABLE = "leave this pass of the compiler out; may be given several times"
@@ -137,6 +138,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _describe_compile(commands["compile"])
     commands["check"].add_argument("target", metavar="FILE[:PROGRAM]", help="a Python file")
     _describe_explain(commands["explain"])
+    _describe_recording(commands["recording"])
     _describe_repl(commands["repl"])
     return parser, commands
 
@@ -160,6 +162,9 @@ def _describe_run(parser: _Parser) -> None:
     add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
     add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
     _describe_sampling(parser)
+    add("--record", metavar="FILE", help="write every answer of the model and of tools to a new file")
+    add("--replay", metavar="FILE", help="take every answer from that file; no model is loaded, no tool is called")
+    add("--partial", action="store_true", help="with --replay: ask anew for what is not in the file")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--quiet", action="store_true", help="print the value only; no progress")
 
@@ -196,6 +201,11 @@ def _describe_sampling(parser: _Parser) -> None:
     add("--temperature", metavar="X", type=float, help="0 is greedy; for generations that do not say it themselves")
     add("--max-tokens", metavar="N", type=int, help="the longest generation; likewise")
     add("--seed", metavar="N", type=int, help="the seed of sampling; likewise")
+
+
+def _describe_recording(parser: _Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="what `ramify run --record` or rf.record wrote")
+    parser.add_argument("--jsonl", action="store_true", help="print all of it as JSON, one event a line")
 
 
 def _describe_repl(parser: _Parser) -> None:

@@ -7,12 +7,13 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..ir.errors import RequestError, UsageError
+from ..ir.errors import RequestError, Unsupported, UsageError
 from ..runtime.backend import Backend, Embedder, Pooling
 from ..runtime.context import Context
 from ..runtime.expression import Call, Expression, describe, flatten, role_message
 from ..runtime.features import require_feature
 from ..runtime.prompt import Prompt
+from .cassettes import in_use
 from .options import Options
 from .run import Run
 from .state import State
@@ -44,11 +45,18 @@ def embed(
     if isinstance(prompts, str | Expression | State | Run | Mapping):
         raise UsageError(f"embed takes a list of prompts, not one: {describe(prompts)}", help="write embed([prompt])")
     given = [prompt.state if isinstance(prompt, Run) else prompt for prompt in prompts]
-    used = (_backend_of(given) if backend is None else None) or Options(backend=backend).open_backend()
+    used = (_backend_of(given) if backend is None else None) or _opened(backend)
     require_feature(used, "embed", None)
     root = Context(used).root()
     made = [_prompt(root, number, prompt) for number, prompt in enumerate(given)]
     return cast("Embedder", used).embed(made, pooling=pooling, start=start)
+
+
+def _opened(backend: str | Path | Backend | None) -> Backend:
+    cassette = in_use()
+    if cassette is not None and cassette.recording is not None and not cassette.is_partial:
+        raise Unsupported("a replay asks no model, and hidden states are not recorded", help="embed outside of it")
+    return Options(backend=backend).open_backend()
 
 
 def _backend_of(prompts: list[Any]) -> Backend | None:

@@ -46,6 +46,13 @@ def _check_options(given: argparse.Namespace) -> None:
         raise UsageError("--resume and --overwrite need --out, the file that the rows are in")
     if given.cache is None and given.cache_tokens is not None:
         raise UsageError("--cache-tokens needs --cache, the file of the cache")
+    if given.partial and given.replay is None:
+        raise UsageError("--partial needs --replay, the recording of which a part is played")
+    if given.replay is not None and not given.partial:
+        room = {"--cache": given.cache, "--kv-tokens": given.kv_tokens, "--host-kv-tokens": given.host_kv_tokens}
+        for option, value in room.items():
+            if value is not None:
+                raise UsageError(f"{option} is for a model that computes, and --replay loads none")
     if given.resume and given.overwrite:
         raise UsageError("--resume goes on with an output and --overwrite replaces it: give one of them")
 
@@ -79,8 +86,9 @@ def configured(program: Program, given: argparse.Namespace) -> Program:
         options["backend"] = given.model
     if given.disable:
         options["disable"] = given.disable
-    if getattr(given, "eager", False):
-        options["eager"] = True
+    for name in ("eager", "record", "replay", "partial"):
+        if value := getattr(given, name, None):
+            options[name] = value
     return program.options(**options)
 
 
@@ -90,8 +98,10 @@ def exit_code(error: BaseException) -> int:
 
 
 def summary(usage: Usage, program: Program) -> str:
-    """What a run used, and whether its model is approximate."""
-    return "; ".join(filter(None, [usage_line(usage), approximation(program.run_options)]))
+    """What a run used, whether its model is approximate, and whether it was played."""
+    options = program.run_options
+    replayed = "" if options.replay is None else f"replayed from {options.replay}"
+    return "; ".join(filter(None, [usage_line(usage), approximation(options), replayed]))
 
 
 def _run_once(program: Program, arguments: dict[str, Any], given: argparse.Namespace, out: IO[str]) -> int:

@@ -82,7 +82,7 @@ class Cassette:
         id = 0
         if recorder is not None:
             id = recorder.new_run()
-            shown = short(tuple(arguments))
+            shown = short(tuple(arguments))[1:-1].removesuffix(",")
             above = parent.number if parent is not None else None
             place = where_of(span)
             model = recorder.model(backend)

@@ -19,8 +19,8 @@ class RecordedModel:
     def __init__(self, record: ModelRecord, chat: ChatFormat, open: Callable[[], Backend] | None = None) -> None:
         self.name = record.name
         self.chat = chat
-        self.features = frozenset(record.features) - {"prefill"}
-        self.reasons = record.reasons
+        self.features = frozenset(record.features) - {"prefill", "embed"}
+        self.reasons = record.reasons | {"embed": "hidden states are not recorded: call rf.embed outside of the replay"}
         self._open = open
         self._opened: Backend | None = None
 

@@ -135,8 +135,12 @@ def summary(recording: Recording) -> list[str]:
     for run in recording.runs.values():
         record = run.record
         how = "" if run.ended_well else ", stopped before its end" if run.end is None else ", failed"
-        tools = f", {len(run.calls)} tool calls" if run.calls else ""
+        tools = f", {_counted(len(run.calls), 'tool call')}" if run.calls else ""
         model = recording.models[record.model].name
-        asked = f"{len(run.answers)} requests{tools} on {model}"
+        asked = f"{_counted(len(run.answers), 'request')} on {model}{tools}"
         lines.append(f"{record.id}: {record.program}({record.shown}), {record.form}: {asked}{how}")
     return lines
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -10,6 +10,7 @@ from ...ir.errors import UsageError
 from ...runtime.context import Context
 from ...runtime.expression import build_gen
 from ..batch import MAX_IN_FLIGHT, Batch
+from ..cassettes import plays
 from ..options import Options
 from ..program import Program
 from ..run import Run
@@ -106,6 +107,8 @@ class SglFunction:
         """Compute now what every run begins with: the text before anything that an unbound argument decides."""
         from .prefix import constant_prefix
 
+        if plays():
+            return  # no model is asked
         context = Context(self.program.run_options.updated(options({"backend": backend})).open_backend())
         prefix = constant_prefix(self.program.compile(), context.root(), self.bind_arguments)
         if prefix.text():
