@@ -64,14 +64,14 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument("--out", type=Path, help="write a line for each verdict here")
     score.set_defaults(command=score_command)
     find = commands.add_parser("retrieve", help="measure a retriever without any model")
-    find.add_argument("--data", type=Path, help="questions; without it, those on the invented hub")
+    find.add_argument("--data", type=Path, help="questions; without it those of --eval, or on the invented hub")
     add_data_options(find)
     add_retriever_options(find)
     find.add_argument("--against", type=Path, help="questions that end with a document: how often it comes first here")
     find.add_argument("--out", type=Path, help="write what is found for each question here")
     find.set_defaults(command=retrieve_command)
     measure = commands.add_parser("measure", help="each retriever, free and constrained; what prompts share")
-    measure.add_argument("--data", type=Path, help="questions; without it, those on the invented hub")
+    measure.add_argument("--data", type=Path, help="questions; without it those of --eval, or on the invented hub")
     add_data_options(measure)
     measure.add_argument("--model", default="tiny", help="a model in this process; the default is tiny")
     measure.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
@@ -100,7 +100,15 @@ def references_of(given: argparse.Namespace) -> list[Record]:
     """The API that answers each question, or nothing where that is not known."""
     if given.eval is not None:
         return load_references(given.eval)
-    return [] if given.api or getattr(given, "data", None) else load_references(None)
+    return [] if given.api or getattr(given, "data", None) is not None else load_references(None)
+
+
+def questions_of(given: argparse.Namespace) -> list[Question]:
+    """The questions of --data, else of --eval, else the invented ones. Raises UsageError for those on another hub."""
+    path = given.data or given.eval
+    if path is None and given.api:
+        raise UsageError(f"there are no questions for {given.api}", help="give --data, or --eval, or both")
+    return load_questions(path)
 
 
 def reference_for(question_id: int, references: Sequence[Record]) -> Record:
@@ -116,7 +124,7 @@ def reference_for(question_id: int, references: Sequence[Record]) -> Record:
 def run_command(given: argparse.Namespace) -> int:
     """Run the program over questions and judge its replies where that can be done."""
     references = references_of(given)
-    rows = [row_of(question, given, references) for question in load_questions(given.data)]
+    rows = [row_of(question, given, references) for question in questions_of(given)]
     # What is wrong for every row is said once, and before anything runs.
     load_template(given.template)
     if rows:
@@ -134,7 +142,7 @@ def row_of(question: Question, given: argparse.Namespace, references: Sequence[R
     """The program's arguments for a question."""
     named = ("retriever", "k", "api", "constrained", "template", "order", "max_tokens", "dense_model")
     row = {name: getattr(given, name) for name in named}
-    if given.retriever == "oracle":
+    if given.retriever == "oracle" and references:
         row["reference"] = reference_for(question.question_id, references)
     return row | {"question": question.text, "question_id": question.question_id}
 
@@ -192,7 +200,7 @@ def verdict_lines(judged: dict[str, list[tuple[int, Verdict]]]) -> Iterable[str]
 def retrieve_command(given: argparse.Namespace) -> int:
     """Retrieve for each question, and say how often that finds the API that answers it."""
     references = references_of(given)
-    questions = load_questions(given.data)
+    questions = questions_of(given)
     found = [
         retrieve(
             question.text,
@@ -247,7 +255,7 @@ def print_agreement(found: Sequence[list[Record]], path: Path) -> None:
 def measure_command(given: argparse.Namespace) -> int:
     """Measure a model, and say and draw what was found."""
     references = references_of(given)
-    asked = [(each, reference_for(each.question_id, references)) for each in load_questions(given.data)[: given.limit]]
+    asked = [(each, reference_for(each.question_id, references)) for each in questions_of(given)[: given.limit]]
     backend = open_backend(given.model)
     if not isinstance(backend, LocalBackend):
         raise UsageError(f"{given.model} does not run in this process, so what it shares cannot be measured")

@@ -55,7 +55,7 @@ def call_api(
     prompt = load_template(template)
     asked = prompt.ask(question, documents, order)
     pattern = reply_pattern(template, api) if constrained else None
-    reply = rf.gen("reply", max_tokens=max_tokens, stop=prompt.stop, regex=pattern, temperature=0)
+    reply = rf.gen("reply", max_tokens=max_tokens, stop=prompt.stop, regex=pattern, close=constrained, temperature=0)
     if prompt.system:
         s += rf.system(prompt.system)
     if prompt.style == "chat":
