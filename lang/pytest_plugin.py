@@ -34,9 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """Remember of tests that are recorded whether they passed."""
-    report: Any = yield
+    report = yield
     if call.when == "call" and "ramify_replay" in getattr(item, "fixturenames", ()):
         item.stash[_PASSED] = report.passed
     return report

@@ -17,8 +17,8 @@ def recording_command(given: argparse.Namespace) -> int:
             sys.stdout.write(f"{line.decode(errors='backslashreplace')}\n")
         return 0
     recording = Recording(path)
-    for line in summary(recording):
-        print(line)
+    for told in summary(recording):
+        print(told)
     if not recording.runs:
         print("no run")
     return 0
