@@ -8,12 +8,16 @@ read once for all of them. A row attends to exactly what its reads cover: the KV
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, TypeVar, overload
 
 from torch import Tensor
 
 from .pool import Extent
+
+T = TypeVar("T")
 
 
 class Write(NamedTuple):
@@ -38,20 +42,55 @@ class Read(NamedTuple):
     causal: bool
 
 
+class Later(Sequence[T]):
+    """Items that are made when somebody looks at them."""
+
+    def __init__(self, make: Callable[[], list[T]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _items(self) -> list[T]:
+        return self._make()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        return self._items[index]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+
+class Series:
+    """What batches have in common of which each goes on by one token in each row from the one before.
+
+    They have the same extents at the same places. The last reads of each, one a row in their order, are of what the row
+    itself has generated; they and the writes are one token further on in each batch, and all other reads are the same.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows to run through the model in one forward pass.
 
     token_ids and positions: int64 (n,), position 0 is a sequence's first token. logit_rows: int64 (m,), the rows whose
     logits, or hidden states, are wanted. Tensors may be on any device; the model moves them to its own. The order of
-    the reads changes no result; from the root down, merging is fastest.
+    the reads changes no result; from the root down, merging is fastest. series: what it goes on with, if anything;
+    turn: how many tokens after the first batch of that.
     """
 
     token_ids: Tensor
     positions: Tensor
-    writes: list[Write]
-    reads: list[Read]
+    writes: Sequence[Write]
+    reads: Sequence[Read]
     logit_rows: Tensor
+    series: Series | None = None
+    turn: int = 0
 
     def check(self) -> None:
         """Raises AssertionError when a row or a token is out of range, or a row's KV is not all covered."""

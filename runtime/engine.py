@@ -58,6 +58,7 @@ _SPECULATION_SHARE = 0.01
 # What a step may take that decodes and prefills. Programs end sooner with larger chunks: on two cores a 0.6B model
 # computes a prompt a quarter faster in chunks of 400 tokens than of 64.
 STEP_SECONDS = 1.0
+_REQUEST_FAILED = "the request failed"
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
@@ -500,8 +501,7 @@ class Engine:
         num_prefilled = self._scheduler.num_prefilled(chunks)
         step = launch(self._model, self._build_batch, chunks, num_prefilled, self._in_flight)
         if step.error is None:
-            for chunk in chunks:
-                self._scheduler.advance(chunk)
+            self._scheduler.advance_all(chunks)
             for chunk in step.drawing if self._pipelined else ():
                 chunk.sequence.num_pending += 1
         return step
@@ -527,10 +527,13 @@ class Engine:
             sequence = chunk.sequence
             if self._pipelined and not self._arrives(sequence, step, late):
                 continue
-            if chunk.draft:
-                self._guarded(sequence, self._accept_all, chunk, chosen)
-            else:
-                self._guarded(sequence, self._accept, sequence, chosen[0])
+            try:
+                if chunk.draft:
+                    self._accept_all(chunk, chosen)
+                else:
+                    self._accept(sequence, chosen[0])
+            except Exception as error:
+                self._fail(sequence, error, _REQUEST_FAILED)
             if sequence.num_pending and not self._is_alive(sequence):
                 self._scheduler.take_back(sequence)
 
@@ -611,7 +614,8 @@ class Engine:
         """Adds the tokens that a sequence's constraint leaves no choice about."""
         matcher = sequence.matcher
         if matcher is None:
-            self._emit_new(sequence)
+            if sequence.request.wants_deltas:
+                self._emit_new(sequence)
             return
         if matcher.is_finished and not sequence.num_generated:
             self._finish(sequence, "stop")
@@ -629,15 +633,18 @@ class Engine:
     def _append(self, sequence: Sequence, token_id: int) -> None:
         sequence.append(token_id)
         self._num_generated += 1
-        if sequence.matcher is not None and token_id not in sequence.stop_ids:
-            sequence.matcher.consume(token_id)
+        matcher = sequence.matcher
+        if matcher is not None and token_id not in sequence.stop_ids:
+            matcher.consume(token_id)
 
     def _tell(self, sequence: Sequence, logprob: TokenLogprob | None) -> bool:
         """Gives the output the next token; returns whether the sequence goes on."""
         output = sequence.output
         output.push(sequence.tokens.item(sequence.prompt_len + sequence.num_told), logprob)
         sequence.num_told += 1
-        if sequence.is_matched and output.matched is None and sequence.num_told == sequence.num_generated:
+        matcher = sequence.matcher
+        is_last = matcher is not None and matcher.is_finished and sequence.num_told == sequence.num_generated
+        if is_last and output.matched is None:
             self._finish(sequence, "stop")
         elif output.matched is not None or sequence.num_told == sequence.params.max_tokens:
             self._finish(sequence, "length")
@@ -670,7 +677,7 @@ class Engine:
         try:
             action(*args, **kwargs)
         except Exception as error:
-            self._fail(sequence, error, "the request failed")
+            self._fail(sequence, error, _REQUEST_FAILED)
 
     def _fail(self, sequence: Sequence, error: Exception, what: str) -> None:
         self._scheduler.release(sequence)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..ir.errors import BackendError
 from .batch import Batch
-from .plan import Chosen, Chunk
+from .plan import Chosen, Chunk, Round
 from .request import TokenLogprob
 from .sampler import Choice, Sample, SampleRow, logprobs_of, token_logprobs
 from .sequence import Sequence
@@ -121,6 +121,10 @@ class InFlight:
         batch = build(self.chunks, None if before is None else before.chosen())
         self._embedded = [chunk for chunk in self.chunks if chunk.sequence.is_embedding and chunk.num_logits]
         logits = model.logits(self._others(model.hidden(batch))) if self._embedded else model.forward(batch)
+        if isinstance(self.chunks, Round):
+            self.drawing = self.chunks
+            self._choice = Choice(logits, [] if self.chunks.is_greedy else _rows_of(self.chunks))
+            return
         rows: list[int] = []
         stop = 0
         for chunk in self.chunks:
@@ -138,7 +142,7 @@ class InFlight:
         if self.drawing:
             is_all = len(rows) == len(logits)
             wanted = logits if is_all else logits.index_select(0, upload(rows, torch.int64, logits.device))
-            self._choice = Choice(wanted, [row for chunk in self.drawing for row in _sample_rows(chunk)])
+            self._choice = Choice(wanted, _rows_of(self.drawing))
         elif not (self._scores or self._embedded):
             # Nothing of it comes to the host, which has to know when it is over all the same.
             self._over = Download(logits)
@@ -181,6 +185,10 @@ def _begin_masks(chunks: list[Chunk]) -> Future[Tensor] | None:
     if first is None:
         return None
     return first.grammars.begin([matcher for chunk in chunks if chunk.draws for matcher in chunk.matchers])
+
+
+def _rows_of(chunks: list[Chunk]) -> list[SampleRow]:
+    return [row for chunk in chunks for row in _sample_rows(chunk)]
 
 
 def _sample_rows(chunk: Chunk) -> list[SampleRow]:

@@ -76,6 +76,7 @@ class Lookup:
         able = [number for number, chunk in enumerate(chunks) if _may_draft(chunk)]
         if not able or not (self._is_eager or self.costs.can_win(len(chunks))):
             return chunks
+        chunks = list(chunks)
         room = self._max_rows - sum(chunk.count for chunk in chunks)
         for number in able:
             guess = self._guess(chunks[number].sequence, room)

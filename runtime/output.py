@@ -91,10 +91,9 @@ class Output:
     def push(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
         """Adds the next token; sets `matched` when that completes a stop."""
         piece = self._stream.step(token_id)
+        if logprob is not None or self._has_logprobs:
+            self._add_logprob(logprob)
         self._token_ids.append(token_id)
-        self._logprobs.append(logprob)
-        if logprob is not None:
-            self._has_logprobs = True
         if self._is_plain:
             self._pieces.append(piece)
             self._num_kept += 1
@@ -103,6 +102,12 @@ class Output:
             end = self._released + len(self._held) + len(piece)
             self._ends += [end] * (len(self._token_ids) - len(self._ends))
         self._add_text(piece)
+
+    def _add_logprob(self, logprob: TokenLogprob | None) -> None:
+        """That of the token which comes next; those before the first have none."""
+        self._has_logprobs = True
+        self._logprobs += [None] * (len(self._token_ids) - len(self._logprobs))
+        self._logprobs.append(logprob)
 
     def finish(self) -> None:
         """No token follows: releases what was held back. Even now a stop may be found in it."""

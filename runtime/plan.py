@@ -7,15 +7,18 @@ form one range. (Not always: one that started before its prefix was cached compu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .batch import Batch, Read, Write
+from .batch import Batch, Later, Read, Series, Write
 from .matcher import Matcher
-from .pool import Extent
+from .pool import Extent, KVPool
 from .radix import Node
 from .sequence import Sequence
 from .transfer import upload
@@ -64,6 +67,63 @@ class Chunk:
         return sequence.computed + self.count == sequence.num_placed
 
 
+class Round(list[Chunk]):
+    """The chunks of a step in which every sequence computes its newest token alone and chooses the next one.
+
+    The scheduler gives the same one again as long as the same sequences go on so. What such a step does to KV is then
+    what the one before did, one token further on, so most of its batch need not be made anew. is_greedy: whether all
+    choose the largest logit, without edits and log-probabilities.
+    """
+
+    def __init__(self, chunks: list[Chunk], pool: KVPool) -> None:
+        super().__init__(chunks)
+        self.is_greedy = all(chunk.sequence.is_greedy for chunk in chunks)
+        self._pool = pool
+        self._changes = -1
+        self._first: Batch | None = None
+        self._positions = np.zeros(0, np.int64)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next step of the same sequences is such a step too."""
+        sequences = [chunk.sequence for chunk in self]
+        return all(each.computed + 1 == each.num_tokens + each.num_pending < each.end for each in sequences)
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Those of its rows."""
+        return np.array([chunk.sequence.computed for chunk in self], np.int64)
+
+    def begin(self, batch: Batch) -> Batch:
+        """The batch that it is now, made for it, which the next ones follow as long as nothing is moved in the pool."""
+        self._first = replace(batch, series=Series())
+        self._changes, self._positions = self._pool.changes, self.positions
+        return self._first
+
+    def follow(self, positions: NDArray[np.int64]) -> Batch | None:
+        """The batch that it is now, but for its tokens and positions; None where one has to be made."""
+        first = self._first
+        if first is None or self._changes != self._pool.changes:
+            return None
+        turns = positions - self._positions
+        turn = int(turns[0])
+        if (turns != turn).any():
+            return None
+        writes, reads = Later(partial(_writes_later, first, turn)), Later(partial(_reads_later, first, turn))
+        return Batch(first.token_ids, first.positions, writes, reads, first.logit_rows, first.series, turn)
+
+
+def _writes_later(first: Batch, turn: int) -> list[Write]:
+    """Those of a batch of a series, so many tokens after the first."""
+    return [Write(extent, offset + turn, start, stop) for extent, offset, start, stop in first.writes]
+
+
+def _reads_later(first: Batch, turn: int) -> list[Read]:
+    num_shared = len(first.reads) - len(first.writes)
+    tails = [Read(extent, length + turn, rows, True) for extent, length, rows, _ in first.reads[num_shared:]]
+    return [*first.reads[:num_shared], *tails]
+
+
 class Chosen(NamedTuple):
     """What a step in flight chooses. token_ids: int64 (n,), on the device. places: where among them a sequence's is."""
 
@@ -83,13 +143,28 @@ def build_batch(
     chosen: where the tokens are that the host does not know yet. tree_attention: whether a node is read once for all
     sequences below it; if not, once for each, with the same result.
     """
+    if not isinstance(chunks, Round):
+        return _new_batch(chunks, chosen, device, tree_attention)
+    positions = chunks.positions
+    batch = chunks.follow(positions)
+    if batch is None:
+        return chunks.begin(_new_batch(chunks, chosen, device, tree_attention))
+    sequences = [chunk.sequence for chunk in chunks]
+    token_ids = [each.tokens.item(each.computed) for each in sequences]
+    unknown = [row for row, each in enumerate(sequences) if each.computed >= each.num_tokens]
+    choosing = [sequences[row] for row in unknown]
+    ids, at = _tokens(token_ids, positions.tolist(), unknown, choosing, chosen, device)
+    return replace(batch, token_ids=ids, positions=at)
+
+
+def _new_batch(chunks: list[Chunk], chosen: Chosen | None, device: torch.device, tree_attention: bool) -> Batch:
     token_ids: list[int] = []
     positions: list[int] = []
     logit_rows: list[int] = []
     rows: list[RowRange] = []
     writes, reads = [], []
     unknown: list[int] = []
-    places: list[int] = []
+    choosing: list[Sequence] = []
     for chunk in chunks:
         sequence, count = chunk.sequence, chunk.num_rows
         first, start = sequence.computed, len(token_ids)
@@ -97,20 +172,15 @@ def build_batch(
         extent, offset = _tail(sequence)
         token_ids += sequence.tokens[first : first + count].tolist()
         if first + chunk.count > sequence.num_tokens:
-            assert chosen is not None, "a token is computed before it is chosen"
             unknown.append(stop - 1)
-            places.append(chosen.places[sequence])
+            choosing.append(sequence)
         positions += range(first, first + count)
         logit_rows += range(stop - chunk.num_logit_rows, stop)
         rows.append((start, stop))
         writes.append(Write(extent, offset, start, stop))
         reads.append(Read(extent, offset + count, [(start, stop)], True))
     shared = _shared_reads(chunks, rows)
-    numbers = upload(token_ids + positions + unknown + places, torch.int64, device)
-    sizes = [len(token_ids), len(positions), len(unknown), len(places)]
-    ids, at, rows_of, places_of = numbers.split_with_sizes(sizes)
-    if chosen is not None and unknown:
-        ids.index_copy_(0, rows_of, chosen.token_ids.index_select(0, places_of))
+    ids, at = _tokens(token_ids, positions, unknown, choosing, chosen, device)
     return Batch(
         token_ids=ids,
         positions=at,
@@ -118,6 +188,28 @@ def build_batch(
         reads=(shared if tree_attention else _apart(shared, rows)) + reads,
         logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
     )
+
+
+def _tokens(
+    token_ids: list[int],
+    positions: list[int],
+    unknown: list[int],
+    choosing: list[Sequence],
+    chosen: Chosen | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """The tokens of a batch's rows and their positions, on the device.
+
+    unknown: the rows whose tokens are being chosen, for the sequences `choosing`.
+    """
+    if unknown:
+        assert chosen is not None, "a token is computed before it is chosen"
+    places = [chosen.places[sequence] for sequence in choosing] if chosen is not None and unknown else []
+    numbers = upload(token_ids + positions + unknown + places, torch.int64, device)
+    ids, at, rows_of, places_of = numbers.split_with_sizes([len(token_ids), len(positions), len(unknown), len(places)])
+    if chosen is not None and unknown:
+        ids.index_copy_(0, rows_of, chosen.token_ids.index_select(0, places_of))
+    return ids, at
 
 
 def _tail(sequence: Sequence) -> tuple[Extent, int]:

@@ -105,12 +105,14 @@ class Extent:
 class KVPool:
     """Hands out extents of at most `capacity` tokens in all; memory is taken when an extent is allocated.
 
-    before_move: called before KV is copied to another place, so that whoever still fills it can end first.
+    before_move: called before KV is copied to another place, so that whoever still fills it can end first. changes: how
+    often an extent has died or moved; while it stays, what was known of extents' places holds.
     """
 
     def __init__(self, layout: KVLayout, capacity: int, before_move: Callable[[], object] = lambda: None) -> None:
         self.layout = layout
         self.capacity = capacity
+        self.changes = 0
         self._before_move = before_move
         self._used = 0
         self._covered = 0
@@ -149,6 +151,7 @@ class KVPool:
     def split(self, extent: Extent, at: int) -> tuple[Extent, Extent]:
         """Two extents over the tokens [0, at) and [at, room) of `extent`, which is dead after; nothing is copied."""
         assert 0 < at < extent.room, f"cannot split {extent.room} tokens at {at}"
+        self.changes += 1
         storage = _detach(extent)
         head = _view(storage, extent._start, at)
         return head, _view(storage, extent._start + at, extent.room - at)
@@ -166,6 +169,7 @@ class KVPool:
         if len(storage.extents) > 1 or length == storage.room:
             if length == extent.room:
                 return extent
+            self.changes += 1
             self._covered -= extent.room - length
             return _view(_detach(extent), extent._start, length)
         memory = self._copied([extent.span(0, length)], length)
@@ -178,6 +182,7 @@ class KVPool:
 
     def release(self, extent: Extent) -> int:
         """Gives the extent back and returns how many tokens became free: none while others share its storage."""
+        self.changes += 1
         storage = _detach(extent)
         self._covered -= extent.room
         if storage.extents:
@@ -204,6 +209,7 @@ class KVPool:
 
     def _moved(self, storage: _Storage) -> _Storage:
         """A storage of the right size, with all extents of another one."""
+        self.changes += 1
         extents = sorted(storage.extents, key=lambda extent: extent._start)
         room = sum(extent.room for extent in extents)
         moved = _Storage(self._copied([extent.data for extent in extents], room), room, storage.extents)

@@ -65,6 +65,12 @@ class SamplingParams:
     close: bool = False
     processors: tuple[Processor, ...] = ()
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the largest logit is taken as it is, and no log-probability of it is asked for."""
+        is_edited = self.processors or self.min_tokens or self.frequency_penalty or self.presence_penalty
+        return not (self.temperature or is_edited or self.logprobs is not None) and self.repetition_penalty == 1
+
     def check(self) -> None:
         """Raises RequestError that names the parameter that is out of range, TypeError for one of the wrong type."""
         self._check_types()

@@ -86,8 +86,8 @@ class Sample(NamedTuple):
 class Choice:
     """Chooses a token for every row of `logits` (len(rows), vocab), float32, which are left as they are.
 
-    To make one launches it. is_free: whether the device chooses all tokens, without the host. late: after `result`, the
-    rows that chose otherwise than `token_ids` says.
+    Without `rows` all take the largest logit. To make one launches it. is_free: whether the device chooses all tokens,
+    without the host. late: after `result`, the rows that chose otherwise than `token_ids` says.
     """
 
     def __init__(self, logits: Tensor, rows: Sequence[SampleRow]) -> None:

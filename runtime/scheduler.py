@@ -39,7 +39,7 @@ from typing import Literal
 from ..ir.errors import RequestError
 from .host_tier import HostTier
 from .pace import Pace
-from .plan import Chunk
+from .plan import Chunk, Round
 from .pool import KVPool, PoolExhausted
 from .radix import Mark, Order, RadixTree, common_len
 from .sequence import Sequence
@@ -101,6 +101,7 @@ class Scheduler:
         self._prefilling: dict[Sequence, None] = {}
         self._restoring: dict[Sequence, None] = {}  # in the order in which their copies were begun
         self._wanted: list[Mark] | None = None
+        self._round: Round | None = None
         self._max_running = max_running
         self._chunk_tokens = chunk_tokens
         self._max_logit_rows = max_logit_rows
@@ -202,6 +203,19 @@ class Scheduler:
         return chunks
 
     def _next_chunks(self) -> list[Chunk]:
+        if self._round is not None and not self._prefilling and self._round.goes_on:
+            return self._round
+        chunks = self._new_chunks()
+        self._round = Round(chunks, self.pool) if self._is_round(chunks) else None
+        return self._round or chunks
+
+    def _is_round(self, chunks: list[Chunk]) -> bool:
+        """Whether all that run have one token to compute each, and choose the next one freely."""
+        if self._prefilling or not chunks or len(chunks) < len(self.running):
+            return False
+        return all(chunk.count == 1 and chunk.draws and chunk.sequence.matcher is None for chunk in chunks)
+
+    def _new_chunks(self) -> list[Chunk]:
         logit_rows = self._max_logit_rows
         chunks = {
             sequence: chunk
@@ -253,6 +267,16 @@ class Scheduler:
         self._pace.note(num_tokens - num_prefilled, num_prefilled, seconds)
         if num_tokens >= _TIMED_TOKENS:
             self.seconds_per_token = seconds / num_tokens
+
+    def advance_all(self, chunks: list[Chunk]) -> None:
+        """Records that a step was launched."""
+        if self._shares_service or not isinstance(chunks, Round):
+            for chunk in chunks:
+                self.advance(chunk)
+            return
+        for chunk in chunks:
+            chunk.sequence.computed += 1
+        self.computed_tokens += len(chunks)
 
     def advance(self, chunk: Chunk) -> None:
         """Records that a chunk was launched; a prompt that is complete goes into the tree for others to share."""
@@ -306,6 +330,7 @@ class Scheduler:
         self._restoring.pop(sequence, None)
         if sequence in self.running:
             self.running.remove(sequence)
+            self._round = None
         self._give_back(sequence)
         self._changed = True
 
@@ -462,6 +487,7 @@ class Scheduler:
         if sequence.request.use is not None:
             self.uses.begin(sequence.request.use, node, prompt_room + sequence.generated_room)
         insort(self.running, sequence, key=lambda other: other.order_key)
+        self._round = None
         return True
 
     def _take_room(self, sequence: Sequence, prompt_room: int, spares: bool) -> bool:

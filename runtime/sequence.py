@@ -40,6 +40,7 @@ class Sequence:
     drafting: what is guessed to follow, once that was asked for. restore: what of the prompt comes back from host
     memory, until it is there; nothing else of the sequence is computed before.
     num_pending: tokens that steps in flight choose after those that are known (runtime/inflight.py).
+    is_greedy: whether it takes the largest logit each time, and nothing else is asked about it.
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
     num_generated while forced tokens wait for their log-probabilities. hidden_sum: the sum of the first num_summed
     hidden states that are wanted, float64 (hidden_size,).
@@ -71,6 +72,7 @@ class Sequence:
     params: SamplingParams = field(init=False)
     is_score: bool = field(init=False)
     is_embedding: bool = field(init=False)
+    is_greedy: bool = field(init=False)
     wants_all_logits: bool = field(init=False)
     prompt_len: int = field(init=False)
     end: int = field(init=False)
@@ -86,6 +88,7 @@ class Sequence:
         self.is_score = score_from is not None
         self.is_embedding = embed_from is not None
         self.wants_all_logits = self.is_score or self.is_embedding or self.params.logprobs is not None
+        self.is_greedy = self.matcher is None and self.params.is_greedy
         self.prompt_len = self.num_tokens = len(self.request.token_ids)
         self.end = self.prompt_len + self.request.max_tokens
         # To score, the last token's KV is not needed, and neither is that of the last token generated.
@@ -117,11 +120,6 @@ class Sequence:
     def num_left(self) -> int:
         """How many tokens may still be generated."""
         return self.params.max_tokens - self.num_generated
-
-    @property
-    def is_matched(self) -> bool:
-        """Whether its constraint allows no further token."""
-        return self.matcher is not None and self.matcher.is_finished
 
     @property
     def goal(self) -> int:

@@ -60,18 +60,24 @@ class DecodeStream:
     All steps and the flush together are `Tokenizer.decode` of all ids. Bytes of an unfinished character are held back.
     """
 
-    __slots__ = ("_decoder", "_holds", "_token_bytes")
+    __slots__ = ("_decoder", "_holds", "_texts", "_token_bytes")
 
-    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, token_bytes: Callable[[int], bytes], texts: dict[int, str]) -> None:
+        """texts: of tokens whose bytes are characters by themselves; filled by all streams that share it."""
         self._token_bytes = token_bytes
+        self._texts = texts
         self._holds = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def step(self, token_id: int) -> str:
         """The text that becomes final with this token; often empty inside a character of several tokens."""
+        if not self._holds:
+            known = self._texts.get(token_id)
+            if known is not None:
+                return known
         added = self._token_bytes(token_id)
         if not self._holds and added.isascii():
-            return added.decode("ascii")
+            return self._texts.setdefault(token_id, added.decode("ascii"))
         text = self._decoder.decode(added)
         self._holds = bool(self._decoder.getstate()[0])
         return text
@@ -121,6 +127,7 @@ class Tokenizer:
         self._added = dict(inner.get_added_tokens_decoder())
         self._to_bytes, self._strips_first_space = _byte_decoder(parts.get("decoder"))
         self._bytes: dict[int, bytes] = {}
+        self._texts: dict[int, str] = {}
         self._rule: CutRule | None = cut_rule(parts, inner.get_vocab(with_added_tokens=False))
 
     @classmethod
@@ -219,9 +226,9 @@ class Tokenizer:
     def decode_stream(self, shown: Collection[int] = ()) -> DecodeStream:
         """A fresh incremental decoder of generated ids. shown: special tokens that it writes by their names."""
         if not shown:
-            return DecodeStream(self.token_bytes)
+            return DecodeStream(self.token_bytes, self._texts)
         names = {token_id: self.token_text(token_id).encode() for token_id in shown}
-        return DecodeStream(lambda token_id: names.get(token_id) or self.token_bytes(token_id))
+        return DecodeStream(lambda token_id: names.get(token_id) or self.token_bytes(token_id), {})
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token adds to a text: none for special tokens and for ids without a token."""

@@ -9,6 +9,7 @@ decode below a shared prefix, partial results already lie as a grid (depth, row)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -80,7 +81,7 @@ class AttentionPlan:
         by_row = merged.reshape(self._num_kv_heads, self._num_rows, self._group * self._head_dim).transpose(0, 1)
         return by_row.reshape(self._num_rows, -1)
 
-    def _plan_writes(self, writes: list[Write]) -> None:
+    def _plan_writes(self, writes: Sequence[Write]) -> None:
         writes = sorted(writes, key=lambda write: write.start)
         self._write_sizes = [write.stop - write.start for write in writes]
         per_write = [
@@ -89,7 +90,7 @@ class AttentionPlan:
         ]
         self._targets = list(zip(*per_write, strict=True))
 
-    def _plan_reads(self, reads: list[Read], device: torch.device) -> None:
+    def _plan_reads(self, reads: Sequence[Read], device: torch.device) -> None:
         products = _products(reads, self._num_rows)
         self._depth = 1 + max(product.level for product in products)
         self._plan_pieces(products)
@@ -152,7 +153,7 @@ def _weighted_sum(parts: Tensor, weights: Tensor, dim: int) -> Tensor:
     return weighted.sum(dim).to(parts.dtype)
 
 
-def _products(reads: list[Read], num_rows: int) -> list[_Product]:
+def _products(reads: Sequence[Read], num_rows: int) -> list[_Product]:
     """The reads as products, ordered by depth in the tree, then by first row.
 
     A causal read of more tokens than rows becomes two: the tokens before its rows, which all rows see, and the square.

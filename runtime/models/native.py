@@ -50,6 +50,7 @@ class NativeOperations:
         self._gate = typed(kernels[f"ramify_gate_{name}"], 2, c_int64, c_int64, c_int)
         self._turn = typed(kernels[f"ramify_turn_{name}"], 4, POINTER(_Heads), c_int)
         self._attend = typed(kernels[f"ramify_attend_{name}"], 0, POINTER(_Attention), c_void_p, c_void_p, c_int)
+        self._last: _NativeStep | None = None
 
     def norm(self, rows: Tensor, weight: Tensor) -> Tensor:
         """See Operations."""
@@ -68,7 +69,12 @@ class NativeOperations:
 
     def step(self, batch: Batch, factors: Tensor) -> Step:
         """See Operations."""
-        return _NativeStep(self._config, batch, factors, self._turn, self._attend)
+        last = self._last
+        if last is not None and last.series is batch.series is not None:
+            last.go_on(batch, factors)
+            return last
+        self._last = _NativeStep(self._config, batch, factors, self._turn, self._attend)
+        return self._last
 
 
 class _NativeStep:
@@ -78,10 +84,12 @@ class _NativeStep:
         self, config: ModelConfig, batch: Batch, factors: Tensor, turn: ctypes._FuncPointer, attend: ctypes._FuncPointer
     ) -> None:
         num_rows = batch.token_ids.numel()
+        self.series = batch.series
         self._batch = batch  # whose extents are given by address
         self._turn, self._attend = turn, attend
         self._factors = factors.contiguous()
         self._targets = row_targets(batch.writes, num_rows)
+        _, _, self._token_bytes = batch.writes[0].extent.place
         self._heads = _Heads(num_rows, config.num_heads, config.num_kv_heads, config.head_dim, 0, config.norm_eps)
         self._meetings, self._rows = meetings(batch.reads)
         self._slot_begin, self._slots = part_slots(self._rows, num_rows)
@@ -102,6 +110,13 @@ class _NativeStep:
             self._parts.data_ptr(),
             num_slots,
         )
+
+    def go_on(self, batch: Batch, factors: Tensor) -> None:
+        """Becomes the step of another batch of the same series."""
+        num_rows, turns = len(self._targets), batch.turn - self._batch.turn
+        self._batch, self._factors = batch, factors.contiguous()
+        self._targets[:, 0] += turns * self._token_bytes
+        self._meetings[-num_rows:, 2] += turns
 
     def attend(self, fused: Tensor, layer: int, qk_norm: Tensor | None) -> Tensor:
         """See Step."""

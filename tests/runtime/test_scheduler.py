@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ramify.ir.errors import RequestError
+from ramify.runtime.batch import Batch
 from ramify.runtime.output import Output
 from ramify.runtime.plan import build_batch
 from ramify.runtime.pool import KVPool
@@ -592,3 +593,49 @@ def test_a_run_does_not_evict_what_others_expect_while_it_goes_on_anyway(arrive:
     scheduler.add(follower)
     run(scheduler)
     assert follower.cached == 31, "the second branch has waited for the first"
+
+
+def decode(scheduler: Scheduler) -> Batch:
+    """The batch of a step in which all running sequences decode, and draw token 7."""
+    chunks = scheduler.plan()
+    assert all(chunk.count == 1 for chunk in chunks)
+    batch = build_batch(chunks)
+    batch.check()
+    fresh = build_batch(list(chunks))
+    assert list(batch.writes) == fresh.writes and list(batch.reads) == fresh.reads
+    for name in ("token_ids", "positions", "logit_rows"):
+        assert getattr(batch, name).tolist() == getattr(fresh, name).tolist()
+    scheduler.advance_all(chunks)
+    for chunk in chunks:
+        chunk.sequence.append(7)
+    return batch
+
+
+@pytest.mark.parametrize("options", [{}, {"prefix_cache": False}, {"order": "service"}])
+def test_while_all_decode_batches_go_on_from_one_another(arrive: Arrivals, options: dict[str, Any]) -> None:
+    """The batch is what it would be if it were made anew, and is, once KV is split, moved or given back."""
+    scheduler = new_scheduler(**options)
+    stem = [1, 2, 3, 4]
+    sequences = [arrive([*stem, 9, number], max_tokens=30) for number in range(3)]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while (scheduler.has_work and not scheduler.running) or scheduler.is_prefilling:
+        step(scheduler)
+    first, second = decode(scheduler), decode(scheduler)
+    assert first.series is second.series is not None and second.turn == first.turn + 1
+    assert decode(scheduler).turn == first.turn + 2
+    scheduler.tree.insert(None, np.array([1, 2, 50]), scheduler.pool.allocate(3))  # splits what all go on from
+    split = decode(scheduler)
+    assert (split.series is first.series) == (options == {"prefix_cache": False})
+    scheduler.finish(sequences[1])
+    other = decode(scheduler)
+    assert other.series is not split.series and len(other.writes) == 2
+    sequences[0].append(7)  # as a draft is accepted
+    uneven = scheduler.plan()
+    assert [chunk.count for chunk in uneven] == [2, 1]
+    build_batch(uneven).check()
+    scheduler.advance_all(uneven)
+    for chunk in uneven:
+        chunk.sequence.append(7)
+    assert decode(scheduler).series is not other.series
+    assert decode(scheduler).turn == 1
