@@ -11,7 +11,7 @@ from ramify.examples.command import add_run_options, run_rows
 from ramify.ir.errors import RamifyError, UsageError
 from ramify.lang.records import run_record
 
-from .comparison import Records, answer, compare, draw_picture, own_questions, summaries
+from .comparison import Records, answer, compare, draw_picture, ordered, own_questions, summaries
 from .data import CATEGORIES, Question, load_questions, read_lines
 from .evaluate import outcomes, summary, table, turn_outcomes
 from .multi_turn import Task, load_tasks
@@ -42,7 +42,6 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--unconstrained", action="store_true", help="let the model write what it likes")
     run.add_argument("--underscores", action="store_true", help='name functions with "_" for ".", for servers that do')
     run.add_argument("--prompts", type=Path, help='a JSON file with the instruction as "system"')
-    run.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of one answer; 256")
     score = commands.add_parser("score", help="judge an output of `run` again")
     score.add_argument("file", type=Path)
     score.add_argument("--data", type=Path, required=True, help="the folder of questions that were run over")
@@ -51,19 +50,25 @@ def parser() -> argparse.ArgumentParser:
     compared = commands.add_parser("compare", help="the same questions with and without constraints")
     add_run_options(compared)
     add_categories(compared)
-    compared.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of one answer; 256")
     compared.add_argument("--picture", type=Path, help="draw the result as SVG")
     return made
 
 
 def add_categories(made: argparse.ArgumentParser) -> None:
-    """Add --category."""
+    """Add --category, --order and --max-tokens."""
     made.add_argument(
         "--category",
         action="append",
         choices=[*CATEGORIES, MULTI_TURN],
         help="what to run, may be repeated; simple, multiple, parallel, parallel_multiple and relevance unless said",
     )
+    made.add_argument(
+        "--order",
+        choices=["shared", "file"],
+        default="shared",
+        help="of a question's functions: those that most questions have first, for shared prefixes, or as in the file",
+    )
+    made.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of one answer; 256")
 
 
 def run_command(given: argparse.Namespace) -> int:
@@ -111,8 +116,11 @@ def converse_command(given: argparse.Namespace) -> int:
     if given.unconstrained or given.underscores:
         raise UsageError("--unconstrained and --underscores are for questions of one turn")
     tasks = load_tasks(given.data)
-    system = instruction(given.prompts)
-    rows = [{"task": msgspec.to_builtins(task), "system": system, "max_tokens": given.max_tokens} for task in tasks]
+    arguments = {"system": instruction(given.prompts), "max_tokens": given.max_tokens}
+    rows = [
+        {"task": {**msgspec.to_builtins(task), "functions": functions}, **arguments}
+        for task, functions in zip(tasks, ordered([task.functions for task in tasks], given), strict=True)
+    ]
     records = [run_record(run) for run in run_rows(converse, rows, given)]
     print(turns_table(records, tasks))
     return exit_code(records)

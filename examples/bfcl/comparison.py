@@ -13,9 +13,10 @@ from ramify.lang.records import run_record
 
 from .data import Accepted, Question
 from .evaluate import Summary, outcomes, summary
+from .functions import shared_first
 from .program import call
 
-__all__ = ["Records", "answer", "compare", "draw_picture", "own_questions", "summaries"]
+__all__ = ["Records", "answer", "compare", "draw_picture", "ordered", "own_questions", "summaries"]
 
 Records = Sequence[Mapping[str, Any]]
 OWN = "own"
@@ -46,11 +47,17 @@ def _as_document(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def ordered(several: Sequence[Sequence[Mapping[str, Any]]], given: argparse.Namespace) -> Sequence[Any]:
+    """Lists of functions in the order that --order says."""
+    return shared_first(several) if given.order == "shared" else several
+
+
 def answer(questions: Sequence[Question], given: argparse.Namespace, **arguments: Any) -> Records:
     """Run the program `call` over questions, as the options of a command line say; arguments: of every row."""
+    arguments = {**arguments, "max_tokens": given.max_tokens}
     rows = [
-        {"question": each.text, "functions": each.functions, "id": each.id, "max_tokens": given.max_tokens, **arguments}
-        for each in questions
+        {"question": each.text, "functions": functions, "id": each.id, **arguments}
+        for each, functions in zip(questions, ordered([each.functions for each in questions], given), strict=True)
     ]
     return [run_record(run) for run in run_rows(call, rows, given)]
 

@@ -1,12 +1,14 @@
 """BFCL's documents of functions as tools: their types in JSON schema's words, and the schema that calls are held to."""
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ramify as rf
 from ramify.ir.errors import UsageError
 
-__all__ = ["FunctionTool", "json_schema", "mistakes", "tools_of", "typed"]
+__all__ = ["FunctionTool", "json_schema", "mistakes", "shared_first", "tools_of", "typed"]
 
 TYPES = {
     "string": "string",
@@ -57,6 +59,20 @@ def tools_of(
     """The tools of one document or of several."""
     several = [functions] if isinstance(functions, Mapping) else functions
     return [FunctionTool(function, underscores=underscores) for function in several]
+
+
+def shared_first(several: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
+    """Lists of functions, in each those first that most lists have, so that prompts are equal for as long as they can.
+
+    Functions that no other list has stay in their order.
+    """
+    counts = Counter(json.dumps(function) for functions in several for function in functions)
+
+    def place(function: Mapping[str, Any]) -> tuple[int, str]:
+        count = counts[json.dumps(function)]
+        return -count, function["name"] if count > 1 else ""
+
+    return [sorted(each, key=place) for each in several]
 
 
 def json_schema(described: Mapping[str, Any], *, is_enforced: bool = False) -> dict[str, Any]:

@@ -66,10 +66,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def load_tasks(folder: Path) -> list[Task]:
-    """The tasks of BFCL's folder, or of its `multi_turn`. Functions that all tasks have come first, for their prefixes.
-
-    Raises UsageError for a folder without them.
-    """
+    """The tasks of BFCL's folder, or of its `multi_turn`. Raises UsageError for a folder without them."""
     home = folder / "multi_turn" if (folder / "multi_turn").is_dir() else folder
     if not (home / "tasks" / "base.jsonl").is_file():
         raise UsageError(
@@ -79,17 +76,12 @@ def load_tasks(folder: Path) -> list[Task]:
     rows = list(read_lines(home / "tasks" / "base.jsonl"))
     classes = {name for row in rows for name in row["involved_classes"]}
     documents = {name: _documents(home, name) for name in classes}
-    by_task = [_functions(row, documents) for row in rows]
-    shares: dict[str, int] = {}
-    for functions in by_task:
-        for function in functions:
-            shares[function["name"]] = shares.get(function["name"], 0) + 1
-    tasks = []
-    for row, functions in zip(rows, by_task, strict=True):
-        functions.sort(key=lambda function: -shares[function["name"]])
-        turns = ["\n".join(message["content"] for message in turn) for turn in row["question"]]
-        tasks.append(Task(row["id"], turns, functions, _recorded(traces[row["id"]], functions)))
-    return tasks
+    return [_task(row, traces[row["id"]], _functions(row, documents)) for row in rows]
+
+
+def _task(row: dict[str, Any], trace: list[list[dict[str, str]]], functions: list[dict[str, Any]]) -> Task:
+    turns = ["\n".join(message["content"] for message in turn) for turn in row["question"]]
+    return Task(row["id"], turns, functions, _recorded(trace, functions))
 
 
 def task_of(row: dict[str, Any]) -> Task:
@@ -110,10 +102,7 @@ def _documents(home: Path, name: str) -> list[dict[str, Any]]:
 def _functions(row: dict[str, Any], documents: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     excluded = row.get("excluded_function", [])
     return [
-        document
-        for name in sorted(row["involved_classes"])
-        for document in documents[name]
-        if document["name"] not in excluded
+        document for name in row["involved_classes"] for document in documents[name] if document["name"] not in excluded
     ]
 
 
