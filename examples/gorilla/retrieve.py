@@ -47,15 +47,24 @@ class Dense:
     """Cosine similarity of sentence embeddings."""
 
     def __init__(self, documents: Sequence[str], model: str) -> None:
-        """Embed documents; `model`: a name or a directory. Raises UsageError where sentence-transformers is missing."""
+        """Embed documents; `model` is a name or a directory.
+
+        Raises UsageError where sentence-transformers is missing, or knows no such model.
+        """
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise UsageError(
-                "the retriever dense needs sentence-transformers, which is not installed",
+                f"the retriever dense needs sentence-transformers, which cannot be imported: {error}",
                 help="pip install 'ramify[dense]', or choose another retriever",
             ) from error
-        self.model: Any = SentenceTransformer(model)
+        try:
+            self.model: Any = SentenceTransformer(model)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"sentence-transformers cannot load {model!r}: {error}",
+                help="give the directory of one (--dense-model)",
+            ) from error
         self.embeddings = self.embed(documents)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -85,10 +94,12 @@ def retrieve(
 ) -> list[Record]:
     """The documents for a question, the best first.
 
-    Raises UsageError for a retriever that there is not, one that is not installed, or an oracle without `reference`.
+    Raises UsageError for a retriever that there is not or is not installed, k < 1, or an oracle without `reference`.
     """
     if retriever not in RETRIEVERS:
         raise UsageError(f"there is no retriever {retriever!r}", help=f"choose one of {', '.join(RETRIEVERS)}")
+    if k < 1:
+        raise UsageError(f"k is {k}: a retriever gives at least one document", help="retriever=none gives none")
     if retriever == "none":
         return []
     if retriever == "oracle":

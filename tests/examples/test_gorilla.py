@@ -102,13 +102,16 @@ def test_retrievers() -> None:
         retrieve(QUESTION, "google", 1)
     with pytest.raises(UsageError, match="needs to know which API"):
         retrieve(QUESTION, "oracle", 1)
+    with pytest.raises(UsageError, match="k is 0"):
+        retrieve(QUESTION, "bm25", 0)
 
 
 class LetterCounts:
     """Stands for sentence-transformers' model: a text's letters are its embedding."""
 
     def __init__(self, name: str) -> None:
-        assert name == "letters"
+        if name != "letters":
+            raise OSError("no such model")
 
     def encode(self, texts: list[str], normalize_embeddings: bool, show_progress_bar: bool) -> Any:
         assert normalize_embeddings and not show_progress_bar
@@ -127,6 +130,8 @@ def test_the_dense_retriever_takes_the_nearest_and_says_what_it_needs(
     module = ModuleType("sentence_transformers")
     module.SentenceTransformer = LetterCounts  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    with pytest.raises(UsageError, match="cannot load 'digits': no such model"):
+        retrieve("xyz", "dense", 1, str(path), dense_model="digits")
     found = retrieve("b c b c", "dense", 2, str(path), dense_model="letters")
     assert [record["api_call"] for record in found] == ["bbccb(2)", "xxyyz(1)"]
 
