@@ -36,13 +36,15 @@ class Accuracy:
     """The score of one way of asking."""
 
     retriever: str
+    k: int
     constrained: bool
     score: Score
 
     @property
     def name(self) -> str:
         """How questions were asked."""
-        return f"{self.retriever}, {'constrained' if self.constrained else 'free'}"
+        documents = f"{self.retriever}, k={self.k}" if self.retriever == "bm25" else self.retriever
+        return f"{documents}, {'constrained' if self.constrained else 'free'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +66,15 @@ class Sharing:
 def accuracies(asked: Asked, api: str, hub: str, backend: Any) -> Iterator[Accuracy]:
     """Ask all questions with each retriever, free and constrained."""
     scorer = Scorer(load_database(api), hub_rules(hub))
-    for retriever in ("none", "bm25", "oracle"):
+    for retriever, k in (("none", 1), ("bm25", 1), ("bm25", 3), ("oracle", 1)):
         for constrained in (False, True):
-            how = {"api": api, "retriever": retriever, "constrained": constrained}
+            how = {"api": api, "retriever": retriever, "k": k, "constrained": constrained}
             runs = call_api.run_batch(rows(asked, how), backend=backend)
             verdicts = [
                 scorer.judge(run.value.text if run.error is None else None, reference)
                 for run, (_, reference) in zip(runs, asked, strict=True)
             ]
-            yield Accuracy(retriever, constrained, tally(verdicts))
+            yield Accuracy(retriever, k, constrained, tally(verdicts))
 
 
 def sharings(asked: Asked, api: str, backend: rf.LocalBackend) -> Iterator[Sharing]:
@@ -111,7 +113,7 @@ def draw(measured: Sequence[Accuracy], path: Path) -> None:
             "the plot needs matplotlib, which is not installed", help="pip install 'ramify[examples]'"
         ) from error
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gorilla"}):
-        figure = Figure(figsize=(7.6, 3.0), layout="constrained")
+        figure = Figure(figsize=(7.6, 3.6), layout="constrained")
         axes = figure.subplots()
         labels = [each.name for each in measured]
         left = [0.0] * len(measured)
