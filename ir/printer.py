@@ -8,6 +8,7 @@ its errors can show them.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,16 +28,20 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _LONGEST_DECIMAL_BITS = 1024  # beyond this ints print as hex: CPython refuses very long decimal ints
 
 
-def print_module(module: Module, *, spans: bool = False) -> str:
-    """The module as text; with `spans`, each op and function ends in its `loc(...)`."""
+def print_module(module: Module, *, spans: bool = False, names: defaultdict[str, Names] | None = None) -> str:
+    """The module as text; with `spans`, each op and function ends in its `loc(...)`.
+
+    names: by function, the names of values, which are shared between calls.
+    """
+    names = defaultdict(Names) if names is None else names
     parts = [f"module {_symbol(module.entry)}\n", *_tables(module)]
-    parts += [print_function(function, spans=spans) for function in module.functions.values()]
+    parts += [print_function(each, spans=spans, names=names[each.name]) for each in module.functions.values()]
     return "\n".join(parts)
 
 
-def print_function(function: Function, *, spans: bool = False) -> str:
+def print_function(function: Function, *, spans: bool = False, names: Names | None = None) -> str:
     """One function as text, ending in a newline."""
-    return "".join(f"{line.text}\n" for line in function_lines(function, spans=spans))
+    return "".join(f"{line.text}\n" for line in function_lines(function, names, spans=spans))
 
 
 def print_op(op: Op, names: Names | None = None, *, spans: bool = False) -> str:

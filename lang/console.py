@@ -19,9 +19,9 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
 
 from .. import __version__
-from .compile_command import pass_names
+from .commands.table import Commands
 from .options import Options, approximation
-from .repl import BANNER, Commands
+from .repl import BANNER
 from .session import Session
 
 _INDENT = "    "
@@ -123,20 +123,12 @@ class NameCompleter(Completer):
         """See prompt_toolkit."""
         line = document.text_before_cursor
         if line.startswith(":"):
-            found, word = self._command_words(line), line.split(" ")[-1]
+            found, word = self._commands.completions(line), line.split(" ")[-1]
         else:
             match = re.search(r"[\w.]+$", line)
             word = match.group() if match else ""
             found = self._matches(word) if word else []
         return [Completion(each, -len(word)) for each in dict.fromkeys(found) if each.startswith(word)]
-
-    def _command_words(self, line: str) -> list[str]:
-        words = line.split(" ")
-        if len(words) == 1:
-            return [f"{name} " if name == ":ir" else name for name in self._commands.table]
-        if words[0] != ":ir":
-            return []
-        return pass_names() if words[-2] == "--after" else [*self._commands.programs(), "--after"]
 
     def _matches(self, word: str) -> list[str]:
         found: list[Any] = []

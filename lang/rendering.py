@@ -112,16 +112,21 @@ def value_text(value: Any) -> str:
 
 def usage_line(usage: Usage) -> str:
     """What a run used, in one line."""
+    return f"{tokens_line(usage)}, {seconds(usage.wall_ms)}"
+
+
+def tokens_line(usage: Usage) -> str:
+    """Its tokens and calls, without the time."""
     share = f" ({usage.cached_tokens / usage.prompt_tokens:.0%})" if usage.prompt_tokens else ""
     return (
         f"prompt {_count(usage.prompt_tokens, 'token')}, {usage.cached_tokens:,} cached{share}, "
-        f"generated {_count(usage.generated_tokens, 'token')}, {_count(usage.calls, 'call')}, {seconds(usage.wall_ms)}"
+        f"generated {_count(usage.generated_tokens, 'token')}, {_count(usage.calls, 'call')}"
     )
 
 
-def seconds(milliseconds: float) -> str:
-    """A time, short enough to read."""
-    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
+def seconds(milliseconds: float, *, digits: int = 0) -> str:
+    """A time, short enough to read; digits: those behind the point of milliseconds."""
+    return f"{milliseconds:.{digits}f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
 
 
 def _count(number: int, noun: str) -> str:

@@ -9,18 +9,24 @@ import contextlib
 import linecache
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from types import ModuleType
 from typing import IO, Any
 
+from rich.console import Console
+from rich.text import Text
+
+from ..ir.errors import UsageError, nearest
 from .arguments import Arguments
 from .failures import describe
-from .loading import Loaded, syntax_error
+from .loading import Loaded, program_of, syntax_error
 from .options import Options
 from .program import Program, Row
-from .rendering import open_view, usage_line, value_text
+from .rendering import open_view, seconds, usage_line, value_text
 from .run import Run
+from .run_log import RunLog
 from .sglang.function import SglFunction
 
 _CONTINUES_A_BLOCK = re.compile(r"(elif|else|except|finally)\b")
@@ -33,6 +39,8 @@ class Session:
         self.out = out
         self.debug = debug
         self.last_run: Run | None = None
+        self.log = RunLog()
+        self.shows_times = False
         self.module = ModuleType("__ramify__")
         self.names = self.module.__dict__
         door = import_module("..", __package__)
@@ -46,6 +54,43 @@ class Session:
         names = vars(loaded.module)
         self._watch(names)
         self.names |= {name: value for name, value in names.items() if not name.startswith("__")}
+
+    def programs(self) -> dict[str, Program]:
+        """The programs of the session, by name."""
+        found = {name: program_of(value) for name, value in self.names.items()}
+        return {name: program for name, program in found.items() if program is not None}
+
+    def program(self, name: str) -> Program:
+        """The program of this name; of one with dots, what the attributes lead to. Raises UsageError."""
+        first, *attributes = name.split(".")
+        value: Any = self.names.get(first)
+        for attribute in attributes:
+            value = getattr(value, attribute, None)
+        found = program_of(value)
+        if found is None:
+            programs = self.programs()
+            known = nearest(name, programs, "the programs are") if programs else "none is defined yet"
+            raise UsageError(f"there is no program {name!r}", help=known)
+        return found
+
+    def latest_run(self) -> Run:
+        """The run that was made or shown last. Raises UsageError if there is none."""
+        if self.last_run is None:
+            raise UsageError("nothing was run yet", help="run a program, as in NAME.run(...)")
+        return self.last_run
+
+    def remember(self, run: Run) -> Run:
+        """A run has ended: number it."""
+        self.log.add(run)
+        self.last_run = run
+        return run
+
+    def print(self, line: str | Text) -> None:
+        """Write a line, with its colours on a terminal; of a model's text nothing may steer that."""
+        if isinstance(line, str):
+            line = Text(line)
+        console = Console(file=self.out, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
 
     def is_complete(self, text: str) -> bool:
         """Whether the text is a whole input; what is wrong for good counts as whole."""
@@ -77,24 +122,34 @@ class Session:
         """Whether a line may belong to a block that was begun before it."""
         return not line or line[0].isspace() or line.startswith("#") or bool(_CONTINUES_A_BLOCK.match(line))
 
-    def execute(self, text: str) -> None:
-        """Do what an input says; errors are shown, and the session goes on. SystemExit passes."""
+    def execute(self, text: str) -> bool:
+        """Do what an input says; errors are shown, and the session goes on. SystemExit passes.
+
+        Gives whether there was no error.
+        """
         self._num_inputs += 1
         file = f"<ramify-{self._num_inputs}>"
         text = text.rstrip("\n") + "\n"
         linecache.cache[file] = (len(text), None, [f"{line}\n" for line in text.split("\n")[:-1]], file)
-        with contextlib.redirect_stdout(self.out):
-            self.guarded(lambda: self._execute(text, file))
+        started = time.perf_counter()
+        is_fine = self.guarded(lambda: self._execute(text, file))
+        if self.shows_times:
+            self.print(f"time: {seconds((time.perf_counter() - started) * 1000, digits=2)}")
+        return is_fine
 
-    def guarded(self, action: Callable[[], None]) -> None:
-        """Call `action` and show what it raises."""
+    def guarded(self, action: Callable[[], None]) -> bool:
+        """Call `action`, with `out` as its stdout, and show what it raises; gives whether it raised nothing."""
+        is_fine = False
         try:
-            action()
+            with contextlib.redirect_stdout(self.out):
+                action()
+            is_fine = True
         except KeyboardInterrupt:
             print("interrupted", file=self.out)
         except Exception as error:
             print(describe(error, debug=self.debug), file=self.out)
         self.out.flush()
+        return is_fine
 
     def _execute(self, text: str, file: str) -> None:
         try:
@@ -139,7 +194,7 @@ class Session:
 
 
 class WatchedProgram(Program):
-    """A program whose runs are shown while they go on, and remembered for `:tree`."""
+    """A program whose runs are shown while they go on, and remembered."""
 
     def __init__(self, program: Program, session: Session) -> None:
         super().__init__(program, program.run_options)
@@ -156,20 +211,25 @@ class WatchedProgram(Program):
     def finish(self, arguments: Arguments, options: Options) -> Run:
         """See Program."""
         if options.stream is not None:
-            return self._remember(super().finish(arguments, options))
+            return self._session.remember(super().finish(arguments, options))
         view = open_view(self._session.out)
         try:
-            return self._remember(super().finish(arguments, options.updated({"stream": view})))
+            return self._session.remember(super().finish(arguments, options.updated({"stream": view})))
         finally:
             view.close()
 
     def run_batch(self, rows: Iterable[Row], **options: Any) -> Any:
         """See Program."""
-        runs = super().run_batch(rows, **options)
-        if isinstance(runs, list) and runs:
-            self._remember(runs[-1])
-        return runs
+        if options.get("as_completed"):
+            told = options.get("on_result")
 
-    def _remember(self, run: Run) -> Run:
-        self._session.last_run = run
-        return run
+            def on_result(number: int, run: Run) -> None:
+                self._session.remember(run)
+                if told is not None:
+                    told(number, run)
+
+            return super().run_batch(rows, **options | {"on_result": on_result})
+        runs = super().run_batch(rows, **options)
+        for run in runs:
+            self._session.remember(run)
+        return runs

@@ -1,0 +1,40 @@
+"""The runs of a session: numbered from 1, the last of them kept, and what all of them used together."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from ..ir.errors import UsageError
+from ..runtime.context import Usage
+from .run import Run
+
+_MOST_KEPT = 200
+
+
+class RunLog:
+    """Numbers runs. usage: the sums over all of them, without times, which of a batch's rows are those of the batch."""
+
+    def __init__(self) -> None:
+        self.num_runs = 0
+        self.num_failed = 0
+        self.usage = Usage()
+        self.kept: OrderedDict[int, Run] = OrderedDict()
+
+    def add(self, run: Run) -> None:
+        """Number a run that has ended."""
+        self.num_runs += 1
+        self.num_failed += not run.ok
+        self.kept[self.num_runs] = run
+        if len(self.kept) > _MOST_KEPT:
+            self.kept.popitem(last=False)
+        for name in ("prompt_tokens", "cached_tokens", "generated_tokens", "calls", "shared_calls"):
+            setattr(self.usage, name, getattr(self.usage, name) + getattr(run.usage, name))
+
+    def run(self, number: int) -> Run:
+        """The run of that number. Raises UsageError if there is none, or it is not kept."""
+        if number in self.kept:
+            return self.kept[number]
+        if 1 <= number <= self.num_runs:
+            raise UsageError(f"run {number} is no longer kept; the last {_MOST_KEPT} runs are")
+        known = f"the runs are 1 to {self.num_runs}" if self.num_runs else "nothing was run yet"
+        raise UsageError(f"there is no run {number}", help=known)
