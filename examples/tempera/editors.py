@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, Protocol
 
+import torch
+
 from .environment import HORIZON, EditState
 from .episodes import Environment
+from .features import Features
+from .policy import AttentionPolicy
 
-__all__ = ["Beam", "Editor", "Goal", "Greedy", "RandomEditor", "Unedited"]
+__all__ = ["Beam", "Editor", "Goal", "Greedy", "Learnt", "RandomEditor", "Unedited"]
 
 Goal = Literal["confidence", "label"]
 
@@ -67,19 +71,16 @@ class Beam:
         """See Editor."""
         beams = [[state] for state in states]
         for _ in range(self.steps):
-            candidates = [self.candidates(environment, beam) for beam in beams]
-            values = iter(environment.values([state for group in candidates for state in group], self.goal))
-            ranked = [[(next(values), state) for state in group] for group in candidates]
+            reached = [environment.actions.reach(environment.prompts, beam) for beam in beams]
+            values = iter(self.values(environment, [state for group in reached for state in group.values()]))
+            ranked = [[(next(values), state) for state in group.values()] for group in reached]
             beams = [best(group, self.width) for group in ranked]
         return [beam[0] for beam in beams]
 
-    def candidates(self, environment: Environment, beam: Sequence[EditState]) -> list[EditState]:
-        """The states of a beam and all that one edit makes of them, without those whose prompt is the same."""
-        actions = environment.actions
-        found: dict[str, EditState] = {}
-        for state in [*beam, *(actions.apply(state, action) for state in beam for action in range(len(actions)))]:
-            found.setdefault(environment.prompts.write(state), state)
-        return list(found.values())
+    def values(self, environment: Environment, states: Sequence[EditState]) -> list[float]:
+        """How good states are for the goal; all are asked in one batch."""
+        environment.probabilities(states)
+        return environment.scores(states) if self.goal == "label" else environment.confidences(states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +94,27 @@ class Greedy(Beam):
 def best(group: list[tuple[float, EditState]], width: int) -> list[EditState]:
     """The states of the largest values; of equal ones, those that were met first."""
     return [state for _, state in sorted(group, key=lambda pair: -pair[0])[:width]]
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """Takes the policy's likeliest edit, up to a stop or the horizon."""
+
+    policy: AttentionPolicy
+    features: Features
+    steps: int = HORIZON
+    name: str = "learnt"
+
+    @torch.no_grad()
+    def edit(self, environment: Environment, states: Sequence[EditState]) -> list[EditState]:
+        """See Editor."""
+        edited = list(states)
+        for _ in range(self.steps):
+            going = [number for number, state in enumerate(edited) if not state.stopped]
+            if not going:
+                break
+            template_ids = torch.tensor([edited[number].template_ids for number in going])
+            logits, _ = self.policy(self.features.of([edited[number] for number in going]), template_ids)
+            for number, action in zip(going, logits.argmax(-1).tolist(), strict=True):
+                edited[number] = environment.actions.apply(edited[number], action)
+        return edited

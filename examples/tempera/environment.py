@@ -114,6 +114,13 @@ class Actions:
         assert self.instruction is not None
         return replace(state, phrases=self.instruction.apply(state.phrases, action - self.first_instruction_edit))
 
+    def reach(self, prompts: Prompts, states: Sequence[EditState]) -> dict[str, EditState]:
+        """The states and all that one edit makes of them, by their prompts: of equal prompts the first."""
+        found: dict[str, EditState] = {}
+        for state in [*states, *(self.apply(state, action) for state in states for action in range(len(self)))]:
+            found.setdefault(prompts.write(state), state)
+        return found
+
     def describe(self, action: int) -> str:
         """An action in words."""
         if 0 < action <= len(self.slot_pairs):

@@ -27,24 +27,27 @@ class Environment:
     def step(self, states: Sequence[EditState], actions: Sequence[int]) -> tuple[list[EditState], list[float]]:
         """Take an edit in each state: the states after it, and the rewards."""
         after = [self.actions.apply(state, action) for state, action in zip(states, actions, strict=True)]
-        scores = self.values([*states, *after], "label")
-        pairs = zip(scores[: len(states)], scores[len(states) :], strict=True)
-        return after, [self.scoring.reward(earlier, later) for earlier, later in pairs]
+        self.probabilities(after)
+        scores = zip(self.scores(states), self.scores(after), strict=True)
+        return after, [self.scoring.reward(earlier, later) for earlier, later in scores]
 
     def probabilities(self, states: Sequence[EditState]) -> list[tuple[float, ...]]:
         """The label probabilities of each state's prompt."""
         return self.model.probabilities([self.prompts.write(state) for state in states])
 
-    def values(self, states: Sequence[EditState], goal: str) -> list[float]:
-        """The score of each state: by the right label, or (`confidence`) by the likeliest."""
-        return [
-            self.scoring.score(each, state.query.label if goal == "label" else each.index(max(each)))
-            for state, each in zip(states, self.probabilities(states), strict=True)
-        ]
+    def judged(self, states: Sequence[EditState]) -> list[tuple[EditState, tuple[float, ...]]]:
+        """Each state with its label probabilities, looked at once more."""
+        probabilities = self.model.recall([self.prompts.write(state) for state in states])
+        return list(zip(states, probabilities, strict=True))
+
+    def scores(self, states: Sequence[EditState]) -> list[float]:
+        """The score of each state by its right label."""
+        return [self.scoring.score(each, state.query.label) for state, each in self.judged(states)]
+
+    def confidences(self, states: Sequence[EditState]) -> list[float]:
+        """The score of each state as if the likeliest label were right."""
+        return [self.scoring.score(each, each.index(max(each))) for _, each in self.judged(states)]
 
     def is_right(self, states: Sequence[EditState]) -> list[bool]:
         """Whether the right label is the likeliest in each state."""
-        return [
-            each.index(max(each)) == state.query.label
-            for state, each in zip(states, self.probabilities(states), strict=True)
-        ]
+        return [each.index(max(each)) == state.query.label for state, each in self.judged(states)]

@@ -6,11 +6,14 @@ so with the first four exemplars in the prompt a query's made-up word is mostly 
 
 from collections.abc import Sequence
 from random import Random
+from typing import TypeVar
 
 from ramify.backends.tiny.reviews import MADE_UP, OPINIONS, Review, draw_review
 
 from .environment import NUM_POOL, NUM_SLOTS
 from .tasks import Row, Split
+
+Item = TypeVar("Item")
 
 __all__ = ["draw_split"]
 
@@ -47,6 +50,6 @@ def balanced(rng: Random, count: int) -> list[int]:
     return shuffled(rng, [number % 2 for number in range(count)])
 
 
-def shuffled(rng: Random, items: Sequence) -> list:
+def shuffled(rng: Random, items: Sequence[Item]) -> list[Item]:
     """The items in another order."""
     return rng.sample(list(items), len(items))

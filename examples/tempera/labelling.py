@@ -5,14 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import ramify as rf
 from ramify.runtime.backend import Backend
 
-from .program import label_scores
 from .tasks import Task
 
 __all__ = ["Counts", "LabelModel"]
 
 MAX_IN_FLIGHT = 1024
+
+
+@rf.program
+def label_scores(s, prompt: str, words: list[str]):
+    """The log-probability of each label word after a prompt."""
+    s += prompt
+    s += rf.score("scores", words)
+    return s["scores"]
 
 
 @dataclass(slots=True)
@@ -48,6 +56,10 @@ class LabelModel:
     def probabilities(self, prompts: Sequence[str]) -> list[tuple[float, ...]]:
         """The probability of each label after each prompt; all that are new are one batch."""
         self.counts.asked += len(prompts)
+        return self.recall(prompts)
+
+    def recall(self, prompts: Sequence[str]) -> list[tuple[float, ...]]:
+        """The same for prompts that are looked at once more, which does not count as asking."""
         self.ask([prompt for prompt in prompts if prompt not in self.known])
         return [self.known[prompt] for prompt in prompts]
 
@@ -55,9 +67,7 @@ class LabelModel:
         """Have the model score the label words after new prompts."""
         if not prompts:
             return
-        blank = " " if self.task.before_label.endswith(" ") else ""
-        words = [blank + label for label in self.task.labels]
-        rows = [{"prompt": prompt, "words": words} for prompt in prompts]
+        rows = [{"prompt": prompt, "words": self.task.label_words} for prompt in prompts]
         runs = label_scores.run_batch(rows, backend=self.backend, on_error="raise", max_in_flight=MAX_IN_FLIGHT)
         for prompt, run in zip(prompts, runs, strict=True):
             self.known[prompt] = normalized(run.value)

@@ -1,16 +1,17 @@
 """Classification tasks: label words, instruction and affixes, and their rows in the paper's k-shot folders."""
 
-import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ramify.ir.errors import UsageError
 
-__all__ = ["Row", "Split", "Task", "load_split", "load_task", "read_rows"]
+__all__ = ["UNLABELLED", "Row", "Split", "Task", "choose_exemplars", "load_split", "load_task", "read_rows"]
 
+# The label of a row that has none.
+UNLABELLED = -1
 HERE = Path(__file__).parent
 
 
@@ -29,13 +30,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """How prompts of a task are written: an instruction, and an affix before each text and before each label."""
+    """How prompts of a task are written: an instruction, and an affix before each text and before each label.
+
+    `templates_from` is the data set whose templates the task uses.
+    """
 
     name: str
     labels: tuple[str, ...]
     instruction: str
     before_text: str
     before_label: str
+    templates_from: str = ""
+
+    @property
+    def label_words(self) -> list[str]:
+        """The labels as they stand behind a prompt, which ends without the blank before them."""
+        blank = self.before_label[len(self.before_label.rstrip(" ")) :]
+        return [blank + label for label in self.labels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,8 @@ def load_task(name: str, path: Path | None = None) -> Task:
     prefix = str(settings["prefix"])
     if prefix.startswith("(same as "):
         prefix = load_task(prefix[len("(same as ") : -1], path).instruction
-    return Task(name, tuple(settings["labels"]), prefix, settings["q"], settings["a"])
+    templates_from = str(settings.get("templates_from", name))
+    return Task(name, tuple(settings["labels"]), prefix, settings["q"], settings["a"], templates_from)
 
 
 def is_task(settings: Any) -> bool:
@@ -80,18 +92,29 @@ def load_split(folder: Path) -> Split:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of one file: tab-separated columns under a header, of which `label` is the label's number."""
+    """The rows of one file: columns between tabs under a header, of which `label` is the label's number.
+
+    Quotation marks are text, as in the paper's release.
+    """
     try:
-        file = path.open(encoding="utf-8", newline="")
+        lines = path.read_bytes().decode("utf-8").split("\n")
     except OSError as error:
         raise UsageError(f"cannot read the rows: {error}", help="a k-shot folder has train.tsv and dev.tsv") from error
-    with file:
-        reader = csv.reader(file, delimiter="\t")
-        header = next(reader, [])
-        columns = [name for name in header if name != "label"]
-        for record in reader:
-            if len(record) != len(header) or "label" not in header or not record[header.index("label")].isdigit():
-                raise UsageError(f"{path}:{reader.line_num}: not a text and the number of its label, between tabs")
-            values = dict(zip(header, record, strict=True))
-            text = values[columns[0]] if len(columns) == 1 else tuple((name, values[name]) for name in columns)
-            yield Row(text, int(values["label"]))
+    header, *records = (line.removesuffix("\r").split("\t") for line in lines if line)
+    columns = [name for name in header if name != "label"]
+    for number, record in enumerate(records, 2):
+        values = dict(zip(header, record, strict=False))
+        if len(record) != len(header) or not values.get("label", "").isdigit():
+            raise UsageError(f"{path}:{number}: not a text and the number of its label, between tabs")
+        text = values[columns[0]] if len(columns) == 1 else tuple((name, values[name]) for name in columns)
+        yield Row(text, int(values["label"]))
+
+
+def choose_exemplars(rows: Sequence[Row], count: int) -> list[Row]:
+    """The first rows of each label, as many of each as go into `count`, in the rows' order."""
+    labels = {row.label for row in rows}
+    return [
+        row
+        for number, row in enumerate(rows)
+        if sum(earlier.label == row.label for earlier in rows[:number]) < count // len(labels)
+    ]
