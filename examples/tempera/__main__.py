@@ -142,6 +142,8 @@ def run_edit(given: argparse.Namespace) -> None:
     problem = source_of(given).problem(given.seed)
     environment = problem.environment(given.model)
     queries = [Row(text, UNLABELLED) for text in given.query] if given.query else test_rows(problem, given)
+    if given.query and given.editor == "greedy-label":
+        raise UsageError("greedy-label goes by the right label, and --query has none", help="take greedy or beam")
     editor = editor_of(given.editor, problem, given, given.seed)
     if given.out:
         rows = write_rows(

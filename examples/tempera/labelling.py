@@ -45,7 +45,7 @@ class Counts:
 class LabelModel:
     """A language model as a classifier: label words' probabilities at the end of a prompt, which add up to 1.
 
-    A prompt that comes again is answered from memory; one that comes twice in a batch is computed once.
+    Equal prompts are computed once, in a batch and from batch to batch.
     """
 
     task: Task
@@ -60,7 +60,7 @@ class LabelModel:
 
     def recall(self, prompts: Sequence[str]) -> list[tuple[float, ...]]:
         """The same for prompts that are looked at once more, which does not count as asking."""
-        self.ask([prompt for prompt in prompts if prompt not in self.known])
+        self.ask(list(dict.fromkeys(prompt for prompt in prompts if prompt not in self.known)))
         return [self.known[prompt] for prompt in prompts]
 
     def ask(self, prompts: Sequence[str]) -> None:
@@ -69,9 +69,9 @@ class LabelModel:
             return
         rows = [{"prompt": prompt, "words": self.task.label_words} for prompt in prompts]
         runs = label_scores.run_batch(rows, backend=self.backend, on_error="raise", max_in_flight=MAX_IN_FLIGHT)
+        self.counts.computed += len(prompts)
         for prompt, run in zip(prompts, runs, strict=True):
             self.known[prompt] = normalized(run.value)
-            self.counts.computed += run.usage.calls - run.usage.shared_calls
             self.counts.prompt_tokens += run.usage.prompt_tokens
             self.counts.cached_tokens += run.usage.cached_tokens
 
