@@ -37,9 +37,9 @@ def train(
 
     Raises UsageError for a folder that holds another run, or one that is not to be gone on with.
     """
+    problem = source.problem(seed)
     begin(folder, {"source": asdict(source), "seed": seed, "settings": asdict(settings)}, resume, overwrite)
     torch.manual_seed(seed)
-    problem = source.problem(seed)
     environment, features = problem.environment(backend), problem.features(backend)
     hidden_size = features.of(environment.start(problem.queries[:1], problem.exemplars)).shape[-1]
     policy = AttentionPolicy(PolicyShape.of(problem.actions, hidden_size))

@@ -216,7 +216,7 @@ def test_usual_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     mistakes = {
         "no policy": ["evaluate", "--runs", str(tmp_path), "--limit", "1"],
         "no task 'sst'": ["edit", "--task", "sst"],
-        "cannot read the rows": ["train", "--data", str(tmp_path)],
+        "cannot read the rows": ["train", "--data", str(tmp_path), "--out", str(tmp_path / "runs")],
         "has none": ["edit", "--query", "Fine.", "--editor", "greedy-label"],
     }
     for message, command in mistakes.items():
