@@ -11,9 +11,11 @@ __all__ = ["load_rows", "records"]
 
 
 def load_rows(path: Path) -> Iterator[dict[str, str]]:
-    """Rows for a debate: of JSON lines or a JSON list of objects, each one's "question"; of other text, each line."""
+    """Rows for a debate: of JSON lines or a JSON list of objects, each one's "question", and "claim" if it has one; of
+    other text, each line.
+    """
     for record in records(path):
-        yield {"question": record["question"]}
+        yield {name: record[name] for name in ("question", "claim") if name in record}
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

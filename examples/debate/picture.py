@@ -12,7 +12,7 @@ text { font: 12px system-ui, "DejaVu Sans", sans-serif; fill: #1d2530; } .dim { 
 .cached { fill: #2f7fc2; } .computed { fill: #d98032; }
 @media (prefers-color-scheme: dark) { text { fill: #e3e8ef; } .dim { fill: #98a4b3; } }
 """
-_LEFT, _RIGHT, _TOP, _ROW, _WIDTH = 130, 120, 54, 22, 760
+_LEFT, _RIGHT, _TOP, _ROW, _WIDTH = 130, 140, 54, 22, 760
 
 
 def picture(calls: Sequence[Call]) -> str:

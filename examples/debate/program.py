@@ -8,7 +8,7 @@ and judge another, so most of each prompt is served from the cache. What is said
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ramify as rf
 from ramify.ir.errors import UsageError
@@ -72,7 +72,7 @@ def debate(
     """
     texts = load_templates(templates, languages)
     prompts = texts.about(question, level)
-    rules = rules_of(prompts, variant, claim, debaters)
+    rules = rules_of(prompts, variant, claim, debaters, rounds)
     baseline, players = s.fork(2)
     players += rf.system(prompts.player_system())
     sides = players.fork(debaters)
@@ -86,7 +86,7 @@ def debate(
         base = ask(baseline, prompts.base(), "base")
 
     said: list[str] = []
-    for number in range(1, (rounds or rules.rounds) + 1):
+    for number in range(1, rules.rounds + 1):
         for debater, side in enumerate(sides):
             statement = ask(side, prompts.turn(debater, number, base, said), "statement")
             said[debater : debater + 1] = [statement]
@@ -124,14 +124,18 @@ def consult(s, request: str, form: ReplyForm, schema: bool, who: str) -> Reply:
     return form.read(s["reply"], who, is_json=schema)
 
 
-def rules_of(prompts: Prompts, variant: str, claim: str, debaters: int) -> Variant:
-    """The rules of a variant. Raises UsageError for one that there is not, or that the templates have no words for."""
+def rules_of(prompts: Prompts, variant: str, claim: str, debaters: int, rounds: int) -> Variant:
+    """The rules of a variant, with at most `rounds` rounds if that is not 0.
+
+    Raises UsageError for numbers that cannot be, and for a variant that there is not or that the templates have no
+    words for.
+    """
     name = variant or prompts.templates.variant
     if name not in VARIANTS:
         raise UsageError(f"there is no variant {name!r} of the debate", help=f"there are {', '.join(VARIANTS)}")
-    if debaters < 2:
-        raise UsageError(f"a debate takes two debaters, not {debaters}")
-    rules = VARIANTS[name]
+    if debaters < 2 or rounds < 0:
+        raise UsageError(f"a debate takes two debaters and a round at least, not {debaters} and {rounds}")
+    rules = replace(VARIANTS[name], rounds=rounds or VARIANTS[name].rounds)
     if not prompts.shows_base and (claim or prompts.has_base) and not (rules.own_base and prompts.has_base):
         raise UsageError(
             "these templates do not show the affirmative side a base answer: affirmative_first has no <BASE>",
