@@ -18,7 +18,7 @@ from .data import (
     Question,
     Record,
     Response,
-    documents_in,
+    document_in,
     hub_of,
     load_database,
     load_questions,
@@ -243,7 +243,7 @@ def print_recall(
 
 def print_agreement(found: Sequence[list[Record]], path: Path) -> None:
     """How often the first document is that of a file of questions."""
-    theirs = [documents_in(question.text) for question in load_questions(path)]
+    theirs = [document_in(question.text) for question in load_questions(path)]
     if len(theirs) != len(found):
         raise UsageError(
             f"{path} has {len(theirs)} questions, the data {len(found)}", help="give files that belong together"

@@ -26,7 +26,7 @@ __all__ = [
     "Question",
     "Record",
     "Response",
-    "documents_in",
+    "document_in",
     "hub_of",
     "load_database",
     "load_questions",
@@ -134,7 +134,7 @@ def response_in(row: Record, path: Path, number: int) -> Response:
     return Response(given["question_id"], given.get("text"))
 
 
-def documents_in(text: str) -> Record | None:
+def document_in(text: str) -> Record | None:
     """The document that a released question's text ends with, as JSON or as a printed `Document`; None without one."""
     _question, found, document = text.partition("Use this API documentation for reference:")
     if not found:

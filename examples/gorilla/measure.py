@@ -23,7 +23,7 @@ __all__ = ["Accuracy", "Sharing", "accuracies", "as_json", "draw", "sharings"]
 
 COLOURS = {
     "right call": "#2f7d4f",
-    "right domain": "#9ccf9c",
+    "right domain only": "#9ccf9c",
     "wrong": "#e0b25a",
     "hallucinated": "#c2452d",
     "no call": "#9aa4b0",

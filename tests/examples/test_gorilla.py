@@ -17,7 +17,7 @@ from ramify.examples.gorilla import ApiCall, call_api, load_rows
 from ramify.examples.gorilla.__main__ import main
 from ramify.examples.gorilla.data import (
     Question,
-    documents_in,
+    document_in,
     hub_of,
     load_database,
     load_questions,
@@ -142,7 +142,7 @@ def test_bm25_gives_the_released_document_for_every_question(data: Path) -> None
     questions = load_questions(folder / "questions" / "questions_torchhub_0_shot.jsonl")
     released = load_questions(folder / "questions" / "questions_torchhub_bm25.jsonl")
     ours = [retrieve(question.text, "bm25", 1, api)[0] for question in questions]
-    assert ours == [documents_in(question.text) for question in released]
+    assert ours == [document_in(question.text) for question in released]
 
 
 def test_files_of_apibench_are_read(data: Path) -> None:
@@ -155,8 +155,8 @@ def test_files_of_apibench_are_read(data: Path) -> None:
     plain_words = [each.text.replace("\\n", "\n").replace('\\"', '"').split() for each in plain]
     assert [each.text.split() for each in ours] == plain_words
     oracle = load_questions(folder / "questions" / "questions_torchhub_oracle.jsonl")
-    assert documents_in(oracle[0].text) == load_references(evaluation)[0]
-    assert documents_in(plain[0].text) is None
+    assert document_in(oracle[0].text) == load_references(evaluation)[0]
+    assert document_in(plain[0].text) is None
     assert next(iter(load_rows(evaluation))) == {"question": ours[0].text, "question_id": 1}
 
 
