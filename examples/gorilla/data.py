@@ -38,7 +38,7 @@ Record = dict[str, Any]
 # With the known ones, 48.
 NUM_NEW_APIS = 36
 HUB_FILES = {"torchhub": "torchhub", "tensorflow": "tensorflowhub", "huggingface": "huggingface"}
-INSTRUCTION = re.compile(r"###Instruction: (.*?)\n###Output", re.DOTALL)
+INSTRUCTION = re.compile(r"### ?Instruction: *(.*?)(?:\n### ?Output|\Z)", re.DOTALL)
 PAGE = re.compile(r"Document\(page_content=(.*), metadata=\{\}\)\]$", re.DOTALL)
 
 

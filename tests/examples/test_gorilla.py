@@ -154,6 +154,9 @@ def test_files_of_apibench_are_read(data: Path) -> None:
     # The released questions have their line ends and quotes with backslashes.
     plain_words = [each.text.replace("\\n", "\n").replace('\\"', '"').split() for each in plain]
     assert [each.text.split() for each in ours] == plain_words
+    assert all(
+        each.text and "###Output" not in each.text for each in load_questions(evaluation.with_stem("tensorflow_eval"))
+    )
     oracle = load_questions(folder / "questions" / "questions_torchhub_oracle.jsonl")
     assert document_in(oracle[0].text) == load_references(evaluation)[0]
     assert document_in(plain[0].text) is None
