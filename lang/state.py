@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn, overload
 
 from ..ir.errors import UsageError
 from ..runtime.pending import Pending, gather
-from ..runtime.prompt import Prompt
+from ..runtime.prompt import Prompt, texts_of
 from ..runtime.reading import Branches, Reading
 
 JoinMode = Literal["gather_variable", "concate_and_append"]
@@ -29,6 +29,8 @@ class State(Reading):
 
     def __iadd__(self, value: object) -> State:
         self.prompt = self.prompt.append_value(value)
+        if self.prompt.context.num_groups:
+            self.prompt = self.prompt.item()
         return self
 
     def __add__(self, value: object) -> NoReturn:
@@ -90,8 +92,19 @@ class State(Reading):
         UsageError for a generation inside.
         """
         start = self.prompt
-        yield self
-        self.prompt.items(start)
+        track = start.context.track
+        if track is None:
+            yield self
+            self.prompt.items(start)
+            return
+        start.context.num_groups += 1
+        try:
+            yield self
+        finally:
+            start.context.num_groups -= 1
+        items = self.prompt.items(start)
+        if self.prompt.arrived() is None and (order := track.recorded_order(start, texts_of(items))) is not None:
+            self.prompt = self.prompt.arranged(start, items, order)  # as the compiled run that was recorded
 
     def role_begin(self, role: str) -> None:
         """Begin a message of any role."""

@@ -74,13 +74,14 @@ class Context:
     beside the run's own, and end with it. sharing: the answers to this run's requests, or to those of all rows of a
     batch. told_ahead: what the backend was told may come next, by branch (runtime/warming.py). owner: the run as
     engines know it. run_guarded: in a prediction, what runs host code or refuses to. track: what records the run, or
-    plays one that was recorded; None for most.
+    plays one that was recorded; None for most. num_groups: how many unordered groups are open eagerly whose items are
+    told apart.
     """
 
     __slots__ = (
         "_branches", "_is_entered", "_released", "_started", "_told", "_trace", "apart", "backend", "cancelled",
-        "defaults", "here", "host_context", "in_flight", "is_compiled", "on_cancel", "owner", "run_guarded", "sharing",
-        "strand", "stream", "streams", "told_ahead", "track", "unread", "usage",
+        "defaults", "here", "host_context", "in_flight", "is_compiled", "num_groups", "on_cancel", "owner",
+        "run_guarded", "sharing", "strand", "stream", "streams", "told_ahead", "track", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +106,7 @@ class Context:
         self.strand = Strand(self)
         self.is_compiled = False
         self.in_flight = 0
+        self.num_groups = 0
         self.told_ahead: dict[tuple[int, ...], list[Handle]] = {}
         self.unread = False
         self.on_cancel: Callable[[BaseException], None] | None = None

@@ -155,6 +155,27 @@ class HostOp:
         return bool(self._outside or self._callees.found)
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether a recording of the run holds what the code gives: it may do more than compute, as far as is known."""
+        return not (self.is_known or self._captures or self.awaits)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the variables that a block gives."""
+        return self._outputs
+
+    def inputs(self, values: Sequence[Any]) -> Sequence[Any]:
+        """The operands that are its inputs."""
+        return values[: len(self._inputs)]
+
+    def replace(self, values: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Have the variables of writes hold these outputs instead."""
+        if self._writes:
+            given = dict(zip(self._outputs, outputs, strict=False))
+            for name, variable in zip(self._writes, values[-len(self._writes) :], strict=True):
+                variable.value = given.get(name, variable.value)
+
+    @property
     def can_wait(self) -> bool:
         """Whether the op may be put off, going by its code: all its outputs are assigned, nothing else is."""
         return self.is_quick_code and self._is_sure and not (self._captures or self._writes or self.awaits)

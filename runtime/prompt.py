@@ -500,6 +500,11 @@ class Prompt(Reading):
         return messages
 
 
+def texts_of(items: list[list[Prompt]]) -> list[str]:
+    """What tells the items of an unordered group from each other; everything in them has arrived."""
+    return ["".join(node.content() for node in item) for item in items]
+
+
 def _with_nothing_generated(step: tuple[str, Writing]) -> tuple[str, str, Writing]:
     return step[0], "", step[1]
 

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import CellType, FunctionType
-from typing import Any
+from typing import Any, cast
 
 from ..ir.core import Op
 from ..ir.errors import RamifyError
@@ -24,7 +24,7 @@ from .linker import Frame, Linker, Outcome, Step, Waiting, in_turn, waiting
 from .media import Media, build_image, build_video
 from .order import Late
 from .pending import AnnouncedText, Pending, PendingObject, PendingText, Settled, gather
-from .prompt import Prompt
+from .prompt import Prompt, texts_of
 from .reading import Reading
 from .warming import outside, warm
 
@@ -155,7 +155,7 @@ def prompt_group(linker: Linker, op: Op) -> Step:
         context, prompt, start = frame.context, frame.values[before], frame.values[started]
         frame.values[result] = prompt
         items = prompt.items(start)
-        if reorders and context.sharing.arranger is not None and not context.streams and len(items) > 1:
+        if reorders and len(items) > 1 and (context.track is not None or may_arrange(frame)):
             return arrange(frame, prompt, start, items)
         return None
 
@@ -163,11 +163,20 @@ def prompt_group(linker: Linker, op: Op) -> Step:
         arrived = prompt.arrived()
         if arrived is not None:
             await arrived
-        arranger = frame.context.sharing.arranger
-        assert arranger is not None
-        texts = ["".join(node.content() for node in item) for item in items]
-        order = await arranger.arrange(place, texts, constants)
+        context, texts = frame.context, texts_of(items)
+
+        async def decide() -> list[int]:
+            arranger = context.sharing.arranger
+            if arranger is None or not may_arrange(frame):
+                return list(range(len(items)))
+            return await arranger.arrange(place, texts, constants)
+
+        track = context.track
+        order = await decide() if track is None else await track.arranged(start, texts, decide)
         frame.values[result] = prompt.arranged(start, items, order)
+
+    def may_arrange(frame: Frame) -> bool:
+        return frame.context.sharing.arranger is not None and not frame.context.streams
 
     return step
 
@@ -520,7 +529,11 @@ def py_host(linker: Linker, op: Op) -> Step:
         for value in values if frame.task is not None else ():
             while isinstance(value, Reading) and (late := value.prompt.unread()) is not None:
                 await Settled(late)  # reads on the caller's event loop must not block it
-        store(frame, await (_in_task(frame, host, values) if host.awaits else in_pool(frame, host, values)))
+        track, code = frame.context.track, cast(Callable[[Sequence[Any]], Any], host)
+        if track is not None and host.is_recorded:
+            state = frame.strand.state
+            code = track.hosted(op, host, () if state is None else state.prompt.branch)
+        store(frame, await (_in_task(frame, host, values) if host.awaits else in_pool(frame, code, values)))
 
     async def wait_and_run(frame: Frame) -> Outcome | None:
         for slot in operands:

@@ -15,10 +15,11 @@ from ...runtime.backend import Backend
 from ...runtime.chat import DEFAULT_CHAT
 from .asked import short
 from .events import ChatRecord, ModelRecord, RunRecord, digest, where_of
+from .hosting import key_of
 from .model import RecordedModel
 from .recorder import Recorder
 from .recording import RecordedRun, Recording
-from .track import RunTrack, key_of
+from .track import RunTrack
 from .values import described
 
 _NO_MODEL = ModelRecord(0, "nothing", (), {}, ChatRecord.of(DEFAULT_CHAT))
@@ -46,6 +47,7 @@ class Cassette:
         self._lock = threading.Lock()
         self._num_equal: Counter[Hashable] = Counter()
         self._num_runs: Counter[Hashable] = Counter()
+        self._num_open = 0
         self._runs: dict[Hashable, list[RecordedRun]] = defaultdict(list)
         for run in self.recording.runs.values() if self.recording is not None else ():
             record_of = run.record
@@ -72,6 +74,7 @@ class Cassette:
         asked = digest([key_of(told)])
         with self._lock:
             number, ordinal = self._count(parent, program, asked)
+            self._num_open += 1
         recorder, recording = self.recorder, self.recording
         recorded, missing = None, None
         if recording is not None:
@@ -90,20 +93,28 @@ class Cassette:
         return RunTrack(
             program,
             backend,
+            self,
             recorder=recorder,
             number=id,
             recording=recording,
             recorded=recorded,
-            cassette=self,
             is_partial=self.is_partial,
             is_same_form=recorded is not None and recorded.record.form == form,
             missing=missing,
         )
 
+    def ended(self) -> None:
+        """A run has ended. Thread-safe."""
+        with self._lock:
+            self._num_open -= 1
+
     def close(self) -> list[str]:
         """Let go of the file that is written; what could not be recorded, in words. Raises RecordingError."""
         if self.recorder is None:
             return []
+        if self._num_open:
+            runs = "a run" if self._num_open == 1 else f"{self._num_open} runs"
+            self.recorder.note(f"{self.recorder.path}: {runs} had not ended when the recording did: it is not whole")
         self.recorder.close()
         self.recorder.check()
         return self.recorder.notes

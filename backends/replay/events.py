@@ -194,6 +194,39 @@ class ToolRecord(_Record, frozen=True, tag="tool"):
     lost: str | None = None
 
 
+class HostRecord(_Record, frozen=True, tag="host"):
+    """What host code gave that may do more than compute: its outputs, or its error.
+
+    code: its beginning. branch, inputs, number: its place, with a hash of its inputs, and the number among equal ones.
+    outputs: as values.py writes them; lost: why there is none, by the number of the output. lists: what lists among the
+    inputs held after it, by the number of the input, where it changed them.
+    """
+
+    id: str
+    run: int
+    code: str
+    branch: tuple[int, ...]
+    inputs: str
+    number: int
+    where: Where | None = None
+    before: str | None = None
+    reads: tuple[str, ...] = ()
+    outputs: tuple[Any, ...] = ()
+    lost: dict[int, str] = {}
+    lists: dict[int, Any] = {}
+    error: Any = None
+
+
+class OrderRecord(_Record, frozen=True, tag="order"):
+    """The order in which the items of an unordered group stood. items: a hash of them, as the program has them."""
+
+    run: int
+    branch: tuple[int, ...]
+    number: int
+    items: str
+    order: tuple[int, ...]
+
+
 class EndRecord(_Record, frozen=True, tag="end"):
     """A run has ended; error: with what, if not well."""
 
@@ -201,7 +234,7 @@ class EndRecord(_Record, frozen=True, tag="end"):
     error: Any = None
 
 
-Record = ModelRecord | DeclaredRecord | RunRecord | LMRecord | ToolRecord | EndRecord
+Record = ModelRecord | DeclaredRecord | RunRecord | LMRecord | ToolRecord | HostRecord | OrderRecord | EndRecord
 _decoder = msgspec.msgpack.Decoder(Record)
 
 

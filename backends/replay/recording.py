@@ -14,20 +14,23 @@ from ...runtime.chat import ChatFormat
 from .events import (
     DeclaredRecord,
     EndRecord,
+    HostRecord,
     LMRecord,
     ModelRecord,
+    OrderRecord,
     Record,
     RunRecord,
     ToolRecord,
     of_bytes,
+    place_text,
 )
 from .frames import read_frames
 
-Place = tuple[str, tuple[int, ...], int, int]
+LMPlace = tuple[str, tuple[int, ...], int, int]
 """Where a generation stands in its run: kind, branch, number there, sample."""
 
 
-def place_of(record: LMRecord) -> Place:
+def place_of(record: LMRecord) -> LMPlace:
     """Where an answer stands."""
     return record.kind, record.branch, record.number, record.sample
 
@@ -39,6 +42,8 @@ class RecordedRun:
     record: RunRecord
     answers: list[LMRecord] = field(default_factory=list)
     calls: list[ToolRecord] = field(default_factory=list)
+    hosts: list[HostRecord] = field(default_factory=list)
+    orders: list[OrderRecord] = field(default_factory=list)
     end: EndRecord | None = None
 
     @property
@@ -73,6 +78,10 @@ class Recording:
                 self.runs[record.run].end = record
             elif isinstance(record, ToolRecord):
                 self.runs[record.run].calls.append(record)
+            elif isinstance(record, OrderRecord):
+                self.runs[record.run].orders.append(record)
+            elif isinstance(record, HostRecord):
+                self.runs[record.run].hosts.append(record)
             else:
                 self.runs[record.run].answers.append(record)
                 self._answers[record.id] = record
@@ -139,6 +148,8 @@ def summary(recording: Recording) -> list[str]:
         model = recording.models[record.model].name
         asked = f"{_counted(len(run.answers), 'request')} on {model}{tools}"
         lines.append(f"{record.id}: {record.program}({record.shown}), {record.form}: {asked}{how}")
+        told = {f"{place_text(host.where)}: {why}" for host in run.hosts for why in host.lost.values()}
+        lines += [f"   not recorded, so it runs again: {each}" for each in sorted(told)]
     return lines
 
 

@@ -9,25 +9,33 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ...ir.core import Op
 from ...ir.errors import Cancelled, RecordingError, ReplayMismatch
 from ...runtime.backend import Backend, Handle
 from ...runtime.expression import span_of
 from ...runtime.generation import Generation
+from ...runtime.host import HostOp
 from ...runtime.loop import loop
+from ...runtime.prompt import Prompt
 from ...runtime.request import Delta, Done, Event, Failed
 from ...runtime.sharing import is_deterministic
 from ...runtime.toolcall import ToolCall
 from .asked import PromptText, request_difference, request_of, short, text_difference
-from .events import EndRecord, LMRecord, ToolRecord, place_text, where_of
+from .events import EndRecord, HostRecord, LMRecord, OrderRecord, ToolRecord, digest, place_text, where_of
+from .hosting import HostEvent, Place, host_key, key_of, run_hosted
 from .recorder import Recorder
-from .recording import Place, RecordedRun, Recording, place_of
+from .recording import LMPlace, RecordedRun, Recording, place_of
 from .values import Unencodable, Unknown, decode, decode_error, described, encode, encode_error
+
+if TYPE_CHECKING:
+    from .cassette import Cassette
 
 # A program that catches every error and tries again would go on for ever.
 _MOST_MISMATCHES = 100
@@ -68,8 +76,8 @@ class RunTrack:
         self,
         program: str,
         backend: Backend,
+        cassette: Cassette,
         *,
-        cassette: object = None,
         recorder: Recorder | None = None,
         number: int = 0,
         recording: Recording | None = None,
@@ -101,7 +109,7 @@ class RunTrack:
         self._mismatches: dict[object, RecordingError] = {}
         self._unanswered: RecordingError | None = None
         self._used: set[str] = set()
-        self._answers: dict[Place, list[LMRecord]] = defaultdict(list)
+        self._answers: dict[LMPlace, list[LMRecord]] = defaultdict(list)
         self._calls: dict[Hashable, list[ToolRecord]] = defaultdict(list)
         for answer in recorded.answers if recorded is not None else ():
             self._answers[place_of(answer)].append(answer)
@@ -109,6 +117,12 @@ class RunTrack:
             self._calls[call.name, key_of(call.arguments)].append(call)
         for calls in self._calls.values():
             calls.sort(key=lambda call: call.number)
+        self._orders = (
+            {(each.branch, each.number, each.items): list(each.order) for each in recorded.orders}
+            if recorded is not None
+            else {}
+        )
+        self._hosts = {host_key(host): host for host in recorded.hosts} if recorded is not None else {}
 
     # What the runtime tells.
 
@@ -212,6 +226,38 @@ class RunTrack:
         call.play(value, error, found.ms)
         return True
 
+    async def arranged(
+        self, start: Prompt, texts: Sequence[str], arrange: Callable[[], Awaitable[list[int]]]
+    ) -> list[int]:
+        """See Track. A run that is played, and was recorded without an order, has its items as written."""
+        order = self.recorded_order(start, texts)
+        if order is None:
+            order = list(range(len(texts))) if self._is_strict else await arrange()
+        if self._recorder is not None and order != list(range(len(texts))):
+            self._recorder.add(OrderRecord(self.number, *_group(start, texts), tuple(order)))
+        return order
+
+    def recorded_order(self, start: Prompt, texts: Sequence[str]) -> list[int] | None:
+        """See Track."""
+        return self._orders.get(_group(start, texts)) if self._orders else None
+
+    def hosted(self, op: Op, host: HostOp, branch: tuple[int, ...]) -> Callable[[Sequence[Any]], Any]:
+        """See Track."""
+        return partial(run_hosted, self, op, host, branch)
+
+    def host_event(self, place: Place) -> HostEvent:
+        """Host code at this place begins. Thread-safe."""
+        with self._lock:
+            before, reads = self._since()
+            number = self._num_calls[place]
+            self._num_calls[place] += 1
+            return HostEvent(self._new_id(), number, before, reads, self._hosts.get((place, number)))
+
+    def write_host(self, record: HostRecord) -> None:
+        """Write down what host code gave."""
+        if self._recorder is not None:
+            self._recorder.add(record)
+
     # What the end of the run is told.
 
     def begin(self) -> None:
@@ -222,6 +268,7 @@ class RunTrack:
     def end(self, error: BaseException | None, leaves: Iterable[object]) -> BaseException | None:
         """The run has ended, with an error or not; gives the error that it ends with. leaves: what it asked for."""
         found = self._verdict(error, leaves)
+        self.cassette.ended()
         if self._recorder is not None:
             self._recorder.add(EndRecord(self.number, None if found is None else encode_error(found)))
             try:
@@ -409,9 +456,9 @@ class _Lost(Exception):
     """A recorded call has no outcome."""
 
 
-def key_of(data: Any) -> bytes:
-    """Data as something that equal data share."""
-    return msgspec.msgpack.encode(data, order="deterministic")
+def _group(start: Prompt, texts: Sequence[str]) -> tuple[tuple[int, ...], int, str]:
+    """Where an unordered group stands, with a hash of its items."""
+    return start.branch, start.num_gens, digest([key_of(list(texts))])
 
 
 def _named(record: LMRecord | ToolRecord) -> str:

@@ -534,3 +534,66 @@ def test_a_choice_method_of_the_users_is_called_again(file: Path) -> None:
 
     assert choose.run(backend=ScriptedBackend(), record=file).value == "b"
     assert choose.run(backend=NOTHING, replay=file).value == "b"
+
+
+def test_items_stand_in_the_order_in_which_they_were_recorded(file: Path) -> None:
+    @rf.program
+    def table(s, fields):
+        with s.unordered():
+            for name, value in fields.items():
+                s += f"{name}: {value}\n"
+        s += rf.gen("x", max_tokens=3)
+
+    rows = [{"fields": {"id": number, "shared": "the same", "also": "equal"}} for number in range(6)]
+    recorded = table.run_batch(rows, backend=ScriptedBackend(), record=file)
+    assert recorded[0].text.startswith("shared: the same\n")  # what rows share comes first
+    for eager in (False, True):
+        played = table.run_batch(rows[::-1], backend=NOTHING, replay=file, eager=eager)
+        assert [run.text for run in played] == [run.text for run in recorded[::-1]]
+        assert table.run(**rows[2], backend=NOTHING, replay=file, eager=eager).text == recorded[2].text
+
+
+def test_a_run_that_was_cancelled_is_played_to_its_end(file: Path) -> None:
+    @rf.program
+    def waits(s, word):
+        s += word + rf.gen("x", max_tokens=2)
+        first = s["x"]
+        s += rf.gen("y", max_tokens=2)
+        return first, s["y"]
+
+    def late(prompt: str, params: rf.SamplingParams) -> str:
+        return hash_reply(prompt, params)
+
+    class Stuck(ScriptedBackend):
+        def _run(self, prompt: Any, script: Any, answer: Any) -> None:
+            if len(self.requests) == 0:
+                super()._run(prompt, script, answer)
+
+    with pytest.raises(rf.RamifyError, match="took longer than its timeout"):
+        waits.run("a", backend=Stuck(late), record=file, timeout=0.3)
+    with pytest.raises(rf.RamifyError, match="the run that was recorded ended before this was answered"):
+        waits.run("a", backend=NOTHING, replay=file)
+    assert len(waits.run("a", backend=ScriptedBackend(), replay=file, partial=True).value) == 2
+
+
+def test_a_block_that_ends_before_its_runs_says_so(file: Path) -> None:
+    @rf.function
+    def old(s, topic):
+        s += topic + rf.gen("x", max_tokens=3)
+
+    with pytest.warns(rf.RecordingWarning, match="a run had not ended when the recording did"), rf.record(file):
+        state = old.run(topic="tides", backend=ScriptedBackend(delay=0.3), stream=True)
+    assert state["x"]
+
+
+def test_programs_of_one_event_loop(file: Path) -> None:
+    questions = ["one", "two", "three", "one"]
+
+    async def all_at_once(backend: Any, **options: Any) -> list[str]:
+        runs = [ask.options(backend=backend, temperature=1.0).arun(question) for question in questions]
+        return [run.value for run in await asyncio.gather(*runs)]
+
+    with rf.record(file):
+        recorded = asyncio.run(all_at_once(ScriptedBackend(delay=0.01)))
+    with rf.replay(file):
+        assert asyncio.run(all_at_once(NOTHING)) == recorded
