@@ -33,6 +33,7 @@ from .retrieve import DENSE_MODEL, RETRIEVERS, retrieve
 from .template import ORDERS, load_template
 
 HEADER = f"{'replies':44} {'number':>6} {'correct':>8} {'hallucinated':>13} {'no call':>8} {'same call':>10}"
+QUESTIONS_HELP = "questions; without it those of --eval, or on the invented hub"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,37 +50,53 @@ def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     found = argparse.ArgumentParser(prog="python -m ramify.examples.gorilla", description="Tool calling with Gorilla.")
     commands = found.add_subparsers(required=True, metavar="run|score|retrieve|measure")
-    run = commands.add_parser("run", help="answer questions with API calls, and judge them where references are known")
-    add_run_options(run)
-    add_data_options(run)
-    add_retriever_options(run)
-    run.add_argument("--template", default="chat", help="chat, apibench, user-assistant, or a file")
-    run.add_argument("--order", choices=ORDERS, default=ORDERS[0], help="question-first is the paper's")
-    run.add_argument("--constrained", action="store_true", help="only calls of the database can be written")
-    run.add_argument("--max-tokens", type=int, default=128, help="of a reply")
-    run.set_defaults(command=run_command)
-    score = commands.add_parser("score", help="judge files of replies")
-    score.add_argument("responses", type=Path, nargs="+", help="files of replies")
-    add_data_options(score)
-    score.add_argument("--out", type=Path, help="write a line for each verdict here")
-    score.set_defaults(command=score_command)
-    find = commands.add_parser("retrieve", help="measure a retriever without any model")
-    find.add_argument("--data", type=Path, help="questions; without it those of --eval, or on the invented hub")
-    add_data_options(find)
-    add_retriever_options(find)
-    find.add_argument("--against", type=Path, help="questions that end with a document: how often it comes first here")
-    find.add_argument("--out", type=Path, help="write what is found for each question here")
-    find.set_defaults(command=retrieve_command)
-    measure = commands.add_parser("measure", help="each retriever, free and constrained; what prompts share")
-    measure.add_argument("--data", type=Path, help="questions; without it those of --eval, or on the invented hub")
-    add_data_options(measure)
-    measure.add_argument("--model", default="tiny", help="a model in this process; the default is tiny")
-    measure.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
-    measure.add_argument("--sharing-only", action="store_true", help="read the prompts and answer none")
-    measure.add_argument("--out", type=Path, help="write all figures here, as JSON")
-    measure.add_argument("--svg", type=Path, help="draw the shares here")
-    measure.set_defaults(command=measure_command)
+    run_options(commands.add_parser("run", help="answer questions with API calls, and judge them with references"))
+    score_options(commands.add_parser("score", help="judge files of replies"))
+    retrieve_options(commands.add_parser("retrieve", help="measure a retriever without any model"))
+    measure_options(commands.add_parser("measure", help="each retriever, free and constrained; what prompts share"))
     return found
+
+
+def run_options(options: argparse.ArgumentParser) -> None:
+    """The options of `run`."""
+    add_run_options(options)
+    add_data_options(options)
+    add_retriever_options(options)
+    options.add_argument("--template", default="chat", help="chat, apibench, user-assistant, or a file")
+    options.add_argument("--order", choices=ORDERS, default=ORDERS[0], help="question-first is the paper's")
+    options.add_argument("--constrained", action="store_true", help="only calls of the database can be written")
+    options.add_argument("--max-tokens", type=int, default=128, help="of a reply")
+    options.set_defaults(command=run_command)
+
+
+def score_options(options: argparse.ArgumentParser) -> None:
+    """The options of `score`."""
+    options.add_argument("responses", type=Path, nargs="+", help="files of replies")
+    add_data_options(options)
+    options.add_argument("--out", type=Path, help="write a line for each verdict here")
+    options.set_defaults(command=score_command)
+
+
+def retrieve_options(options: argparse.ArgumentParser) -> None:
+    """The options of `retrieve`."""
+    options.add_argument("--data", type=Path, help=QUESTIONS_HELP)
+    add_data_options(options)
+    add_retriever_options(options)
+    options.add_argument("--against", type=Path, help="questions that end with a document: how often it is first here")
+    options.add_argument("--out", type=Path, help="write what is found for each question here")
+    options.set_defaults(command=retrieve_command)
+
+
+def measure_options(options: argparse.ArgumentParser) -> None:
+    """The options of `measure`."""
+    options.add_argument("--data", type=Path, help=QUESTIONS_HELP)
+    add_data_options(options)
+    options.add_argument("--model", default="tiny", help="a model in this process; the default is tiny")
+    options.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    options.add_argument("--sharing-only", action="store_true", help="read the prompts and answer none")
+    options.add_argument("--out", type=Path, help="write all figures here, as JSON")
+    options.add_argument("--svg", type=Path, help="draw the shares here")
+    options.set_defaults(command=measure_command)
 
 
 def add_data_options(options: argparse.ArgumentParser) -> None:
@@ -127,11 +144,12 @@ def run_command(given: argparse.Namespace) -> int:
     rows = [row_of(question, given, references) for question in questions_of(given)]
     # What is wrong for every row is said once, and before anything runs.
     load_template(given.template)
+    scorer = scorer_of(given) if references else None
     if rows:
         retrieve(rows[0]["question"], given.retriever, given.k, given.api, rows[0].get("reference"), given.dense_model)
     runs = run_rows(call_api, rows, given)
-    if references:
-        print_scores({str(given.out or "this run"): judge(map(response_of, runs, rows), given, references)})
+    if scorer is not None:
+        print_scores({str(given.out or "this run"): judge(map(response_of, runs, rows), scorer, references)})
     elif given.out is None:
         for run in runs:
             print(json.dumps(asdict(run.value) if run.error is None else {"error": str(run.error)}))
@@ -157,18 +175,21 @@ def score_command(given: argparse.Namespace) -> int:
     references = references_of(given)
     if not references:
         raise UsageError("judging needs to know which API answers each question", help="give --eval beside --api")
-    judged = {path.name: judge(load_responses(path), given, references) for path in given.responses}
+    scorer = scorer_of(given)
+    judged = {path.name: judge(load_responses(path), scorer, references) for path in given.responses}
     print_scores(judged)
     if given.out is not None:
         given.out.write_text("".join(verdict_lines(judged)), encoding="utf-8")
     return 0
 
 
-def judge(
-    responses: Iterable[Response], given: argparse.Namespace, references: Sequence[Record]
-) -> list[tuple[int, Verdict]]:
+def scorer_of(given: argparse.Namespace) -> Scorer:
+    """The scorer of the database and hub that are given."""
+    return Scorer(load_database(given.api), hub_rules(given.hub or hub_of(given.api)))
+
+
+def judge(responses: Iterable[Response], scorer: Scorer, references: Sequence[Record]) -> list[tuple[int, Verdict]]:
     """The verdict on each reply, with its question's number."""
-    scorer = Scorer(load_database(given.api), hub_rules(given.hub or hub_of(given.api)))
     return [
         (response.question_id, scorer.judge(response.text, reference_for(response.question_id, references)))
         for response in responses
@@ -262,7 +283,7 @@ def measure_command(given: argparse.Namespace) -> int:
     measured: list[Accuracy] = []
     if not given.sharing_only:
         print(HEADER)
-        for each in accuracies(asked, given.api, given.hub or hub_of(given.api), backend):
+        for each in accuracies(asked, given.api, scorer_of(given), backend):
             print(score_line(each.name, each.score))
             measured.append(each)
     shared: list[Sharing] = []

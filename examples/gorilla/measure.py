@@ -13,9 +13,8 @@ from typing import Any
 import ramify as rf
 from ramify.ir.errors import UsageError
 
-from .data import Question, Record, load_database
+from .data import Question, Record
 from .evaluate import Score, Scorer, tally
-from .hubs import hub_rules
 from .program import call_api
 from .template import ORDERS
 
@@ -63,9 +62,8 @@ class Sharing:
         return f"{self.retriever}, k={self.k}, {self.order}: prompt {told}"
 
 
-def accuracies(asked: Asked, api: str, hub: str, backend: Any) -> Iterator[Accuracy]:
+def accuracies(asked: Asked, api: str, scorer: Scorer, backend: Any) -> Iterator[Accuracy]:
     """Ask all questions with each retriever, free and constrained."""
-    scorer = Scorer(load_database(api), hub_rules(hub))
     for retriever, k in (("none", 1), ("bm25", 1), ("bm25", 3), ("oracle", 1)):
         for constrained in (False, True):
             how = {"api": api, "retriever": retriever, "k": k, "constrained": constrained}
