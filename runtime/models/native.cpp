@@ -514,19 +514,19 @@ inline void transpose_block(const float* from, int64_t stride, int rows, int wor
 }
 #endif
 
-// What lies a tile behind is packed next, and the processor does not see that coming: a line of each row, with as many
-// rows on their way at once as are packed, comes faster than line after line. Where nothing lies, nothing happens.
+// `ahead` is what is packed next, which the processor does not see coming: a line of each row, with as many rows on their
+// way at once as are packed, comes faster than line after line. Where nothing lies, nothing happens.
 inline void fetch(const void* place) { __builtin_prefetch(place, 0, 2); }
 
 // Rows of words, side by side in memory, to columns: to[word * kTile + row]; zeros up to a multiple of a vector.
-inline void transpose(const float* from, int64_t rows, int64_t words, float* to) {
+inline void transpose(const float* from, int64_t rows, int64_t words, float* to, const float* ahead) {
 #if defined(__AVX512F__)
     for (int64_t row = 0; row < rows; row += 16) {
         for (int64_t word = 0; word < words; word += 16) {
             transpose_block(
                 from + row * words + word, words, static_cast<int>(std::min<int64_t>(16, rows - row)),
                 static_cast<int>(std::min<int64_t>(16, words - word)), to + word * kTile + row);
-            for (int i = 0; i < 16; i++) fetch(from + (row + kTile + i) * words + word);
+            for (int i = 0; i < 16; i++) fetch(ahead + (row + i) * words + word);
         }
     }
 #else
@@ -539,18 +539,19 @@ inline void transpose(const float* from, int64_t rows, int64_t words, float* to)
 }
 
 // Keys (count, size) as the columns of `to`: size / kPer rows of kTile words.
-inline void put_keys(Floats, const float* keys, int64_t count, int64_t size, float* to) {
-    transpose(keys, count, size, to);
+inline void put_keys(Floats, const float* keys, int64_t count, int64_t size, float* to, const float* ahead) {
+    transpose(keys, count, size, to, ahead);
 }
-inline void put_keys(Floats format, const Bfloat16* keys, int64_t count, int64_t size, float* to) {
+inline void put_keys(Floats format, const Bfloat16* keys, int64_t count, int64_t size, float* to, const Bfloat16* ahead) {
     float* wide = scratch(1, kTile * size);
     format.put(keys, count * size, wide);
-    transpose(wide, count, size, to);
+    transpose(wide, count, size, to, reinterpret_cast<const float*>(ahead));
 }
 
 // Values (count, size), rows padded to `width` numbers.
 template <class T>
-inline void put_values(Floats format, const T* values, int64_t count, int64_t size, int64_t width, float* to) {
+inline void put_values(
+    Floats format, const T* values, int64_t count, int64_t size, int64_t width, float* to, const T*) {
     for (int64_t i = 0; i < count; i++) {
         format.put(values + i * size, size, to + i * width);
         std::fill(to + i * width + size, to + (i + 1) * width, 0.0f);
@@ -558,14 +559,15 @@ inline void put_values(Floats format, const T* values, int64_t count, int64_t si
 }
 
 #if defined(__AVX512BF16__)
-inline void put_keys(Pairs, const Bfloat16* keys, int64_t count, int64_t size, float* to) {
-    transpose(reinterpret_cast<const float*>(keys), count, size / 2, to);
+inline void put_keys(Pairs, const Bfloat16* keys, int64_t count, int64_t size, float* to, const Bfloat16* ahead) {
+    transpose(reinterpret_cast<const float*>(keys), count, size / 2, to, reinterpret_cast<const float*>(ahead));
 }
 // Two values' rows become one of pairs.
-inline void put_values(Pairs, const Bfloat16* values, int64_t count, int64_t size, int64_t width, float* to) {
+inline void put_values(
+    Pairs, const Bfloat16* values, int64_t count, int64_t size, int64_t width, float* to, const Bfloat16* ahead) {
     for (int64_t i = 0; i < count; i += 2, to += width) {
         const Bfloat16* upper = values + i * size;
-        for (int64_t at = 0; at < 2 * size; at += 32) fetch(upper + kTile * size + at);
+        for (int64_t at = 0; at < 2 * size; at += 32) fetch(ahead + i * size + at);
         for (int64_t at = 0; at < width; at += kWidth) {
             __mmask16 some = static_cast<__mmask16>(at >= size ? 0 : size - at >= 16 ? 0xffff : (1 << (size - at)) - 1);
             __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, upper + at));
@@ -630,15 +632,24 @@ inline void soften(float* scores, int64_t rows, int64_t width, const int64_t* se
     }
 }
 
+// Where an item's keys begin; its values lie so many numbers behind as all key heads have keys.
+template <class T>
+inline const T* keys_of(const Attention& a, const Item& item) {
+    const Meeting& meeting = a.meetings[item.meeting];
+    return reinterpret_cast<const T*>(meeting.place) + (a.layer * 2 * a.num_kv_heads + item.head) * meeting.head_stride;
+}
+
+// next: what is met after it.
 template <class Format, class T>
-void meet(const Attention& a, const Item& item, const T* query, T* result) {
+void meet(const Attention& a, const Item& item, const Item& next, const T* query, T* result) {
     const Meeting& meeting = a.meetings[item.meeting];
     int64_t group = a.num_heads / a.num_kv_heads, size = a.size;
     int64_t words = size / Format::kPer, width = (size + kWidth - 1) / kWidth * kWidth;
     int64_t count = (item.end - item.begin) * group;
-    int64_t slab = a.layer * 2 * a.num_kv_heads + item.head;
-    const T* keys = reinterpret_cast<const T*>(meeting.place) + slab * meeting.head_stride;
+    const T* keys = keys_of<T>(a, item);
     const T* values = keys + a.num_kv_heads * meeting.head_stride;
+    const T* next_keys = keys_of<T>(a, next);
+    const T* next_values = next_keys + a.num_kv_heads * a.meetings[next.meeting].head_stride;
 
     float* queries = scratch(2, kMostQueries * size);
     float* packed = scratch(3, kTile * (size + width));
@@ -663,13 +674,15 @@ void meet(const Attention& a, const Item& item, const T* query, T* result) {
     int64_t limit = seen[count - 1];
     for (int64_t tile = 0; tile < limit; tile += kTile) {
         int64_t here = std::min(kTile, limit - tile), columns = (here + kWidth - 1) / kWidth * kWidth;
-        put_keys(Format{}, keys + tile * size, here, size, packed);
+        bool is_last = tile + kTile >= limit;
+        put_keys(Format{}, keys + tile * size, here, size, packed, is_last ? next_keys : keys + (tile + kTile) * size);
         const float* tile_values = packed_values;
         if (Format::kPer == 1 && sizeof(T) == sizeof(float) && width == size) {
             tile_values = reinterpret_cast<const float*>(values + tile * size);
             for (int64_t at = 0; at < here * size; at += 16) fetch(tile_values + at);
         } else {
-            put_values(Format{}, values + tile * size, here, size, width, packed_values);
+            const T* ahead = is_last ? next_values : values + (tile + kTile) * size;
+            put_values(Format{}, values + tile * size, here, size, width, packed_values, ahead);
         }
         for (int64_t at = 0; at < count; at += kRows) {
             int64_t rows = std::min<int64_t>(kRows, count - at);
@@ -741,10 +754,14 @@ void attend(const Attention& a, const T* query, T* result, int threads) {
             }
         }
     }
-#pragma omp parallel num_threads(threads) if (work > kParallelProducts)
+    bool is_shared = threads > 1 && work > kParallelProducts;
+    size_t apart = is_shared ? threads : 1;
+#pragma omp parallel num_threads(threads) if (is_shared)
     {
 #pragma omp for schedule(dynamic, 1)
-        for (size_t i = 0; i < items.size(); i++) meet<Format, T>(a, items[i], query, result);
+        for (size_t i = 0; i < items.size(); i++) {
+            meet<Format, T>(a, items[i], items[std::min(i + apart, items.size() - 1)], query, result);
+        }
         float* sums = scratch(0, a.size);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < a.num_rows * a.num_heads; i++) {
