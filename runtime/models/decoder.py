@@ -23,8 +23,10 @@ from ..transfer import moved
 from .choice import choose_operations
 from .config import ModelConfig
 from .linear import Linear
+from .native import NativeStep
+from .native_layers import native_layers
 from .operations import Step, TableOperations
-from .replay import Capture, CudaCapture, DecodeReplays
+from .replay import Capture, CudaCapture, DecodeReplays, is_in_order
 from .rope import inverse_frequencies, magnitude, rotations
 
 
@@ -71,6 +73,7 @@ class Model:
             partial(torch.cuda.device, self.device) if self.device.type == "cuda" else nullcontext
         )
         self._operations = choose_operations(config, self.device, self.dtype)
+        self._native = native_layers(self._operations, weights.layers, weights.norm)
         self._replays: DecodeReplays | None = None
         if self.device.type == "cuda" and isinstance(self._operations, TableOperations):
             self._replays = self._new_replays(self._operations, CudaCapture(self.device))
@@ -95,7 +98,9 @@ class Model:
     def _hidden(self, batch: Batch) -> Tensor:
         """The normed last hidden states (m, hidden_size) of the batch's logit_rows."""
         step = self._operations.step(batch, self._factors(moved(batch.positions, self.device)))
-        return self._layers(moved(batch.token_ids, self.device), step, moved(batch.logit_rows, self.device))
+        is_all = batch.logit_rows.numel() == batch.token_ids.numel() and is_in_order(batch.logit_rows)
+        wanted = None if is_all else moved(batch.logit_rows, self.device)
+        return self._layers(moved(batch.token_ids, self.device), step, wanted)
 
     def _new_replays(self, operations: TableOperations, capture: Capture) -> DecodeReplays:
         def compute(tables: Mapping[str, Tensor], num_slots: int) -> Tensor:
@@ -110,6 +115,8 @@ class Model:
     def _layers(self, token_ids: Tensor, step: Step, logit_rows: Tensor | None) -> Tensor:
         """The normed last hidden states of these rows (None: of all). Has no look at any number on the device."""
         hidden = functional.embedding(token_ids, self._weights.embedding)
+        if self._native is not None and isinstance(step, NativeStep):
+            return self._native.run(hidden, step, logit_rows)
         last = self.config.num_layers - 1
         for layer, weights in enumerate(self._weights.layers):
             attended = self._attention(hidden, weights, layer, step)

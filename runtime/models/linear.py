@@ -43,7 +43,7 @@ def make_linear(weight: Tensor, bias: Tensor | None = None, *, is_head: bool = F
     and a draw could come out otherwise when more is cached.
     """
     if weight.device.type == "cpu" and (kernels := _kernels_for(weight)) is not None:
-        return _Panels(weight, bias, kernels, is_head=is_head)
+        return PanelLinear(weight, bias, kernels, is_head=is_head)
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _can_reorder():
         return _Reordered(weight, bias)
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and not is_head:
@@ -75,7 +75,7 @@ class _Plain:
         return result if self._bias is None else result.add_(self._bias)
 
 
-class _Panels:
+class PanelLinear:
     """Weights in panels of 64 outputs for the compiled kernels. A row's result does not depend on other rows.
 
     A panel goes (in, 64); in bfloat16 (in / 2, 64, 2), as the kernel multiplies two numbers at once. What a head gives
@@ -93,6 +93,12 @@ class _Panels:
             kernel, weight = "linear_halves", weight.bfloat16()
         self._panels = panels(weight, per_word)
         self._linear = typed(kernels[f"ramify_{kernel}"], 5, c_int64, c_int64, c_int64, c_int)
+
+    @property
+    def addresses(self) -> tuple[int | None, int, int | None, int]:
+        """For the kernels themselves: that of the product, the panels and the bias; and the number of outputs."""
+        bias = None if self._bias is None else self._bias.data_ptr()
+        return ctypes.cast(self._linear, ctypes.c_void_p).value, self._panels.data_ptr(), bias, self._outputs
 
     def __call__(self, rows: Tensor) -> Tensor:
         return self._product(rows, None)

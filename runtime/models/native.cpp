@@ -771,6 +771,73 @@ void attend(const Attention& a, const T* query, T* result, int threads) {
     }
 }
 
+// ---- all layers ----
+
+// A linear layer: one of the products below, its weights, and how many numbers it makes of a row.
+struct Matrix {
+    void (*product)(const void*, const void*, const void*, const void*, void*, int64_t, int64_t, int64_t, int);
+    const void *panels, *bias;
+    int64_t outputs;
+};
+
+struct Layer {
+    const void *input_norm, *qk_norm, *mlp_norm;
+    Matrix qkv, output, gate_up, down;
+};
+
+struct Decoder {
+    const Layer* layers;
+    int64_t num_layers, size;
+    const void* norm;
+};
+
+template <class T>
+inline void multiply(
+    const Matrix& matrix, const T* rows, const T* residual, T* to, int64_t num_rows, int64_t inner, int threads) {
+    matrix.product(rows, matrix.panels, matrix.bias, residual, to, num_rows, inner, matrix.outputs, threads);
+}
+
+// Moves these rows to the front, by way of `buffer`.
+template <class T>
+inline void pick(T* rows, const int64_t* wanted, int64_t count, int64_t size, T* buffer) {
+    for (int64_t i = 0; i < count; i++) std::memcpy(buffer + i * size, rows + wanted[i] * size, size * sizeof(T));
+    std::memcpy(rows, buffer, count * size * sizeof(T));
+}
+
+// Hidden states (rows, size), which are used up, to those behind the final norm: of the num_wanted rows `wanted`, or of
+// all where that is negative. buffer: room for what a layer makes of the rows, besides `to`.
+template <class T>
+void decode(
+    T* hidden, const float* factors, const Target* targets, const int64_t* wanted, T* buffer, T* to, const Decoder& d,
+    Heads heads, Attention a, int64_t num_wanted, int threads, void (*attend)(const Attention*, const T*, T*, int)) {
+    int64_t rows = heads.rows, attended_size = heads.queries * heads.size;
+    const Layer& first = d.layers[0];
+    T* normed = buffer;
+    T* fused = normed + rows * d.size;
+    T* attended = fused + rows * first.qkv.outputs;
+    T* gate_up = attended + rows * attended_size;
+    T* gated = gate_up + rows * first.gate_up.outputs;
+    for (int64_t l = 0; l < d.num_layers; l++) {
+        const Layer& layer = d.layers[l];
+        heads.layer = a.layer = l;
+        norm(hidden, static_cast<const T*>(layer.input_norm), normed, rows, d.size, heads.eps, threads);
+        multiply<T>(layer.qkv, normed, nullptr, fused, rows, d.size, threads);
+        turn(fused, static_cast<const T*>(layer.qk_norm), factors, targets, heads, threads);
+        attend(&a, fused, attended, threads);
+        if (num_wanted >= 0 && l == d.num_layers - 1) {
+            pick(hidden, wanted, num_wanted, d.size, normed);
+            pick(attended, wanted, num_wanted, attended_size, fused);
+            rows = num_wanted;
+        }
+        multiply<T>(layer.output, attended, hidden, hidden, rows, attended_size, threads);
+        norm(hidden, static_cast<const T*>(layer.mlp_norm), normed, rows, d.size, heads.eps, threads);
+        multiply<T>(layer.gate_up, normed, nullptr, gate_up, rows, d.size, threads);
+        gate(gate_up, gated, rows, layer.gate_up.outputs / 2, threads);
+        multiply<T>(layer.down, gated, hidden, hidden, rows, layer.gate_up.outputs / 2, threads);
+    }
+    norm(hidden, static_cast<const T*>(d.norm), to, rows, d.size, heads.eps, threads);
+}
+
 }  // namespace
 
 extern "C" {
@@ -853,6 +920,21 @@ void ramify_attend_bfloat16(const Attention* attention, const uint16_t* query, u
 #else
     attend<Floats>(*attention, query, result, threads);
 #endif
+}
+
+void ramify_decode_float32(
+    float* hidden, const float* factors, const Target* targets, const int64_t* wanted, float* buffer, float* to,
+    const Decoder* decoder, const Heads* heads, const Attention* attention, int64_t num_wanted, int threads) {
+    decode(
+        hidden, factors, targets, wanted, buffer, to, *decoder, *heads, *attention, num_wanted, threads,
+        ramify_attend_float32);
+}
+void ramify_decode_bfloat16(
+    uint16_t* hidden, const float* factors, const Target* targets, const int64_t* wanted, uint16_t* buffer, uint16_t* to,
+    const Decoder* decoder, const Heads* heads, const Attention* attention, int64_t num_wanted, int threads) {
+    decode(
+        hidden, factors, targets, wanted, buffer, to, *decoder, *heads, *attention, num_wanted, threads,
+        ramify_attend_bfloat16);
 }
 
 }

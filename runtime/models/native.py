@@ -18,7 +18,7 @@ from .native_build import NAMES, typed
 from .operations import Step
 
 
-class _Heads(ctypes.Structure):
+class Heads(ctypes.Structure):
     """`Heads` of native.cpp."""
 
     _fields_ = [
@@ -27,7 +27,7 @@ class _Heads(ctypes.Structure):
     ]
 
 
-class _Attention(ctypes.Structure):
+class Attention(ctypes.Structure):
     """`Attention` of native.cpp."""
 
     _fields_ = [
@@ -41,16 +41,21 @@ class _Attention(ctypes.Structure):
 
 
 class NativeOperations:
-    """Compiled for this machine. They use as many threads as torch does."""
+    """Compiled for this machine. They use as many threads as torch does.
+
+    decode: the kernel for all layers (native_layers.py). attended_size: numbers that attention makes of a row.
+    """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, kernels: ctypes.CDLL) -> None:
         self._config = config
         name = NAMES[dtype]
         self._norm = typed(kernels[f"ramify_norm_{name}"], 3, c_int64, c_int64, c_float, c_int)
         self._gate = typed(kernels[f"ramify_gate_{name}"], 2, c_int64, c_int64, c_int)
-        self._turn = typed(kernels[f"ramify_turn_{name}"], 4, POINTER(_Heads), c_int)
-        self._attend = typed(kernels[f"ramify_attend_{name}"], 0, POINTER(_Attention), c_void_p, c_void_p, c_int)
-        self._last: _NativeStep | None = None
+        self._turn = typed(kernels[f"ramify_turn_{name}"], 4, POINTER(Heads), c_int)
+        self._attend = typed(kernels[f"ramify_attend_{name}"], 0, POINTER(Attention), c_void_p, c_void_p, c_int)
+        self.attended_size = config.num_heads * config.head_dim
+        self.decode = kernels[f"ramify_decode_{name}"]
+        self._last: NativeStep | None = None
 
     def norm(self, rows: Tensor, weight: Tensor) -> Tensor:
         """See Operations."""
@@ -73,12 +78,15 @@ class NativeOperations:
         if last is not None and last.series is batch.series is not None:
             last.go_on(batch, factors)
             return last
-        self._last = _NativeStep(self._config, batch, factors, self._turn, self._attend)
+        self._last = NativeStep(self._config, batch, factors, self._turn, self._attend)
         return self._last
 
 
-class _NativeStep:
-    """Holds what the kernels are given by address."""
+class NativeStep:
+    """Holds what the kernels are given by address.
+
+    factors: see Operations.step. targets: `row_targets`. heads, attention: for the kernels.
+    """
 
     def __init__(
         self, config: ModelConfig, batch: Batch, factors: Tensor, turn: ctypes._FuncPointer, attend: ctypes._FuncPointer
@@ -87,15 +95,15 @@ class _NativeStep:
         self.series = batch.series
         self._batch = batch  # whose extents are given by address
         self._turn, self._attend = turn, attend
-        self._factors = factors.contiguous()
-        self._targets = row_targets(batch.writes, num_rows)
+        self.factors = factors.contiguous()
+        self.targets = row_targets(batch.writes, num_rows)
         _, _, self._token_bytes = batch.writes[0].extent.place
-        self._heads = _Heads(num_rows, config.num_heads, config.num_kv_heads, config.head_dim, 0, config.norm_eps)
+        self.heads = Heads(num_rows, config.num_heads, config.num_kv_heads, config.head_dim, 0, config.norm_eps)
         self._meetings, self._rows = meetings(batch.reads)
         self._slot_begin, self._slots = part_slots(self._rows, num_rows)
         num_slots = len(self._rows) if len(self._slots) else 0
         self._parts = torch.empty(num_slots * config.num_heads * (config.head_dim + 1))
-        self._attention = _Attention(
+        self.attention = Attention(
             self._meetings.ctypes.data,
             len(self._meetings),
             self._rows.ctypes.data,
@@ -113,17 +121,17 @@ class _NativeStep:
 
     def go_on(self, batch: Batch, factors: Tensor) -> None:
         """Becomes the step of another batch of the same series."""
-        num_rows, turns = len(self._targets), batch.turn - self._batch.turn
-        self._batch, self._factors = batch, factors.contiguous()
-        self._targets[:, 0] += turns * self._token_bytes
+        num_rows, turns = len(self.targets), batch.turn - self._batch.turn
+        self._batch, self.factors = batch, factors.contiguous()
+        self.targets[:, 0] += turns * self._token_bytes
         self._meetings[-num_rows:, 2] += turns
 
     def attend(self, fused: Tensor, layer: int, qk_norm: Tensor | None) -> Tensor:
         """See Step."""
-        heads, threads = self._heads, torch.get_num_threads()
-        heads.layer = self._attention.layer = layer
+        heads, threads = self.heads, torch.get_num_threads()
+        heads.layer = self.attention.layer = layer
         weight = None if qk_norm is None else qk_norm.data_ptr()
-        self._turn(fused.data_ptr(), weight, self._factors.data_ptr(), self._targets.ctypes.data, heads, threads)
+        self._turn(fused.data_ptr(), weight, self.factors.data_ptr(), self.targets.ctypes.data, heads, threads)
         attended = fused.new_empty(heads.rows, heads.queries * heads.size)
-        self._attend(self._attention, fused.data_ptr(), attended.data_ptr(), threads)
+        self._attend(self.attention, fused.data_ptr(), attended.data_ptr(), threads)
         return attended

@@ -103,7 +103,7 @@ class DecodeReplays:
         bucket fits, or that not all rows of want logits.
         """
         num_rows = batch.token_ids.numel()
-        if num_rows > MOST_ROWS or batch.logit_rows.numel() != num_rows or not _is_in_order(batch.logit_rows):
+        if num_rows > MOST_ROWS or batch.logit_rows.numel() != num_rows or not is_in_order(batch.logit_rows):
             return None
         if not (self._replays or self._can_capture):
             return None
@@ -179,6 +179,6 @@ class CudaCapture:
         return replay
 
 
-def _is_in_order(logit_rows: Tensor) -> bool:
+def is_in_order(logit_rows: Tensor) -> bool:
     """Whether these rows are 0, 1, 2 and so on; to be told without waiting for a device."""
     return logit_rows.device.type == "cpu" and bool((logit_rows.numpy() == np.arange(logit_rows.numel())).all())

@@ -160,6 +160,28 @@ def test_logits_equal_transformers(case: str, tmp_path: Path) -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=TOLERANCE[torch.float32])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", ["llama-biases", "qwen2", "qwen3"])
+def test_layers_in_one_call_are_the_same_to_the_last_bit(case: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    family, changes = CASES[case]
+    _save(tmp_path, family, **changes)
+    model, apart = load_model(tmp_path, dtype=dtype), load_model(tmp_path, dtype=dtype)
+    if model._native is None:
+        pytest.skip("no compiled kernels serve this here")
+    apart._native = None
+    for wanted in ([0, 1, 2, 3, 4], [1, 4], []):
+        found = []
+        for one in (model, apart):
+            sequence = Sequence(one, KVPool(one.layout, 200), 8)
+            sequence.feed(_tokens(3))
+            rows, logit_rows = [(0, 5)], torch.tensor(wanted, dtype=torch.int64)
+            writes, reads = [Write(sequence.extent, 3, 0, 5)], [Read(sequence.extent, 8, rows, True)]
+            logits = one.forward(Batch(torch.tensor(_tokens(5, 1)), torch.arange(3, 8), writes, reads, logit_rows))
+            found.append((logits, sequence.extent.data))
+        assert found[0][0].shape == (len(wanted), TINY["vocab_size"])
+        assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
 @pytest.mark.parametrize("kind", ROPES)
 def test_rotary_frequencies_of_wide_heads(kind: str, tmp_path: Path) -> None:
     """With 32 pairs, every bound of a scheme's ramps falls between pairs."""
