@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..ir.errors import RecordingWarning
 from ..runtime.context import running
+from .identity import code_identity
 
 if TYPE_CHECKING:
     from ..backends.replay.cassette import Cassette
@@ -50,7 +51,9 @@ def opened(options: Options) -> Iterator[Cassette | None]:
         return
     from ..backends.replay.cassette import Cassette
 
-    with _closing(Cassette(record=options.record, replay=options.replay, is_partial=options.partial)) as cassette:
+    with _closing(
+        Cassette(code_identity, record=options.record, replay=options.replay, is_partial=options.partial)
+    ) as cassette:
         yield cassette
 
 
@@ -62,7 +65,7 @@ def record(path: str | PathLike[str]) -> Iterator[Cassette]:
     """
     from ..backends.replay.cassette import Cassette
 
-    with _closing(Cassette(record=path)) as cassette, _used(cassette):
+    with _closing(Cassette(code_identity, record=path)) as cassette, _used(cassette):
         yield cassette
 
 
@@ -87,7 +90,7 @@ def replay(
         with recorded_as(path) as cassette:
             yield cassette
         return
-    with _closing(Cassette(record=record, replay=path, is_partial=partial)) as cassette, _used(cassette):
+    with _closing(Cassette(code_identity, record=record, replay=path, is_partial=partial)) as cassette, _used(cassette):
         yield cassette
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
+import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from ..runtime.request import SamplingParams
@@ -22,6 +24,8 @@ from .plain import to_json
 Identity = dict[str, Any]
 _MOST_LINES = 8
 _LONG = 4000
+_NAME = re.compile(r"[^\W\d]\w*")
+_STANDARD_LIBRARY = os.path.dirname(inspect.__file__) + os.sep
 _ADDRESS = re.compile(rb" at 0x[0-9a-f]+")
 
 
@@ -63,6 +67,44 @@ def sources(function: FunctionType) -> dict[str, str]:
         if isinstance(value, FunctionType):
             todo += [(used, _plain_function(other)) for used, other in surroundings(value) if _is_own(other, function)]
     return found
+
+
+def code_identity(code: str, owner: FunctionType) -> str:
+    """A hash of some host code of a function, with all code of the user's that it may call: of the function's own file
+    as far as it is named, of others the whole file.
+    """
+    from ..compiler.portable import surroundings
+
+    found = {"": code}
+    names = set(_NAME.findall(code))
+    todo = [(name, value) for name, value in surroundings(owner) if name in names]
+    while todo:
+        name, value = todo.pop()
+        value = _plain_function(value)
+        module = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", "")))
+        if isinstance(value, FunctionType | type | ModuleType) and not _is_own(value, owner):
+            key = f"module {getattr(module, '__name__', '')}"
+            if key not in found and module is not None and _is_users(module):
+                found[key] = _source_of_module(module)
+                todo += list(vars(module).items())
+        elif name not in found and _is_own(value, owner):
+            found[name] = _source(value)
+            todo += surroundings(value) if isinstance(value, FunctionType) else []
+    return _hash(to_json(dict(sorted(found.items()))))
+
+
+def _is_users(module: ModuleType) -> bool:
+    """Whether a module is neither Python's, nor installed, nor ramify's."""
+    file = getattr(module, "__file__", None)
+    ours = module.__name__.partition(".")[0] == __name__.partition(".")[0]
+    return file is not None and not ours and not file.startswith(_STANDARD_LIBRARY) and "-packages" not in file
+
+
+def _source_of_module(module: ModuleType) -> str:
+    try:
+        return inspect.getsource(module)
+    except (OSError, TypeError):
+        return ""
 
 
 def _plain_function(value: Any) -> Any:

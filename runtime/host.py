@@ -160,6 +160,11 @@ class HostOp:
         return not (self.is_known or self._captures or self.awaits)
 
     @property
+    def owner(self) -> FunctionType:
+        """The Python function that the code comes from."""
+        return self._owner
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the variables that a block gives."""
         return self._outputs

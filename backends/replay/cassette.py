@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from ...ir.errors import RecordingError, UsageError
@@ -28,11 +30,13 @@ _NO_MODEL = ModelRecord(0, "nothing", (), {}, ChatRecord.of(DEFAULT_CHAT))
 class Cassette:
     """A recording that is played, one that is made, or both: then what was played stands in the new one too.
 
-    is_partial: whether what is not in the recording may be asked anew.
+    is_partial: whether what is not in the recording may be asked anew. identify: gives a hash of some code of a
+    function, with all that it calls: only the same code still gives what was recorded.
     """
 
     def __init__(
         self,
+        identify: Callable[[str, FunctionType], str],
         *,
         record: str | PathLike[str] | None = None,
         replay: str | PathLike[str] | None = None,
@@ -44,6 +48,7 @@ class Cassette:
         self.recording = None if replay is None else Recording(replay)
         self.recorder = None if record is None else Recorder(Path(record))
         self.is_partial = is_partial
+        self.identify = lru_cache(maxsize=None)(identify)
         self._lock = threading.Lock()
         self._num_equal: Counter[Hashable] = Counter()
         self._num_runs: Counter[Hashable] = Counter()

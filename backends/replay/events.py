@@ -197,7 +197,8 @@ class ToolRecord(_Record, frozen=True, tag="tool"):
 class HostRecord(_Record, frozen=True, tag="host"):
     """What host code gave that may do more than compute: its outputs, or its error.
 
-    code: its beginning. branch, inputs, number: its place, with a hash of its inputs, and the number among equal ones.
+    code: its beginning. branch, inputs, number: its place, with a hash of the code and its inputs, and the number among
+    equal ones.
     outputs: as values.py writes them; lost: why there is none, by the number of the output. lists: what lists among the
     inputs held after it, by the number of the input, where it changed them.
     """

@@ -1,8 +1,8 @@
 """Host code that may do more than compute: what it gave is recorded, and in a replay it gives the same.
 
 The code runs in a replay too, since it may change what the program holds. What it gives then is made what it was: a
-number that was drawn, a time, what a file held. That goes for code whose inputs are data and equal to those of then, so
-a partial replay takes nothing over that follows from something new.
+number that was drawn, a time, what a file held. That goes for code that is what it was, with all of the user's own that
+it calls, and whose inputs are data and equal to those of then; so nothing new is ever hidden by what was recorded.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def run_hosted(track: RunTrack, op: Op, host: HostOp, branch: tuple[int, ...], v
         hashed = digest([key_of([_encoded(each) for each in inputs])])
     except (Unencodable, UnicodeError):
         return host(values)
+    hashed = digest([hashed.encode(), track.cassette.identify(op.attrs["code"], host.owner).encode()])
     where, lists = where_of(op.span), {n: list(value) for n, value in enumerate(inputs) if type(value) is list}
     event = track.host_event((where, branch, hashed))
     is_one = op.name == "py.expr"

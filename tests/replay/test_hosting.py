@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,9 @@ from ramify.backends.scripted import ScriptedBackend
 
 from .test_replay import NOTHING
 
-failing = False
-
 
 def fetch(name: str) -> str:
-    if failing:
-        raise OSError(2, "gone", name)
-    return f"{name} at {time.time()}"
+    return f"{Path(name).read_text()} at {time.time()}"
 
 
 @rf.program
@@ -47,11 +45,10 @@ def guarded(s, name):
 
 
 @pytest.fixture(autouse=True)
-def works() -> Any:
-    global failing
-    failing = False
-    yield
-    failing = False
+def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("page", "site"):
+        Path(name).write_text(name)
 
 
 def test_what_was_drawn_and_read_is_given_again(tmp_path: Path) -> None:
@@ -64,14 +61,13 @@ def test_what_was_drawn_and_read_is_given_again(tmp_path: Path) -> None:
 
 
 def test_what_failed_then_or_fails_now_does_as_it_did(tmp_path: Path) -> None:
-    global failing
-    good, bad = tmp_path / "good.rec", tmp_path / "bad.rec"
+    good, bad, page = tmp_path / "good.rec", tmp_path / "bad.rec", Path("page")
     recorded = guarded.run("page", backend=ScriptedBackend(), record=good)
-    failing = True
+    page.unlink()
     failed = guarded.run("page", backend=ScriptedBackend(), record=bad)
-    assert failed.value == "[Errno 2] gone: 'page'"
+    assert failed.value == "[Errno 2] No such file or directory: 'page'"
     assert guarded.run("page", backend=NOTHING, replay=good).value == recorded.value
-    failing = False
+    page.write_text("page")
     assert guarded.run("page", backend=NOTHING, replay=bad).value == failed.value
 
 
@@ -97,3 +93,42 @@ def test_what_no_file_can_hold_runs_again_and_is_told(tmp_path: Path) -> None:
     assert opens.run(str(data), backend=NOTHING, replay=file).value == "some text"
     told = "\n".join(summary(Recording(file)))
     assert "not recorded, so it runs again: test_hosting.py:" in told and "TextIOWrapper" in told
+
+
+def test_changed_code_is_not_hidden_by_what_was_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "runs.rec"
+    source = (
+        "import ramify as rf\nimport random\nimport helpers\nWORD = 'one'\n"
+        "def make(x):\n    random.random()\n    return f'{x} {WORD}'\n"
+        "@rf.program\ndef p(s, x):\n    s += make(x) + helpers.more(x) + rf.gen('y', max_tokens=2)\n"
+    )
+    helper = "import random\ndef more(x):\n    random.random()\n    return 'more'\n"
+
+    def program(text: str, help: str) -> Any:
+        import linecache
+
+        spaces: list[dict[str, Any]] = []
+        for name, code in (("helpers", help), ("main", text)):
+            path = tmp_path / f"{name}.py"
+            path.write_text(code)
+            module = types.ModuleType(name)
+            module.__file__ = str(path)
+            sys.modules[name] = module
+            linecache.checkcache(str(path))
+            exec(compile(code, str(path), "exec", dont_inherit=True), module.__dict__)
+            spaces.append(module.__dict__)
+        return spaces[1]["p"]
+
+    try:
+        recorded = program(source, helper).run("x", backend=ScriptedBackend(), record=file)
+        assert program(source, helper).run("x", backend=NOTHING, replay=file).text == recorded.text
+        for text, help in (
+            (source.replace("'one'", "'two'"), helper),
+            (source.replace("{x} {", "{x}, {"), helper),
+            (source, helper.replace("return 'more'", "return 'less'")),
+        ):
+            with pytest.raises(rf.ReplayMismatch, match="its prompt has"):
+                program(text, help).run("x", backend=NOTHING, replay=file)
+    finally:
+        sys.modules.pop("helpers", None)
+        sys.modules.pop("main", None)
