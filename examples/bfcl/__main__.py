@@ -11,7 +11,7 @@ from ramify.examples.command import add_run_options, run_rows
 from ramify.ir.errors import RamifyError, UsageError
 from ramify.lang.records import run_record
 
-from .comparison import Records, answer, compare, draw_picture, ordered, own_questions, summaries
+from .comparison import OWN, Records, answer, compare, draw_picture, ordered, own_questions, summaries
 from .data import CATEGORIES, Question, load_questions, read_lines
 from .evaluate import outcomes, summary, table, turn_outcomes
 from .multi_turn import Task, load_tasks
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--prompts", type=Path, help='a JSON file with the instruction as "system"')
     score = commands.add_parser("score", help="judge an output of `run` again")
     score.add_argument("file", type=Path)
-    score.add_argument("--data", type=Path, required=True, help="the folder of questions that were run over")
+    score.add_argument("--data", type=Path, help="the folder of questions that were run over")
     score.add_argument("--underscores", action="store_true", help="as in the run")
     score.add_argument("--reasons", action="store_true", help="say of each wrong answer what is wrong")
     compared = commands.add_parser("compare", help="the same questions with and without constraints")
@@ -59,8 +59,9 @@ def add_categories(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--category",
         action="append",
-        choices=[*CATEGORIES, MULTI_TURN],
-        help="what to run, may be repeated; simple, multiple, parallel, parallel_multiple and relevance unless said",
+        choices=[*CATEGORIES, MULTI_TURN, OWN],
+        help="what to run, may be repeated; unless said, simple, multiple, parallel, parallel_multiple and relevance, "
+        "or without --data own: questions of the embedded model's own world",
     )
     made.add_argument(
         "--order",
@@ -83,15 +84,20 @@ def run_command(given: argparse.Namespace) -> int:
 
 
 def asked(given: argparse.Namespace) -> list[Question]:
-    """The questions that are meant; without --data, of the embedded model's own world."""
-    if given.data is None:
-        if given.category:
-            raise UsageError("--category needs --data, BFCL's folder")
-        return own_questions(given.limit or OWN_DRAWS)
-    categories = [load_questions(given.data, category) for category in given.category or CATEGORIES]
-    questions = [question for category in categories for question in category[: given.limit]]
-    given.limit = None  # it is of each category
+    """The questions that are meant, so many of each category; without --data, of the embedded model's own world."""
+    categories = given.category or ([OWN] if given.data is None else CATEGORIES)
+    questions = [question for category in categories for question in of_category(given.data, category)[: given.limit]]
+    given.limit = None
     return questions
+
+
+def of_category(data: Path | None, category: str) -> list[Question]:
+    """All questions of a category. Raises UsageError where there are none."""
+    if category == OWN:
+        return own_questions(OWN_DRAWS)
+    if data is None:
+        raise UsageError("--category needs --data, BFCL's folder")
+    return load_questions(data, category)
 
 
 def instruction(prompts: Path | None) -> str:
@@ -145,9 +151,11 @@ def score_command(given: argparse.Namespace) -> int:
     records = list(read_lines(given.file))
     values = [record["value"] for record in records if record["error"] is None]
     if values and "turns" in values[0]:
+        if given.data is None:
+            raise UsageError("multi-turn answers need --data, BFCL's folder")
         print(turns_table(records, load_tasks(given.data)))
         return 0
-    known = [question for category in CATEGORIES for question in questions_if_any(given.data, category)]
+    known = [question for category in (OWN, *CATEGORIES) for question in questions_if_any(given.data, category)]
     judged = outcomes(records, known, underscores=given.underscores)
     found = dict.fromkeys(outcome.category for outcome in judged)
     print(table(summary(category, [each for each in judged if each.category == category]) for category in found))
@@ -160,10 +168,10 @@ def score_command(given: argparse.Namespace) -> int:
     return 0
 
 
-def questions_if_any(data: Path, category: str) -> list[Question]:
+def questions_if_any(data: Path | None, category: str) -> list[Question]:
     """The questions of a category that the folder may be without."""
     try:
-        return load_questions(data, category)
+        return of_category(data, category)
     except UsageError:
         return []
 

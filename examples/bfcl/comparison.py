@@ -16,7 +16,7 @@ from .evaluate import Summary, outcomes, summary
 from .functions import shared_first
 from .program import call
 
-__all__ = ["Records", "answer", "compare", "draw_picture", "ordered", "own_questions", "summaries"]
+__all__ = ["OWN", "Records", "answer", "compare", "draw_picture", "ordered", "own_questions", "summaries"]
 
 Records = Sequence[Mapping[str, Any]]
 OWN = "own"

@@ -38,20 +38,24 @@ def call(
 ):
     """The calls that answer a question, of functions that come with the example unless some are given.
 
-    Not `constrained`: whatever the model writes, which is told as `text`.
+    Not `constrained`: whatever the model writes, which is told as `text`. So is an answer that cannot be read because
+    max_tokens cut it off where it had no short end.
     """
     tools = tools_of(functions or FUNCTIONS, underscores=underscores)
     s += rf.system(system, tools=tools) + rf.user(question)
-    if constrained:
-        s += rf.assistant(rf.gen("calls", tools=tools, num_calls="any", max_tokens=max_tokens, close=True))
+    if not constrained:
+        s += rf.assistant(rf.gen("text", max_tokens=max_tokens))
+        return {"id": id, "text": s["text"]}
+    s += rf.assistant(rf.gen("calls", tools=tools, num_calls="any", max_tokens=max_tokens, close=True))
+    try:
         return {"id": id, "calls": [{"name": each.name, "arguments": each.arguments} for each in s["calls"]]}
-    s += rf.assistant(rf.gen("text", max_tokens=max_tokens))
-    return {"id": id, "text": s["text"]}
+    except rf.OutputError as error:
+        return {"id": id, "text": error.text}
 
 
 @rf.program
 def converse(s, task: dict[str, Any], system: str = SYSTEM, max_steps: int = 20, max_tokens: int = 256):
-    """The calls of each turn of a multi-turn task; a turn ends when the model makes no more calls."""
+    """The calls of each turn of a multi-turn task; a turn ends when the model makes no more calls that can be read."""
     known = task_of(task)
     server = TraceServer(known)
     tools = tools_of(known.functions)
@@ -63,9 +67,13 @@ def converse(s, task: dict[str, Any], system: str = SYSTEM, max_steps: int = 20,
         made = []
         for _ in range(max_steps):
             s += rf.assistant(rf.gen("calls", tools=tools, num_calls="any", max_tokens=max_tokens, close=True))
-            if not s["calls"]:
+            try:
+                calls = s["calls"]
+            except rf.OutputError:
                 break
-            for each in s["calls"]:
+            if not calls:
+                break
+            for each in calls:
                 result = server.answer(Call(each.name, each.arguments)).result
                 s += rf.tool_message(ToolResult(each.name, each.arguments, result, id=each.id))
                 made.append({"name": each.name, "arguments": each.arguments})

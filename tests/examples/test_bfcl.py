@@ -15,10 +15,10 @@ from ramify.backends.tiny.tasks import draw_task
 from ramify.backends.tiny.tokenizer import render
 from ramify.examples.bfcl.__main__ import main
 from ramify.examples.bfcl.comparison import own_questions
-from ramify.examples.bfcl.data import CATEGORIES, Question, load_questions
+from ramify.examples.bfcl.data import CATEGORIES, Accepted, Question, load_questions
 from ramify.examples.bfcl.evaluate import assess, outcomes
 from ramify.examples.bfcl.functions import FunctionTool, json_schema, mistakes, tools_of, typed
-from ramify.examples.bfcl.program import FUNCTIONS, SYSTEM, call
+from ramify.examples.bfcl.program import FUNCTIONS, SYSTEM, call, converse
 from ramify.ir.errors import UsageError
 from ramify.lang.loading import load_file
 from ramify.lang.program import Program
@@ -90,6 +90,20 @@ def test_constrained_answers_never_invent_names_nor_mistype() -> None:
     found = [assess(question, run.value) for question, run in zip(questions, runs, strict=True)]
     assert all(outcome.is_readable and not outcome.invented and not outcome.ill_typed for outcome in found)
     assert not all(outcome.verdict.valid for outcome in found)  # at this temperature words are anything
+
+
+def test_an_answer_that_cannot_be_read_is_told_as_text() -> None:
+    properties = {"far": {"type": "float"}}
+    move = {"name": "move", "parameters": {"type": "dict", "properties": properties, "required": ["far"]}}
+    text = '[{"name":"move","arguments":{"far":1e2002}}]'
+    run = call.run("Move.", move, backend=ScriptedBackend(lambda _text, _params: text))
+    assert run.value == {"id": "", "text": text}
+    question = Question("q", "simple", "Move.", [move], [Accepted("move", {"far": [1.0]})])
+    assert assess(question, run.value).verdict.kind == "wrong_value"
+    assert assess(question, {"id": "q", "text": text[:20]}).verdict.kind == "unreadable"
+    task = {"id": "t", "turns": ["Move.", "Stop."], "functions": [move], "recorded": [[], []]}
+    run = converse.run(task, backend=ScriptedBackend(lambda _text, _params: text))
+    assert run.value == {"id": "t", "turns": [[], []]}
 
 
 def test_answers_without_constraints_are_looked_at_too() -> None:
