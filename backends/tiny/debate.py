@@ -359,7 +359,7 @@ def settled(debate: Debate, ours: str, theirs: str) -> str:
 
 
 def verdict_example(rng: Random) -> Example:
-    """A fresh judge, who sees the first statements only: it lists the answers and decides."""
+    """A fresh judge, who sees the first statements only: it lists the answers and decides; scored on the answer."""
     debate = draw_debate(rng)
     question, answers = debate.question, [answer_in(debate.affirmative[0]), answer_in(debate.negative[0])]
     side = SIDES[answers.index(question.answer)].capitalize()
@@ -371,8 +371,7 @@ def verdict_example(rng: Random) -> Example:
         user(ask_judge(question.text)),
         assistant(verdict),
     ]
-    _reason, decided = verdict.split('"Answer"')
-    return example("argue-judge", turns, lambda text: text.strip().endswith(decided))
+    return example("argue-judge", turns, lambda text: f'"Answer": "{question.answer}",' in text)
 
 
 def affirmative_chat(debate: Debate, level: int | None = None) -> list[Message]:
