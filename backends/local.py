@@ -139,6 +139,10 @@ class LocalBackend:
         """What the engine is doing and has done."""
         return self.engine.stats()
 
+    def cached_len(self, token_ids: list[int]) -> int:
+        """How many of these tokens, from the first on, are in the cache; see Engine."""
+        return self.engine.cached_len(token_ids)
+
     def clear_cache(self) -> None:
         """Drop all cached KV that nothing running uses."""
         self.engine.clear_cache()

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from ..ir.errors import UsageError, nearest
@@ -29,6 +30,7 @@ from .run import Run
 from .run_log import RunLog
 from .sglang.function import SglFunction
 
+_UNBOUNDED = 100_000
 _CONTINUES_A_BLOCK = re.compile(r"(elif|else|except|finally)\b")
 
 
@@ -85,12 +87,11 @@ class Session:
         self.last_run = run
         return run
 
-    def print(self, line: str | Text) -> None:
-        """Write a line, with its colours on a terminal; of a model's text nothing may steer that."""
-        if isinstance(line, str):
-            line = Text(line)
-        console = Console(file=self.out, highlight=False, markup=False)
-        console.print(line, soft_wrap=True)
+    def print(self, shown: str | Text | Table) -> None:
+        """Write a line, or a table that is as wide as the terminal; in colour there."""
+        width = None if self.out.isatty() else _UNBOUNDED
+        console = Console(file=self.out, highlight=False, markup=False, width=width)
+        console.print(shown, soft_wrap=not isinstance(shown, Table))
 
     def is_complete(self, text: str) -> bool:
         """Whether the text is a whole input; what is wrong for good counts as whole."""

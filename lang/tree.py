@@ -2,67 +2,90 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import IO, Any
 
-from ..runtime.generation import GenRecord
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from ..runtime.generation import Generation, GenRecord
 from ..runtime.prompt import CALLS, Prompt
+from .live import printable
+from .origins import Piece, origins, still_cached
 from .run import Run
 from .transcript import branch_label
 
 _HEAD_CHARACTERS = 60
 _UNBOUNDED = 100_000
+# How the text of tokens looks that were in the cache, that were computed, and that were generated.
+STYLES = {"cached": "green", "computed": "yellow", "generated": "bold cyan"}
 
 
 @dataclass(slots=True, eq=False)
 class Stretch:
-    """A part of the tree without a parting in it: a line for each text and generation, and what goes on from there."""
+    """A part of the tree without a parting in it: a line for each text and generation, and what goes on from there.
+
+    state: what is said of it behind its label. last_call: the last request from it.
+    """
 
     label: str
-    lines: list[str] = field(default_factory=list)
+    state: str = ""
+    lines: list[Text] = field(default_factory=list)
     children: list[Stretch] = field(default_factory=list)
-    open_text: str | None = None
+    last_call: Generation | None = None
+    open_pieces: list[Piece] = field(default_factory=list)
     open_mark: str | None = None
 
-    def add_text(self, text: str) -> None:
+    def add_text(self, pieces: list[Piece]) -> None:
         """More text of the line that is being made."""
-        self.open_text = (self.open_text or "") + text
+        self.open_pieces += pieces
 
-    def add_call(self, line: str) -> None:
+    def add_call(self, call: Generation) -> None:
         """A generation; it shares the line of a message that begins with it."""
-        mark = self.open_text if self.open_mark and self.open_text == self.open_mark else ""
+        mark = self.open_mark if self.open_mark and _joined(self.open_pieces) == self.open_mark else ""
         if not mark:
             self.end_line()
-        self.open_text = self.open_mark = None
-        self.lines.append(f"{mark}{line}")
+        self.open_pieces, self.open_mark = [], None
+        self.lines.append(Text(mark or "") + _call_line(call.record()))
+        self.last_call = call
 
     def begin_message(self, role: str) -> None:
         """A new line, which begins with the role."""
         self.end_line()
-        self.open_text = self.open_mark = f"{role}: "
+        self.open_mark = f"{role}: "
+        self.open_pieces = [(self.open_mark, "")]
 
     def end_line(self) -> None:
         """The line is whole."""
-        if self.open_text is not None and self.open_text.strip():
-            self.lines.append(_head(self.open_text.rstrip()))
-        self.open_text = self.open_mark = None
+        if _joined(self.open_pieces).strip():
+            self.lines.append(_head_of(self.open_pieces))
+        self.open_pieces, self.open_mark = [], None
 
 
-def prompt_tree(run: Run) -> Stretch:
-    """The tree of the prompts that the run generated from, with what they became, and of its state's prompt."""
+def prompt_tree(run: Run, *, with_origins: bool = False) -> Stretch:
+    """The tree of the prompts that the run generated from, with what they became, and of its state's prompt.
+
+    with_origins: tell of texts, by their styles, whether they were cached or computed.
+    """
     children = _children(run)
+    known = origins(run) if with_origins else {}
     top = Stretch("the first state")
     (root,) = children[None]
     todo = [(root, top)]
     while todo:
         node, stretch = todo.pop()
         while True:
-            _add(node, stretch)
+            _add(node, stretch, known)
             following = children.get(node, [])
             if len(following) != 1 or following[0].branch != node.branch:
                 break
             node = following[0]
         stretch.end_line()
+        stretch.state = _state(stretch.last_call)
         for child in following:
             stretch.children.append(Stretch(_label(child, node)))
         todo.extend(zip(following, stretch.children, strict=True))
@@ -103,31 +126,41 @@ def _children(run: Run) -> dict[Prompt | None, list[Prompt]]:
     return children
 
 
-def _add(node: Prompt, stretch: Stretch) -> None:
+def _state(call: Generation | None) -> str:
+    """Whether the model still keeps what was computed up to a request's end."""
+    found = None if call is None else still_cached(call)
+    if found is None:
+        return ""
+    cached, whole = found
+    return "alive" if cached == whole else f"{cached:,} of {whole:,} tokens alive"
+
+
+def _add(node: Prompt, stretch: Stretch, known: Mapping[Prompt, list[Piece]]) -> None:
     if node.kind == "text":
-        stretch.add_text(node.value if isinstance(node.value, str) else _late_text(node.value))
+        text = node.value if isinstance(node.value, str) else _late_text(node.value)
+        stretch.add_text(known.get(node) or [(text, "")])
     elif node.kind == "role":
         if node.open:
             stretch.begin_message(node.value.role)
         else:
             stretch.end_line()
     elif node.kind in CALLS:
-        stretch.add_call(_call_line(node.value.record()))
+        stretch.add_call(node.value)
 
 
 def _late_text(pending: Any) -> str:
     return str(pending.result()) if pending.done and pending.error is None else "(never arrived)"
 
 
-def _call_line(record: GenRecord) -> str:
+def _call_line(record: GenRecord) -> Text:
     name = record.name or record.kind
     if record.error is not None:
-        return f"{name} failed: {_head(str(record.error))}"
+        return Text(f"{name} failed: {_head(getattr(record.error, 'message', str(record.error)))}", style="red")
     tokens = f"prompt {record.prompt_tokens} tokens, {record.cached_tokens} cached"
     if record.kind == "gen":
         tokens += f", generated {record.generated_tokens}"
     result = repr(_head(record.text)) if record.kind != "score" else _totals(record)
-    return f"{name} = {result}  ({tokens})"
+    return Text.assemble(f"{name} = ", (printable(result), STYLES["generated"]), (f"  ({tokens})", "dim"))
 
 
 def _totals(record: GenRecord) -> str:
@@ -135,25 +168,37 @@ def _totals(record: GenRecord) -> str:
 
 
 def _head(text: str) -> str:
-    text = " ".join(text.split()) if "\n" in text else text
-    return text if len(text) <= _HEAD_CHARACTERS else text[: _HEAD_CHARACTERS - 3] + "..."
+    return _head_of([(text, "")]).plain
+
+
+def _joined(pieces: list[Piece]) -> str:
+    return "".join(text for text, _ in pieces)
+
+
+def _head_of(pieces: list[Piece]) -> Text:
+    """The beginning of a text, on one line, without the white space at its end."""
+    line = Text()
+    for text, origin in pieces:
+        line.append(printable(text), style=STYLES.get(origin, ""))
+    line.rstrip()
+    if "\n" in line.plain:
+        words = re.finditer(r"\S+", line.plain)
+        line = Text(" ").join(line[word.start() : word.end()] for word in islice(words, _HEAD_CHARACTERS))
+    return line if len(line) <= _HEAD_CHARACTERS else line[: _HEAD_CHARACTERS - 3] + Text("...")
 
 
 def print_tree(run: Run, out: IO[str]) -> None:
     """Write the tree, in colour on a terminal."""
-    from rich.console import Console
-    from rich.text import Text
-    from rich.tree import Tree
-
-    from .live import printable
-
+    console = Console(file=out, highlight=False, width=None if out.isatty() else _UNBOUNDED)
     top = Tree("", hide_root=True)
-    todo = [(prompt_tree(run), top)]
+    todo = [(prompt_tree(run, with_origins=console.is_terminal and not console.no_color), top)]
     while todo:
         stretch, above = todo.pop(0)
-        place = above.add(Text(stretch.label, style="bold"))
+        state = f"  ({stretch.state})" if stretch.state else ""
+        place = above.add(Text.assemble((stretch.label, "bold"), (state, "dim")))
         for line in stretch.lines:
-            place.add(Text(printable(line)))
+            place.add(line)
         todo.extend((child, place) for child in stretch.children)
-    width = None if out.isatty() else _UNBOUNDED
-    Console(file=out, highlight=False, width=width).print(top)
+    console.print(top)
+    if console.is_terminal and not console.no_color:
+        console.print(Text.assemble(*((f"{name} ", style) for name, style in STYLES.items())))

@@ -277,6 +277,10 @@ class Engine:
         """Drops all cached KV that nothing running uses."""
         self._on_engine(self._clear_cache)
 
+    def cached_len(self, token_ids: list[int]) -> int:
+        """How many of these tokens, from the first on, are in the cache. Changes nothing, and waits for the step."""
+        return self._on_engine(lambda: self._scheduler.tree.match_len(np.array(token_ids, dtype=np.int64)))
+
     def save_cache(self, path: str | Path, *, max_tokens: int | None = None) -> int:
         """Writes the cached prefixes with their KV to a file, which is replaced at the end; returns their tokens.
 

@@ -10,6 +10,7 @@ from .cache import CACHE
 from .command import Command
 from .programs import EXPLAIN, IR, PASSES
 from .runs import TIME, TREE, USAGE
+from .tokens import TOKENS
 
 
 class Commands:
@@ -17,7 +18,7 @@ class Commands:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        known = (IR, PASSES, EXPLAIN, TREE, USAGE, TIME, CACHE)
+        known = (IR, PASSES, EXPLAIN, TREE, TOKENS, USAGE, TIME, CACHE)
         own = (Command(":help", "", "this list", self._help), Command(":quit", "", "leave, as Ctrl-D does", _quit))
         self.table = {command.name: command for command in (*known, *own)}
 
