@@ -21,17 +21,17 @@ NUM_MADE_UP = 12
 MADE_UP_SHARE = 0.75
 
 
-def draw_split(seed: int, num_queries: int = 64, num_test: int = 128) -> Split:
+def draw_split(seed: int, num_train: int = 128, num_dev: int = 64, num_test: int = 128) -> Split:
     """A problem in the form of a k-shot folder, its exemplars first in `train`; equal seeds give equal problems."""
     rng = Random(f"tempera/{seed}")
     polarities = balanced(rng, NUM_MADE_UP)
     lexicon = list(zip(rng.sample(MADE_UP, NUM_MADE_UP), polarities, strict=True))
     known = [ordinary(rng, polarity) for polarity in balanced(rng, NUM_SLOTS + NUM_POOL - NUM_MADE_UP)]
     exemplars = [draw_review(rng, *opinion) for opinion in shuffled(rng, [*lexicon, *known])]
-    queries = [draw_query(rng, lexicon) for _ in range(2 * num_queries + num_test)]
+    queries = [draw_query(rng, lexicon) for _ in range(num_train + num_dev + num_test)]
     rows = [Row(review.text, review.polarity) for review in queries]
-    train = [Row(review.text, review.polarity) for review in exemplars] + rows[:num_queries]
-    return Split(tuple(train), tuple(rows[num_queries : 2 * num_queries]), tuple(rows[2 * num_queries :]))
+    train = [Row(review.text, review.polarity) for review in exemplars] + rows[:num_train]
+    return Split(tuple(train), tuple(rows[num_train:-num_test]), tuple(rows[-num_test:]))
 
 
 def draw_query(rng: Random, lexicon: Sequence[tuple[str, int]]) -> Review:

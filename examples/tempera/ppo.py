@@ -22,21 +22,24 @@ __all__ = ["Learner", "Progress", "Settings"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What PPO goes by. `num_processes` episodes run side by side, `num_steps` edits of each between two updates."""
+    """What PPO goes by: `num_processes` episodes side by side, `num_steps` edits of each between two updates.
+
+    The defaults are the example's own, for a small model and a few minutes.
+    """
 
     num_processes: int = 32
     num_steps: int = 8
-    lr: float = 6e-4
+    lr: float = 2e-3
     linear_decay: bool = True
     entropy: float = 0.01
     value: float = 0.5
     minibatches: int = 4
     epochs: int = 4
     clip: float = 0.2
-    gamma: float = 0.999
+    gamma: float = 0.9
     gae_lambda: float = 0.95
     max_grad_norm: float = 0.5
-    env_steps: int = 6144
+    env_steps: int = 4096
     max_steps: int = 8
     normalize_obs: bool = True
 
