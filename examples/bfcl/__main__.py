@@ -11,10 +11,12 @@ from ramify.examples.command import add_run_options, run_rows
 from ramify.ir.errors import RamifyError, UsageError
 from ramify.lang.records import run_record
 
-from .comparison import OWN, Records, answer, compare, draw_picture, ordered, own_questions, summaries
+from .comparison import Records, answer, compare, ordered, summaries
 from .data import CATEGORIES, Question, load_questions, read_lines
 from .evaluate import outcomes, summary, table, turn_outcomes
 from .multi_turn import Task, load_tasks
+from .own import OWN, own_questions
+from .picture import draw_picture
 from .program import SYSTEM, converse
 
 MULTI_TURN = "multi_turn"

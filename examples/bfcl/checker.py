@@ -51,9 +51,9 @@ RIGHT = Verdict()
 def check(question: Question, calls: list[Call], *, underscores: bool = False) -> Verdict:
     """Judge the calls of a question. underscores: functions' names have "_" for "." (a server took no dots).
 
-    A question of the category `relevance`, and any without accepted answers, wants no calls.
+    A question without accepted answers, as all of the category `relevance`, wants no calls.
     """
-    if question.category == "relevance" or question.accepted is None:
+    if question.accepted is None:
         return RIGHT if not calls else Verdict("unwanted_call", f"no call is wanted, and {calls[0].name} is called")
     if len(calls) != len(question.accepted):
         return Verdict("wrong_count", f"{len(question.accepted)} calls are wanted, and there are {len(calls)}")

@@ -16,7 +16,7 @@ from ramify.ir.errors import UsageError
 __all__ = ["CATEGORIES", "Accepted", "Question", "described", "load_questions", "read_lines", "read_question"]
 
 CATEGORIES = ("simple", "multiple", "parallel", "parallel_multiple", "relevance")
-_NAMES = {"relevance": ("relevance", "irrelevance")}
+_NAMES = {"simple": ("simple", "simple_python"), "relevance": ("relevance", "irrelevance")}
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One item. functions: as BFCL documents them. accepted: None where the file of answers has none."""
+    """One item. functions: as BFCL documents them. accepted: None where no call is right."""
 
     id: str
     category: str
@@ -52,19 +52,28 @@ def load_questions(folder: Path, category: str) -> list[Question]:
             f"{folder} has no questions of the category {category}",
             help=f"looked for questions/{category}[_function].jsonl and BFCL_v*_{category}.json",
         )
+    questions = list(read_lines(file))
+    if category == "relevance":
+        return [read_question(row, category) for row in questions]
     answers = _find(folder, "possible_answer", category)
     accepted = {} if answers is None else {row["id"]: row["ground_truth"] for row in read_lines(answers)}
-    return [read_question(row, category, accepted.get(row.get("id"))) for row in read_lines(file)]
+    for row in questions:
+        if row.get("id") not in accepted:
+            raise UsageError(
+                f"{folder} has no accepted answer for {row.get('id')}",
+                help="they are in possible_answer; to ask without judging: ramify run examples/bfcl --data "
+                + str(file),
+            )
+    return [read_question(row, category, accepted[row["id"]]) for row in questions]
 
 
 def _find(folder: Path, kind: str, category: str) -> Path | None:
     """The file of questions or of answers, whatever the release calls it."""
-    for name in _NAMES.get(category, (category,)):
-        for place in (folder / kind, *([folder] if kind == "questions" else [])):
-            for pattern in (f"{name}.json*", f"{name}_function.json*", f"BFCL_v*_{name}.json*"):
-                for found in sorted(place.glob(pattern)):
-                    return found
-    return None
+    names = "|".join(_NAMES.get(category, (category,)))
+    wanted = re.compile(rf"(BFCL_v\d+_)?({names})(_function)?\.jsonl?")
+    places = (folder / kind, folder) if kind == "questions" else (folder / kind,)
+    files = (file for place in places if place.is_dir() for file in sorted(place.iterdir()))
+    return next((file for file in files if wanted.fullmatch(file.name)), None)
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:

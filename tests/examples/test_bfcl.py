@@ -14,10 +14,10 @@ from ramify.backends.tiny import model_dir
 from ramify.backends.tiny.tasks import draw_task
 from ramify.backends.tiny.tokenizer import render
 from ramify.examples.bfcl.__main__ import main
-from ramify.examples.bfcl.comparison import own_questions
 from ramify.examples.bfcl.data import CATEGORIES, Accepted, Question, load_questions
 from ramify.examples.bfcl.evaluate import assess, outcomes
 from ramify.examples.bfcl.functions import FunctionTool, json_schema, mistakes, tools_of, typed
+from ramify.examples.bfcl.own import own_questions
 from ramify.examples.bfcl.program import FUNCTIONS, SYSTEM, call, converse
 from ramify.ir.errors import UsageError
 from ramify.lang.loading import load_file

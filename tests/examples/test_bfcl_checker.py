@@ -254,6 +254,10 @@ def test_mistakes_of_users_are_told(tmp_path: Path) -> None:
         load_questions(tmp_path, "simple")
     (tmp_path / "questions").mkdir()
     (tmp_path / "questions" / "simple.jsonl").write_text('{"id": "simple_0"}\n', "utf-8")
+    with pytest.raises(UsageError, match="has no accepted answer for simple_0"):
+        load_questions(tmp_path, "simple")
+    (tmp_path / "possible_answer").mkdir()
+    (tmp_path / "possible_answer" / "simple.jsonl").write_text('{"id": "simple_0", "ground_truth": {}}\n', "utf-8")
     with pytest.raises(UsageError, match="simple_0 is no question of BFCL"):
         load_questions(tmp_path, "simple")
 
@@ -264,6 +268,10 @@ def test_files_of_later_releases_are_read(tmp_path: Path) -> None:
     asked = f'{{"id": "parallel_0", "question": {turn}, "function": [{{"name": "f"}}]}}'
     truth = '{"id": "parallel_0", "ground_truth": [{"f": {"a": [1]}}, {"f": {"a": [2]}}]}'
     (tmp_path / "BFCL_v3_parallel.json").write_text(asked + "\n", "utf-8")
+    for other in ("BFCL_v3_live_parallel.json", "BFCL_v3_parallel_multiple.json"):
+        (tmp_path / other).write_text("not this one", "utf-8")
     (tmp_path / "possible_answer" / "BFCL_v3_parallel.json").write_text(truth + "\n", "utf-8")
     (question,) = load_questions(tmp_path, "parallel")
+    with pytest.raises(UsageError, match="has no questions of the category multiple"):
+        load_questions(tmp_path, "multiple")
     assert question.text == "Call it twice." and [each.name for each in question.accepted or []] == ["f", "f"]
