@@ -65,26 +65,18 @@ def encoder(model: str) -> Any:
 
 
 def dense(texts: Sequence[str], model: str) -> Expert:
-    """Cosine similarity under a bi-encoder."""
-    return similarity(encoder(model), list(texts))
+    """Cosine similarity of a clue with one text for each book under a bi-encoder."""
+    return similarity(encoder(model), [text or None for text in texts])
 
 
 def clip(images: Sequence[str], model: str) -> Expert:
-    """Cosine similarity of a text with pictures, given as files, under a CLIP model; 0 for a book without a picture."""
-    there = [index for index, image in enumerate(images) if image]
-    if not there:
+    """Cosine similarity of a clue with one picture for each book, given as a file, under a CLIP model."""
+    if not any(images):
         raise UsageError(
             "CLIP has no picture to look at: no book has an `image`",
             help="give books.jsonl the files of the covers as `image`, or use bm25 or dense over the described covers",
         )
-    found = similarity(encoder(model), [picture(images[index]) for index in there])
-
-    def scores(clue: str) -> Scores:
-        placed = np.zeros(len(images))
-        placed[there] = found(clue)
-        return placed
-
-    return scores
+    return similarity(encoder(model), [picture(image) if image else None for image in images])
 
 
 def picture(path: str) -> Any:
@@ -99,10 +91,18 @@ def picture(path: str) -> Any:
         raise UsageError(f"cannot read the picture {path}: {error}") from None
 
 
-def similarity(model: Any, items: list[Any]) -> Expert:
-    """Cosine similarity of a clue with each item."""
-    matrix = np.asarray(model.encode(items, normalize_embeddings=True), dtype=np.float64)
-    return lambda clue: matrix @ np.asarray(model.encode(clue, normalize_embeddings=True), dtype=np.float64)
+def similarity(model: Any, items: Sequence[Any]) -> Expert:
+    """Cosine similarity of a clue with each item; one that is None is as unlike as the most unlike."""
+    there = [index for index, item in enumerate(items) if item is not None]
+    matrix = np.asarray(model.encode([items[index] for index in there], normalize_embeddings=True), dtype=np.float64)
+
+    def scores(clue: str) -> Scores:
+        found = matrix @ np.asarray(model.encode(clue, normalize_embeddings=True), dtype=np.float64)
+        placed = np.full(len(items), found.min())
+        placed[there] = found
+        return placed
+
+    return scores
 
 
 def years(published: Sequence[int | None]) -> Expert:

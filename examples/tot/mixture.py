@@ -1,7 +1,7 @@
 """From clues to a ranking: each field's expert scores the books by its clue, and the scores are summed with weights.
 
-The scores of a clue are divided by the highest, so that an expert gives its best book 1 whatever its scale; N/A gives 0
-to all. Weights are found on queries whose book is known, by trying all combinations of a grid.
+The scores of a clue are scaled to 0..1 over the catalogue, so that an expert gives its best book 1 whatever its scale;
+N/A gives 0 to all. Weights are found on queries whose book is known, by trying all combinations of a grid.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,9 +35,9 @@ def make_experts(books: Sequence[Book], kinds: Mapping[str, str] = EXPERTS) -> d
 
 
 def normalized(scores: Scores) -> Scores:
-    """Scores with the highest as 1; as they are if none is above 0."""
-    highest = scores.max()
-    return scores / highest if highest > 0 else scores
+    """Scores with the lowest as 0 and the highest as 1; all 0 if they are the same."""
+    span = scores.max() - scores.min()
+    return (scores - scores.min()) / span if span > 0 else np.zeros_like(scores)
 
 
 def field_scores(experts: Mapping[str, Expert], clues: Mapping[str, str], num_books: int) -> Scores:

@@ -6,6 +6,8 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -234,6 +236,61 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UsageError, match="sentence-transformers") as raised:
             expert(kind, "cover", books)
         assert "ramify[dense]" in str(raised.value)
+
+
+class Encoder:
+    """Stands in for a model of sentence-transformers: the colours that a text names, or that a picture has."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def encode(self, items: Any, normalize_embeddings: bool) -> np.ndarray:
+        assert normalize_embeddings
+        return np.array([self.one(item) for item in items]) if isinstance(items, list) else self.one(items)
+
+    def one(self, item: Any) -> np.ndarray:
+        if isinstance(item, str):
+            vector = np.array([0.1 + item.count(colour) for colour in ("red", "green", "blue")])
+        else:
+            vector = 0.1 + np.asarray(item, dtype=float).mean(axis=(0, 1))
+        return vector / np.linalg.norm(vector)
+
+
+def test_dense_and_clip_experts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=Encoder))
+    for colour in ("red", "green"):
+        image.new("RGB", (4, 4), colour).save(tmp_path / f"{colour}.png")
+    books = [
+        Book("a", title="green hat", image=str(tmp_path / "red.png")),
+        Book("b"),
+        Book("c", title="red ship", image=str(tmp_path / "green.png")),
+    ]
+    for kind, field, best in (("dense:mine", "title", 2), ("clip:mine", "cover", 0)):
+        scores = expert(kind, field, books)("it was red")
+        assert scores.argmax() == best and scores[1] == scores.min() < scores.max() <= 1
+    with pytest.raises(UsageError, match=r"cannot read the picture none\.png"):
+        expert("clip", "cover", [Book("a", image="none.png")])
+
+
+def test_a_trained_bi_encoder_is_loaded_from_its_folder(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    known = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "the", "red", "green", "hat", "ship"])}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=16
+    ).save_pretrained(tmp_path)
+    BertModel(
+        BertConfig(
+            vocab_size=len(known), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        )
+    ).save_pretrained(tmp_path)
+    scores = expert(f"dense:{tmp_path}", "title", [Book("a", title="the green ship"), Book("b", title="the red hat")])
+    assert scores("the red hat").argmax() == 1 and scores("the red hat").max() == pytest.approx(1, abs=1e-4)
 
 
 # Measures and data
