@@ -125,7 +125,7 @@ def margin(better: Mapping[str, Ranking], worse: Mapping[str, Ranking], relevant
 
 
 def clue_accuracy(queries: Sequence[Query], clues: Clues) -> dict[str, float]:
-    """Of each field, the share of clues that are the gold ones word for word."""
+    """Of each field, the share of clues that are the gold ones."""
     fields = list(queries[0].clues)
     return {
         field: sum(same(clues[query.id].get(field, ""), query.clues[field]) for query in queries) / len(queries)
@@ -134,8 +134,8 @@ def clue_accuracy(queries: Sequence[Query], clues: Clues) -> dict[str, float]:
 
 
 def same(said: str, gold: str) -> bool:
-    """Whether two clues are the same; all ways to say nothing are."""
-    return said.strip() == gold.strip() if is_clue(said) and is_clue(gold) else is_clue(said) == is_clue(gold)
+    """Whether two clues are the same but for capitals; all ways to say nothing are."""
+    return said.strip().casefold() == gold.strip().casefold() if is_clue(said) and is_clue(gold) else is_clue(said) == is_clue(gold)
 
 
 def with_gold(bench: Bench, clues: Clues, weights: Mapping[str, float]) -> dict[str, float]:
