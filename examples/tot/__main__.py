@@ -3,13 +3,13 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from ramify.examples.command import add_run_options, run_rows
-from ramify.ir.errors import RamifyError, UsageError
+from ramify.examples.command import add_run_options, reported, run_rows
+from ramify.ir.errors import UsageError
 
 from .birco import is_birco, load_birco
 from .catalogue import Catalogue, Query, invented, load, save
@@ -180,7 +180,7 @@ def shown(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "run": run_command,
     "evaluate": evaluate_command,
     "rerank": rerank_command,
@@ -189,15 +189,11 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    """Read the command line and do what it says."""
+def main() -> int:
+    """Read the command line, do what it says, and give the exit code."""
     given = options().parse_args()
-    try:
-        COMMANDS[given.command](given)
-    except RamifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return reported(lambda: COMMANDS[given.command](given))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -135,7 +135,11 @@ def clue_accuracy(queries: Sequence[Query], clues: Clues) -> dict[str, float]:
 
 def same(said: str, gold: str) -> bool:
     """Whether two clues are the same but for capitals; all ways to say nothing are."""
-    return said.strip().casefold() == gold.strip().casefold() if is_clue(said) and is_clue(gold) else is_clue(said) == is_clue(gold)
+    return (
+        said.strip().casefold() == gold.strip().casefold()
+        if is_clue(said) and is_clue(gold)
+        else is_clue(said) == is_clue(gold)
+    )
 
 
 def with_gold(bench: Bench, clues: Clues, weights: Mapping[str, float]) -> dict[str, float]:

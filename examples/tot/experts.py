@@ -20,6 +20,7 @@ Scores = NDArray[np.float64]
 FIRST_YEAR, LAST_YEAR = 1975, 2023
 NUM_CODES = LAST_YEAR - FIRST_YEAR
 YEARS_AHEAD = 15
+NOWHERE = (np.empty(0, dtype=np.intp), np.empty(0))
 
 
 class Expert(Protocol):
@@ -48,8 +49,32 @@ def bm25(texts: Sequence[str]) -> Expert:
     split = [words(text) for text in texts]
     if not any(split):
         raise UsageError("BM25 has nothing to look clues up in: no book has this field")
-    index = BM25Okapi(split)
-    return lambda clue: np.asarray(index.get_scores(words(clue)), dtype=np.float64)
+    found = postings(BM25Okapi(split))
+
+    def scores(clue: str) -> Scores:
+        total = np.zeros(len(texts))
+        for word in words(clue):
+            books, gains = found.get(word, NOWHERE)
+            total[books] += gains
+        return total
+
+    return scores
+
+
+def postings(index: Any) -> dict[str, tuple[NDArray[np.intp], Scores]]:
+    """Where each word stands and what it adds to the scores there, so that a clue looks at no other book."""
+    places: dict[str, list[int]] = {}
+    counts: dict[str, list[int]] = {}
+    for book, frequencies in enumerate(index.doc_freqs):
+        for word, count in frequencies.items():
+            places.setdefault(word, []).append(book)
+            counts.setdefault(word, []).append(count)
+    scale = index.k1 * (1 - index.b + index.b * np.array(index.doc_len) / index.avgdl)
+    found = {}
+    for word, books in places.items():
+        count = np.array(counts[word])
+        found[word] = (np.array(books), index.idf[word] * count * (index.k1 + 1) / (count + scale[books]))
+    return found
 
 
 def encoder(model: str) -> Any:
