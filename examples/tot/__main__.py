@@ -55,12 +55,13 @@ def options() -> argparse.ArgumentParser:
 
 
 def add_prompt_options(parser: argparse.ArgumentParser) -> None:
-    """Add --prompts, --shots and --chat."""
+    """Add --prompts, --shots, --chat and --free."""
     parser.add_argument("--prompts", type=Path, metavar="DIR", help="prompts in the paper's format, used whole")
     parser.add_argument(
         "--shots", type=int, metavar="N", help=f"worked examples of each field ({SHOTS} of our own, else all)"
     )
     parser.add_argument("--chat", action="store_true", help="send each prompt as a user message, not as raw text")
+    parser.add_argument("--free", action="store_true", help="do not hold clues to words of the query")
 
 
 def read_data(folder: Path | None) -> Catalogue:
@@ -75,7 +76,9 @@ def clues_of(queries: Sequence[Query], fields: Sequence[str], given: argparse.Na
     own = given.prompts is None
     prompts = heads(FOLDER if own else given.prompts, SHOTS if own and given.shots is None else given.shots)
     prompts = {field: prompts[field] for field in fields}
-    rows = [{"query": q.text, "posted": q.posted, "heads": prompts, "chat": given.chat} for q in queries]
+    rows = [
+        {"query": q.text, "posted": q.posted, "heads": prompts, "chat": given.chat, "free": given.free} for q in queries
+    ]
     return dict(zip((query.id for query in queries), values(decompose, rows, given), strict=False))
 
 

@@ -4,6 +4,7 @@ A query forks into one call for each field, which copies what the query says abo
 field's instruction and worked examples, so all but the query itself is computed once.
 """
 
+import json
 import math
 
 import ramify as rf
@@ -11,6 +12,7 @@ import ramify as rf
 from .prompts import asked, heads
 
 NO_CLUE = "N/A"
+YEAR = 'start: " "? ("N/A" | /[0-9]{4}/) "\\n"?'
 HEADS = heads(shots=3)
 SCORES = [f"{score}/10" for score in range(11)]
 CRITERIA = (
@@ -21,19 +23,30 @@ JUDGE = "Book description: {passage}\nHow well does it meet the criteria, from 0
 
 
 @rf.program
-def decompose(s, query: str, posted: str = "", heads: dict[str, str] = HEADS, chat: bool = False):
+def decompose(s, query: str, posted: str = "", heads: dict[str, str] = HEADS, chat: bool = False, free: bool = False):
     """The clue of each field. Without the day of posting, `date` is not asked for.
 
     chat: each prompt is one user message, as in the paper's release; else raw text, as the embedded model learnt it.
+    free: clues are what the model writes; else it can write nothing but words of the query, a year, or N/A.
     """
+    copied = copy_grammar(query)
     fields = [field for field in heads if posted or field != "date"]
     forks = s.fork(len(fields))
     for branch, field in zip(forks, fields, strict=True):
         prompt = heads[field] + asked(field, query, posted)
         branch += rf.user(prompt) + rf.assistant_begin() if chat else prompt
-        branch += rf.gen("clue", max_tokens=96, stop="\n", temperature=0)
+        grammar = None if free else YEAR if field == "date" else copied
+        branch += rf.gen("clue", max_tokens=96, stop="\n", temperature=0, grammar=grammar)
     clues = {field: branch["clue"].strip() for branch, field in zip(forks, fields, strict=True)}
     return {field: clues.get(field, NO_CLUE) for field in heads}
+
+
+def copy_grammar(query: str) -> str:
+    """The grammar of N/A and of all runs of whole words of a query, up to the end of the line (Lark, of llguidance).
+
+    It is one terminal, as a query may begin with what a terminal before it would take.
+    """
+    return f'start: CLUE\nCLUE: " "? ("N/A" | COPY) "\\n"?\nCOPY: %regex {json.dumps({"substring_words": query})}'
 
 
 @rf.program

@@ -24,8 +24,10 @@ from ramify.examples.tot.evaluate import DECOMPOSED, GOLD, WHOLE, evaluate_clues
 from ramify.examples.tot.experts import bm25, expert, is_clue, years
 from ramify.examples.tot.metrics import average_precision, evaluate, ndcg, recall
 from ramify.examples.tot.mixture import GRID, field_scores, make_experts, mixed, ranking, search_weights
+from ramify.examples.tot.program import YEAR, copy_grammar
 from ramify.examples.tot.prompts import FIELDS, FOLDER, KEYS, STEMS, asked, heads
 from ramify.ir.errors import UsageError
+from ramify.runtime.constraint import grammar_constraint, matches
 
 QUERY = "I read it about ten years ago. The cover was red."
 
@@ -108,7 +110,7 @@ def test_a_query_forks_into_a_call_for_each_field() -> None:
     backend = ScriptedBackend(
         lambda text, _params: " The cover was red\nmore" if text.endswith("Cover Clue:") else " N/A"
     )
-    run = decompose.run(QUERY, "2020-05-06", backend=backend)
+    run = decompose.run(QUERY, "2020-05-06", free=True, backend=backend)
     assert run.value == {**dict.fromkeys(FIELDS, "N/A"), "cover": "The cover was red"}
     assert sorted(backend.requests) == sorted(
         text + asked(f, QUERY, "2020-05-06") for f, text in heads(shots=3).items()
@@ -117,24 +119,44 @@ def test_a_query_forks_into_a_call_for_each_field() -> None:
 
 def test_the_date_is_not_asked_for_without_the_day_of_posting() -> None:
     backend = ScriptedBackend(lambda _text, _params: " 1999")
-    run = decompose.run(QUERY, backend=backend)
+    run = decompose.run(QUERY, free=True, backend=backend)
     assert run.value["date"] == "N/A" and run.value["date_extract"] == "1999" and len(backend.requests) == 6
 
 
 def test_as_chat_a_prompt_is_one_user_message() -> None:
-    run = decompose.run(QUERY, "2020-05-06", heads={"cover": "Look:\n"}, chat=True, backend=ScriptedBackend())
-    assert list(run.value) == ["cover"]
     backend = ScriptedBackend()
-    decompose.run(QUERY, heads={"cover": "Look:\n"}, chat=True, backend=backend)
+    run = decompose.run(QUERY, heads={"cover": "Look:\n"}, chat=True, free=True, backend=backend)
+    assert list(run.value) == ["cover"]
     assert f"Look:\nQuestion: {QUERY} Cover Clue:" in backend.requests[0] and "assistant" in backend.requests[0]
 
 
 def test_eager_equals_compiled_and_the_heads_are_shared() -> None:
     runs = [decompose.run(QUERY, "2020-05-06", eager=eager) for eager in (True, False)]
     assert runs[0].value == runs[1].value and set(runs[1].value) == set(FIELDS)
-    explained = decompose.explain([{"query": f"{QUERY} {n}", "posted": "2020-05-06"} for n in range(8)])
+    explained = decompose.explain([{"query": f"{QUERY} {n}", "posted": "2020-05-06"} for n in range(5)])
     (line,) = explained.lines
-    assert line.costs.calls == 56 and line.costs.prefill < 0.4 * line.costs.prompt and explained.critical_path == 1
+    assert line.costs.calls == 35 and line.costs.prefill < 0.5 * line.costs.prompt and explained.critical_path == 1
+
+
+def test_clues_are_words_of_the_query_or_nothing() -> None:
+    odd = 'Zs "x"\\ \u00fcber\nthe end. ' + QUERY
+    grammar = grammar_constraint(copy_grammar(odd))
+    for text in (" N/A", " the end. I read it", " The cover", " N/A\n", ' "x"\\ \u00fcber', "was red."):
+        assert matches(grammar, text), text
+    for text in (" cover red", " the cover", " I read it and", " he cover", " N/B"):
+        assert not matches(grammar, text), text
+    assert matches(grammar_constraint(copy_grammar("the end, then")), " the end")
+    year = grammar_constraint(YEAR)
+    assert matches(year, " 1999") and matches(year, " N/A\n")
+    assert not matches(year, " 199") and not matches(year, " red")
+
+
+def test_clues_of_real_queries_are_copied(data: Path) -> None:
+    catalogue = load_birco(data / "tot" / "birco_whatsthatbook_CC-BY-NC-4.0")
+    short = sorted(catalogue.test, key=lambda query: len(query.text))[:2]
+    rows = [{"query": query.text, "heads": heads(shots=0)} for query in short]
+    for run, query in zip(decompose.run_batch(rows), short, strict=True):
+        assert all(clue == "N/A" or clue in query.text for clue in run.value.values())
 
 
 def test_reranking_lists_criteria_once_and_takes_the_mean_score() -> None:
@@ -158,7 +180,7 @@ def test_main_finds_books_of_the_invented_catalogue() -> None:
     def say(text: str, _params: object) -> str:
         return next((clue for field, clue in clues.items() if text.endswith(f"{field} Clue:")), "N/A")
 
-    run = main.run("Which?", k=3, backend=ScriptedBackend(say))
+    run = main.run("Which?", k=3, free=True, backend=ScriptedBackend(say))
     assert len(run.value["books"]) == 3 and run.value["books"][0]["title"] == book.title
     assert run.value["clues"]["author"] == clues["Author"]
 
@@ -380,7 +402,17 @@ def test_the_command_line_from_a_catalogue_to_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_command(monkeypatch, "catalogue", "--out", tmp_path / "data", "--books", 40, "--queries", 8)
-    given = ("--data", tmp_path / "data", "--model", "scripted", "--out", tmp_path / "clues.jsonl", "--shots", 1)
+    given = (
+        "--data",
+        tmp_path / "data",
+        "--model",
+        "scripted",
+        "--out",
+        tmp_path / "clues.jsonl",
+        "--shots",
+        1,
+        "--free",
+    )
     experts = [argument for field in ("genre", "date_extract") for argument in ("--expert", f"{field}=bm25")]
     run_command(monkeypatch, "evaluate", *given, *experts, "--plot", tmp_path / "plot.svg")
     shown = capsys.readouterr()
