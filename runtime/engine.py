@@ -607,19 +607,19 @@ class Engine:
                 raise located(choice, sequence)
             self._finish(sequence, "stop")
             return
-        self._append(sequence, choice.token_id)
-        if choice.token_id in sequence.stop_ids:
+        token_id, logprob = choice
+        self._append(sequence, token_id)
+        if token_id in sequence.stop_ids:
             sequence.num_told += 1
-            self._finish(sequence, "stop", choice.token_id)
-        elif self._tell(sequence, choice.logprob):
+            self._finish(sequence, "stop", token_id)
+        elif self._tell(sequence, logprob) and (sequence.matcher is not None or sequence.request.wants_deltas):
             self._force(sequence)
 
     def _force(self, sequence: Sequence) -> None:
         """Adds the tokens that a sequence's constraint leaves no choice about."""
         matcher = sequence.matcher
         if matcher is None:
-            if sequence.request.wants_deltas:
-                self._emit_new(sequence)
+            self._emit_new(sequence)
             return
         if matcher.is_finished and not sequence.num_generated:
             self._finish(sequence, "stop")
@@ -635,22 +635,21 @@ class Engine:
         self._emit_new(sequence)
 
     def _append(self, sequence: Sequence, token_id: int) -> None:
+        matcher = sequence.matcher
         sequence.append(token_id)
         self._num_generated += 1
-        matcher = sequence.matcher
         if matcher is not None and token_id not in sequence.stop_ids:
             matcher.consume(token_id)
 
     def _tell(self, sequence: Sequence, logprob: TokenLogprob | None) -> bool:
         """Gives the output the next token; returns whether the sequence goes on."""
-        output = sequence.output
-        output.push(sequence.tokens.item(sequence.prompt_len + sequence.num_told), logprob)
-        sequence.num_told += 1
-        matcher = sequence.matcher
-        is_last = matcher is not None and matcher.is_finished and sequence.num_told == sequence.num_generated
+        output, matcher, num_told = sequence.output, sequence.matcher, sequence.num_told
+        output.push(sequence.tokens.item(sequence.prompt_len + num_told), logprob)
+        sequence.num_told = num_told = num_told + 1
+        is_last = matcher is not None and matcher.is_finished and num_told == sequence.num_generated
         if is_last and output.matched is None:
             self._finish(sequence, "stop")
-        elif output.matched is not None or sequence.num_told == sequence.params.max_tokens:
+        elif output.matched is not None or num_told == sequence.params.max_tokens:
             self._finish(sequence, "length")
         else:
             return True

@@ -36,8 +36,9 @@ class Output:
     """
 
     __slots__ = (
-        "_ends", "_has_logprobs", "_held", "_is_plain", "_keeps_half", "_logprobs", "_num_kept", "_num_taken",
-        "_patterns", "_pieces", "_pieces_taken", "_probe", "_released", "_stops", "_stream", "_token_ids", "matched",
+        "_ends", "_has_logprobs", "_held", "_is_plain", "_keeps_half", "_logprobs", "_num_detokenized", "_num_kept",
+        "_num_taken", "_patterns", "_pieces", "_pieces_taken", "_probe", "_released", "_stops", "_stream", "_token_ids",
+        "matched",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +63,7 @@ class Output:
         self._pieces: list[str] = []
         self._held = ""
         self._released = 0
+        self._num_detokenized = 0
         self._num_kept = 0
         self._num_taken = 0
         self._pieces_taken = 0
@@ -69,6 +71,7 @@ class Output:
     @property
     def text(self) -> str:
         """The released text: all of it once the generation has ended."""
+        self._detokenize()
         return "".join(self._pieces)
 
     @property
@@ -90,18 +93,24 @@ class Output:
 
     def push(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
         """Adds the next token; sets `matched` when that completes a stop."""
-        piece = self._stream.step(token_id)
         if logprob is not None or self._has_logprobs:
             self._add_logprob(logprob)
         self._token_ids.append(token_id)
         if self._is_plain:
-            self._pieces.append(piece)
             self._num_kept += 1
             return
+        piece = self._stream.step(token_id)
         if self._ends_in_character():
             end = self._released + len(self._held) + len(piece)
             self._ends += [end] * (len(self._token_ids) - len(self._ends))
         self._add_text(piece)
+
+    def _detokenize(self) -> None:
+        """Makes the text of what was pushed. Where nothing is looked for in it, that waits until somebody asks."""
+        if self._is_plain:
+            num_known = self._num_detokenized
+            self._pieces += [self._stream.step(token_id) for token_id in self._token_ids[num_known:]]
+            self._num_detokenized = len(self._token_ids)
 
     def _add_logprob(self, logprob: TokenLogprob | None) -> None:
         """That of the token which comes next; those before the first have none."""
@@ -111,6 +120,7 @@ class Output:
 
     def finish(self) -> None:
         """No token follows: releases what was held back. Even now a stop may be found in it."""
+        self._detokenize()
         half = self._stream.flush()
         if self.matched is None and self._keeps_half:
             self._add_text(half)
@@ -121,6 +131,7 @@ class Output:
 
     def take(self) -> Delta | None:
         """What was released since the last call, if anything was."""
+        self._detokenize()
         pieces, token_ids = self._pieces[self._pieces_taken :], self._token_ids[self._num_taken : self._num_kept]
         text = pieces[0] if len(pieces) == 1 else "".join(pieces)
         if not text and not token_ids:

@@ -149,11 +149,13 @@ def build_batch(
     batch = chunks.follow(positions)
     if batch is None:
         return chunks.begin(_new_batch(chunks, chosen, device, tree_attention))
-    sequences = [chunk.sequence for chunk in chunks]
-    token_ids = [each.tokens.item(each.computed) for each in sequences]
-    unknown = [row for row, each in enumerate(sequences) if each.computed >= each.num_tokens]
-    choosing = [sequences[row] for row in unknown]
-    ids, at = _tokens(token_ids, positions.tolist(), unknown, choosing, chosen, device)
+    computed: list[int] = positions.tolist()
+    token_ids = [chunk.sequence.tokens.item(place) for chunk, place in zip(chunks, computed, strict=True)]
+    unknown: list[int] = []
+    if chosen is not None:  # else the host knows all tokens
+        unknown = [row for row, place in enumerate(computed) if place >= chunks[row].sequence.num_tokens]
+    choosing = [chunks[row].sequence for row in unknown]
+    ids, at = _tokens(token_ids, computed, unknown, choosing, chosen, device)
     return replace(batch, token_ids=ids, positions=at)
 
 
@@ -205,7 +207,7 @@ def _tokens(
     if unknown:
         assert chosen is not None, "a token is computed before it is chosen"
     places = [chosen.places[sequence] for sequence in choosing] if chosen is not None and unknown else []
-    numbers = upload(token_ids + positions + unknown + places, torch.int64, device)
+    numbers = upload(np.array(token_ids + positions + unknown + places, np.int64), torch.int64, device)
     ids, at, rows_of, places_of = numbers.split_with_sizes([len(token_ids), len(positions), len(unknown), len(places)])
     if chosen is not None and unknown:
         ids.index_copy_(0, rows_of, chosen.token_ids.index_select(0, places_of))

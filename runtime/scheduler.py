@@ -263,7 +263,7 @@ class Scheduler:
 
     def has_taken(self, chunks: list[Chunk], num_prefilled: int, seconds: float) -> None:
         """A step took so long, in which so many tokens of prompts were computed."""
-        num_tokens = sum(chunk.num_rows for chunk in chunks)
+        num_tokens = len(chunks) if isinstance(chunks, Round) else sum(chunk.num_rows for chunk in chunks)
         self._pace.note(num_tokens - num_prefilled, num_prefilled, seconds)
         if num_tokens >= _TIMED_TOKENS:
             self.seconds_per_token = seconds / num_tokens
