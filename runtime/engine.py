@@ -373,6 +373,9 @@ class Engine:
         self._inbox.carry_out()
         for sequence in self._scheduler.admit():
             sequence.admitted_ms = _now_ms()
+        while self._scheduler.refused:
+            sequence = self._scheduler.refused.pop()
+            self._fail(sequence, _no_memory(sequence), _REQUEST_FAILED)
         chunks = self._scheduler.plan()
         if self._lookup is not None:
             chunks = self._lookup.add(chunks)
@@ -794,6 +797,14 @@ def _close_engines() -> None:
 
 
 _started: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _no_memory(sequence: Sequence) -> BackendError:
+    num_tokens = sequence.target + sequence.generated_room
+    return BackendError(
+        f"the device has no memory for the KV of the request's {num_tokens} tokens, though nothing else runs",
+        help="give the engine a smaller kv_tokens, lower max_tokens, or end what else uses the device's memory",
+    )
 
 
 def _engine_closed() -> Cancelled:

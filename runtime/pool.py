@@ -42,6 +42,10 @@ class PoolExhausted(Exception):
     """The pool has fewer free tokens than were asked for."""
 
 
+class DeviceFull(PoolExhausted):
+    """The pool has them, but the device has no memory for them: others use it, or it lies in too small pieces."""
+
+
 @dataclass(eq=False, slots=True)
 class _Storage:
     """Memory for `room` tokens and the live extents that look into it."""
@@ -138,11 +142,15 @@ class KVPool:
         return room <= self.free
 
     def allocate(self, room: int) -> Extent:
-        """A new extent with memory of its own. Raises PoolExhausted."""
+        """A new extent with memory of its own. Raises PoolExhausted, and leaves everything as it was then."""
         assert room > 0, f"an extent needs room for at least one token, got {room}"
         if not self.can_allocate(room):
             raise PoolExhausted(f"{room} tokens of KV were asked for and {self.free} of {self.capacity} are free")
-        storage = _Storage(self.layout.empty(room), room)
+        try:
+            memory = self.layout.empty(room)
+        except torch.OutOfMemoryError as error:
+            raise DeviceFull(f"the device has no memory for KV of {room} tokens") from error
+        storage = _Storage(memory, room)
         self._storages[storage] = None
         self._used += room
         self._covered += room
@@ -161,24 +169,32 @@ class KVPool:
 
         Copies into a right-sized storage when that frees memory, which is when no other extent shares the storage;
         so `trim(extent, extent.room)` also gives back what split-off neighbours left behind when they were released.
-        Until the copy is done both storages exist, so real memory may exceed `capacity` by `length` tokens.
+        Until the copy is done both storages exist, so real memory may exceed `capacity` by `length` tokens. Where the
+        device has no memory for it, nothing is copied.
         """
         assert 0 < length <= extent.room, f"cannot trim {extent.room} tokens to {length}"
         storage = extent._storage
         assert storage is not None, "this extent was released, split or trimmed"
         if len(storage.extents) > 1 or length == storage.room:
-            if length == extent.room:
-                return extent
-            self.changes += 1
-            self._covered -= extent.room - length
-            return _view(_detach(extent), extent._start, length)
-        memory = self._copied([extent.span(0, length)], length)
+            return self._shortened(extent, length)
+        try:
+            memory = self._copied([extent.span(0, length)], length)
+        except torch.OutOfMemoryError:
+            return self._shortened(extent, length)
         self.release(extent)
         trimmed = _Storage(memory, length)
         self._storages[trimmed] = None
         self._used += length
         self._covered += length
         return _view(trimmed, 0, length)
+
+    def _shortened(self, extent: Extent, length: int) -> Extent:
+        """The same in the storage where it is."""
+        if length == extent.room:
+            return extent
+        self.changes += 1
+        self._covered -= extent.room - length
+        return _view(_detach(extent), extent._start, length)
 
     def release(self, extent: Extent) -> int:
         """Gives the extent back and returns how many tokens became free: none while others share its storage."""
@@ -193,7 +209,8 @@ class KVPool:
 
     def compact(self, num_tokens: int) -> int:
         """Copies extents out of storages that hold more than these, the most wasteful first, until `num_tokens` are
-        gained or nothing is wasted; returns how many were. The extents stay what they are, at other places.
+        gained, nothing is wasted, or the device has no memory to copy to; returns how many were. The extents stay what
+        they are, at other places.
 
         Until a copy is done both storages exist, so real memory may exceed `capacity` by the tokens that are copied.
         """
@@ -201,10 +218,15 @@ class KVPool:
         for storage in sorted(self._storages, key=lambda storage: storage.wasted, reverse=True):
             if gained >= num_tokens or not storage.wasted:
                 break
-            gained += storage.wasted
+            wasted = storage.wasted
+            try:
+                moved = self._moved(storage)
+            except torch.OutOfMemoryError:
+                break
             del self._storages[storage]
-            self._used -= storage.wasted
-            self._storages[self._moved(storage)] = None
+            self._storages[moved] = None
+            self._used -= wasted
+            gained += wasted
         return gained
 
     def _moved(self, storage: _Storage) -> _Storage:

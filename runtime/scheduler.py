@@ -40,7 +40,7 @@ from ..ir.errors import RequestError
 from .host_tier import HostTier
 from .pace import Pace
 from .plan import Chunk, Round
-from .pool import KVPool, PoolExhausted
+from .pool import DeviceFull, KVPool, PoolExhausted
 from .radix import Mark, Order, RadixTree, common_len
 from .sequence import Sequence
 from .uses import Expectations
@@ -64,6 +64,7 @@ class Scheduler:
     """Holds the waiting and the running sequences and their KV. Not thread-safe: the engine's thread owns it.
 
     discarded_tokens: that were computed for nothing, see `take_back`.
+    refused: sequences for whose KV the device has no memory though nothing else needs any; who calls `admit` ends them.
     speculation_hits: tokens of prompts that were computed ahead of their request (runtime/speculation.py).
     seconds_per_token: what prefill takes, as the engine has measured it. holds_off_seconds: how long the last `admit`
     would have the engine wait for requests that are about to come.
@@ -92,6 +93,7 @@ class Scheduler:
         self.uses = Expectations(self.tree, lambda command: later(partial(self._change, command)))
         self.running: list[Sequence] = []
         self.waiting: dict[Sequence, None] = {}
+        self.refused: list[Sequence] = []
         self.hit_tokens = 0
         self.speculation_hits = 0
         self.computed_tokens = 0
@@ -110,6 +112,7 @@ class Scheduler:
         self._pace = Pace(step_seconds)
         self._changed = False
         self._refused_tokens = 0
+        self._is_device_full = False
         self._held_off_since: float | None = None
 
     @property
@@ -157,8 +160,11 @@ class Scheduler:
             if not self._try_admit(first, spares=False):
                 # Storages that are shared with evicted neighbours hold more than they serve: start from an empty tree.
                 self.tree.evict(self.pool.capacity + 1)
-                started = self._try_admit(first, spares=False)
-                assert started, "a sequence that fits the pool does not fit the empty pool"
+                self._is_device_full = False
+                if not self._try_admit(first, spares=False):
+                    assert self._is_device_full, "a sequence that fits the pool does not fit the empty pool"
+                    self.refused.append(first)
+                    return admitted
             admitted.append(first)
         for sequence, _ in window if admitted else ():
             if sequence in self.waiting:
@@ -504,7 +510,8 @@ class Scheduler:
             sequence.prompt_extent = self.pool.allocate(prompt_room)
             if sequence.generated_room:
                 sequence.generated_extent = self.pool.allocate(sequence.generated_room)
-        except PoolExhausted:
+        except PoolExhausted as error:
+            self._is_device_full = isinstance(error, DeviceFull)
             return False
         return True
 

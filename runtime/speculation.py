@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import inf
 
 from .plan import Chunk
-from .pool import KVPool
+from .pool import KVPool, PoolExhausted
 from .radix import RadixTree, TokenArray, common_len
 from .sequence import Sequence
 
@@ -211,7 +211,12 @@ class Speculation:
         if missing > self._pool.free:
             self._tree.unlock(node)
             return False
-        sequence.node, sequence.prompt_extent = node, self._pool.allocate(missing)
+        try:
+            extent = self._pool.allocate(missing)
+        except PoolExhausted:  # what is on the device may be less than the pool may have
+            self._tree.unlock(node)
+            return False
+        sequence.node, sequence.prompt_extent = node, extent
         sequence.computed = sequence.tail_start
         return True
 
