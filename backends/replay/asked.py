@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+import hashlib
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, cast
 
 from ...runtime.expression import Select
 from ...runtime.generation import Generation
@@ -20,33 +22,72 @@ _SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class PromptText:
-    """A prompt as text, without roles that stand elsewhere.
+    """What tells a prompt from others, with the part of its text that is new.
 
-    after: the last generation or choice in it; behind: where its text ends. hash: of the text and of the tools that
-    the conversation declares.
+    after: the last generation or choice in it. tail: the text behind that; all of it where there is none. hash: of all
+    of the text, and of the tools that the conversation declares.
     """
 
-    text: str
     after: Generation | None
-    behind: int
+    tail: str
     hash: str
 
-    @classmethod
-    def of(cls, prompt: Prompt) -> PromptText:
+
+class PromptTexts:
+    """The prompts of one run as text: what two of them begin with is gone through once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Prompt, _Begin] = {}
+
+    def of(self, prompt: Prompt) -> PromptText:
         """The text of a prompt all of which has arrived."""
-        writing, parts = Writing(prompt.context.backend.chat), list[str]()
-        length, behind, after = 0, 0, None
-        for node in prompt.since(None):
-            before, generated, writing = node.write(writing)
-            shown = _shown_media(node.value) if isinstance(node.value, Media) else ""
-            parts += [before, generated, shown]
-            length += len(before) + len(generated) + len(shown)
+        nodes, node = list[Prompt](), cast("Prompt | None", prompt)
+        while node is not None and node not in self._known:
+            nodes.append(node)
+            node = node.parent
+        begin = _Begin(Writing(prompt.context.backend.chat)) if node is None else self._known[node]
+        writing, hashed, after, tail = begin.writing, begin.hashed.copy(), begin.after, [begin.tail]
+        for node in reversed(nodes):
+            text, writing = _written(node, writing)
+            tail.append(text)
+            hashed.update(_bytes(text))
             if node.kind in ("gen", "select"):
-                behind, after = length, node.value
-        text = "".join([*parts, writing.waiting()])
-        tools = [] if prompt.message is None else [tool.schema for tool in prompt.message.tools]
-        hashed = [text.encode(errors="surrogatepass"), repr(tools).encode() if tools else b""]
-        return cls(text, after, behind, digest(hashed))
+                after, tail = node.value, []
+        self._known[prompt] = _Begin(writing, hashed.copy(), after, "".join(tail))
+        tail.append(writing.waiting())
+        hashed.update(_bytes(tail[-1]))
+        if prompt.message is not None and prompt.message.tools:
+            hashed.update(repr([tool.schema for tool in prompt.message.tools]).encode())
+        return PromptText(after, "".join(tail), hashed.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """What is known of a prompt that others may begin with; its text before `after` has been hashed only."""
+
+    writing: Writing
+    hashed: Any = field(default_factory=partial(hashlib.blake2b, digest_size=16))
+    after: Generation | None = None
+    tail: str = ""
+
+
+def whole_text(prompt: Prompt) -> str:
+    """All of a prompt's text."""
+    writing, parts = Writing(prompt.context.backend.chat), list[str]()
+    for node in prompt.since(None):
+        text, writing = _written(node, writing)
+        parts.append(text)
+    return "".join([*parts, writing.waiting()])
+
+
+def _written(node: Prompt, writing: Writing) -> tuple[str, Writing]:
+    """What a node adds to the text."""
+    before, generated, writing = node.write(writing)
+    return before + generated + (_shown_media(node.value) if isinstance(node.value, Media) else ""), writing
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
 
 
 def _shown_media(media: Media) -> str:

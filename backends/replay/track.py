@@ -27,7 +27,7 @@ from ...runtime.prompt import Prompt
 from ...runtime.request import Delta, Done, Event, Failed
 from ...runtime.sharing import is_deterministic
 from ...runtime.toolcall import ToolCall
-from .asked import PromptText, request_difference, request_of, short, text_difference
+from .asked import PromptText, PromptTexts, request_difference, request_of, short, text_difference, whole_text
 from .events import EndRecord, HostRecord, LMRecord, OrderRecord, ToolRecord, digest, place_text, where_of
 from .hosting import HostEvent, Place, host_key, key_of, run_hosted
 from .recorder import Recorder
@@ -101,6 +101,7 @@ class RunTrack:
         self._num_asked = 0
         self._last: str | None = None
         self._reads: list[str] = []
+        self._texts = PromptTexts()
         self._has_read: set[str] = set()
         self._ids: dict[Generation, str] = {}
         self._asked: dict[Generation, _Asked] = {}
@@ -146,7 +147,7 @@ class RunTrack:
     def send(self, generation: Generation) -> Handle:
         """See Track."""
         asked = self._asked[generation]
-        asked.prompt, asked.request = PromptText.of(generation.prompt), request_of(generation)
+        asked.prompt, asked.request = self._texts.of(generation.prompt), request_of(generation)
         if self._recording is None:
             return generation.send()
         answer = self._answer(generation, asked.prompt, asked.request)
@@ -180,7 +181,7 @@ class RunTrack:
             place.branch,
             place.num_gens,
             generation.sample,
-            prompt.text if after is None else prompt.text[prompt.behind :],
+            prompt.tail if (after is None) == (prompt.after is None) else whole_text(place),
             prompt.hash,
             asked.request,
             where_of(span_of(generation.where)),
@@ -382,9 +383,8 @@ class RunTrack:
             return f"its name was {then.name!r}"
         assert self._recording is not None
         recorded = self._recording.prompt(then)
-        if recorded == prompt.text:
-            return "it declares other tools"
-        return text_difference(recorded, prompt.text)
+        now = whole_text(generation.prompt)
+        return "it declares other tools" if recorded == now else text_difference(recorded, now)
 
     # Tools.
 
