@@ -210,6 +210,8 @@ def _describe_recording(parser: _Parser) -> None:
 
 def _describe_repl(parser: _Parser) -> None:
     parser.add_argument("target", metavar="FILE", nargs="?", help="a Python file whose names are there from the start")
+    parser.add_argument("--script", metavar="FILE", help="take the inputs from a file, show each behind a prompt")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop a script at the first error")
     _describe_model(parser)
 
 

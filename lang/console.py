@@ -19,7 +19,7 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
 
 from .. import __version__
-from .commands.table import Commands
+from .commands.table import Commands, is_command
 from .options import Options, approximation
 from .repl import BANNER
 from .session import Session
@@ -43,16 +43,15 @@ def converse(session: Session, commands: Commands) -> None:
     if approximate := approximation(Options()):
         print(approximate, file=session.out)
     while True:
+        session.say_what_changed()
         try:
             text = prompt.prompt()
         except KeyboardInterrupt:
             continue
         except EOFError:
             return
-        if text.lstrip().startswith(":"):
-            commands.do(text.strip())
-        elif text.strip():
-            session.execute(text)
+        if text.strip():
+            commands.take(text)
 
 
 def _history() -> History:
@@ -91,7 +90,7 @@ def _bindings(session: Session) -> KeyBindings:
 
 def is_whole(session: Session, text: str) -> bool:
     """Whether Enter at the end of the text runs it: a block runs after an empty line."""
-    if not text.strip() or text.lstrip().startswith(":"):
+    if not text.strip() or is_command(text):
         return True
     *before, last = text.split("\n")
     if not before:

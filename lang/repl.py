@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from ..ir.errors import UsageError
-from .commands.table import Commands
+from .commands.table import Commands, is_command
 from .failures import wants_debug
-from .loading import load_file, split_target
+from .loading import split_target
 from .options import set_default_backend
 from .session import Session
 
@@ -20,14 +21,17 @@ def repl_command(given: argparse.Namespace) -> int:
     """Read inputs until they end. Returns the exit code. Raises what loading the file raises."""
     if given.model is not None:
         set_default_backend(given.model)
+    script = None if given.script is None else _read(Path(given.script))
     session = Session(sys.stdout, debug=given.debug or wants_debug())
     if given.target is not None:
         path, name = split_target(given.target)
         if name is not None:
             raise UsageError(f"ramify repl takes a file, not one of its programs: {path}")
-        session.preload(load_file(path))
+        session.load(path)
     commands = Commands(session)
     try:
+        if script is not None:
+            return run_script(script, session, commands, keeps_going=given.keep_going)
         if sys.stdin.isatty():
             from .console import converse
 
@@ -39,8 +43,36 @@ def repl_command(given: argparse.Namespace) -> int:
     return 0
 
 
+def _read(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the script {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
 def read_lines(lines: Iterable[str], session: Session, commands: Commands) -> None:
-    """Execute inputs that come line by line: a block ends before a line that is not part of it.
+    """Do what inputs say that come line by line."""
+    for text in inputs(lines, session):
+        session.say_what_changed()
+        commands.take(text)
+
+
+def run_script(lines: Iterable[str], session: Session, commands: Commands, *, keeps_going: bool = False) -> int:
+    """The same, with each input shown behind a prompt. Returns 1 if one failed, which ends it unless it keeps going."""
+    code = 0
+    for text in inputs(lines, session):
+        session.say_what_changed()
+        for number, line in enumerate(text.split("\n")):
+            session.print(f"{'... ' if number else '>>> '}{line}".rstrip())
+        if not commands.take(text):
+            code = 1
+            if not keeps_going:
+                break
+    return code
+
+
+def inputs(lines: Iterable[str], session: Session) -> Iterator[str]:
+    """Commands, and inputs of Python: a block ends before a line that is not part of it.
 
     An empty line does not end it, since code that was written in a file has such lines inside its functions.
     """
@@ -49,21 +81,21 @@ def read_lines(lines: Iterable[str], session: Session, commands: Commands) -> No
     for line in lines:
         line = line.rstrip("\r\n")
         if text and session.ends_before(text, line):
-            session.execute(text)
+            yield text
             text = ""
         # After what is wrong for good, the rest of its block would be wrong once more, line by line.
         is_skipping = is_skipping and session.stays_in_block(line)
         if is_skipping:
             continue
-        if not text and line.lstrip().startswith(":"):
-            commands.do(line.strip())
+        if not text and is_command(line):
+            yield line.strip()
             continue
         text = f"{text}\n{line}" if text else line
         if not text.strip():
             text = ""
         elif line.strip() and session.is_complete(text):
-            session.execute(text)
+            yield text
             is_skipping = not session.parses(text)
             text = ""
     if text:
-        session.execute(text)
+        yield text

@@ -12,19 +12,22 @@ _MOST_KEPT = 200
 
 
 class RunLog:
-    """Numbers runs. usage: the sums over all of them, without times, which of a batch's rows are those of the batch."""
+    """Numbers runs. kept: by number, the program's name and the run.
+
+    usage: the sums over all of them, without times, which of a batch's rows are those of the batch.
+    """
 
     def __init__(self) -> None:
         self.num_runs = 0
         self.num_failed = 0
         self.usage = Usage()
-        self.kept: OrderedDict[int, Run] = OrderedDict()
+        self.kept: OrderedDict[int, tuple[str, Run]] = OrderedDict()
 
-    def add(self, run: Run) -> None:
-        """Number a run that has ended."""
+    def add(self, program: str, run: Run) -> None:
+        """Number a run of a program that has ended."""
         self.num_runs += 1
         self.num_failed += not run.ok
-        self.kept[self.num_runs] = run
+        self.kept[self.num_runs] = program, run
         if len(self.kept) > _MOST_KEPT:
             self.kept.popitem(last=False)
         for name in ("prompt_tokens", "cached_tokens", "generated_tokens", "calls", "shared_calls"):
@@ -33,7 +36,7 @@ class RunLog:
     def run(self, number: int) -> Run:
         """The run of that number. Raises UsageError if there is none, or it is not kept."""
         if number in self.kept:
-            return self.kept[number]
+            return self.kept[number][1]
         if 1 <= number <= self.num_runs:
             raise UsageError(f"run {number} is no longer kept; the last {_MOST_KEPT} runs are")
         known = f"the runs are 1 to {self.num_runs}" if self.num_runs else "nothing was run yet"

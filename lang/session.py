@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
@@ -22,7 +23,8 @@ from rich.text import Text
 from ..ir.errors import UsageError, nearest
 from .arguments import Arguments
 from .failures import describe
-from .loading import Loaded, program_of, syntax_error
+from .loaded_file import LoadedFile
+from .loading import load_file, program_of, syntax_error
 from .options import Options
 from .program import Program, Row
 from .rendering import open_view, seconds, usage_line, value_text
@@ -42,6 +44,10 @@ class Session:
         self.debug = debug
         self.last_run: Run | None = None
         self.log = RunLog()
+        self.files: dict[Path, LoadedFile] = {}
+        # What was typed, and whether it is Python that has worked.
+        self.inputs: list[tuple[str, bool]] = []
+        self.settings: dict[str, Any] = {}
         self.shows_times = False
         self.module = ModuleType("__ramify__")
         self.names = self.module.__dict__
@@ -51,11 +57,30 @@ class Session:
         # Classes and pickles of what is typed here look their module up by name.
         sys.modules[self.module.__name__] = self.module
 
-    def preload(self, loaded: Loaded) -> None:
-        """Make the names of a file known."""
+    def load(self, path: Path) -> list[str]:
+        """Run a file, also once more, and take over its names; gives those of its programs. Raises as load_file does.
+
+        Of a file that was loaded before, names that are gone from it are gone here, unless they were given something
+        else.
+        """
+        path = path.resolve()
+        before = self.files.get(path)
+        loaded = load_file(path) if before is None else before.reload()
+        for name, value in before.names.items() if before is not None else ():
+            if self.names.get(name) is value:
+                del self.names[name]
         names = vars(loaded.module)
         self._watch(names)
-        self.names |= {name: value for name, value in names.items() if not name.startswith("__")}
+        own = {name: value for name, value in names.items() if not name.startswith("__")}
+        self.files[path] = LoadedFile(path, loaded, own)
+        self.names |= own
+        return list(loaded.programs)
+
+    def say_what_changed(self) -> None:
+        """Tell of loaded files that are others on disk by now, of each change once."""
+        for file in self.files.values():
+            if file.has_new_change():
+                self.print(f"{file.path.name} has changed on disk; :reload runs it again")
 
     def programs(self) -> dict[str, Program]:
         """The programs of the session, by name."""
@@ -81,9 +106,9 @@ class Session:
             raise UsageError("nothing was run yet", help="run a program, as in NAME.run(...)")
         return self.last_run
 
-    def remember(self, run: Run) -> Run:
-        """A run has ended: number it."""
-        self.log.add(run)
+    def remember(self, program: str, run: Run) -> Run:
+        """A run of a program has ended: number it."""
+        self.log.add(program, run)
         self.last_run = run
         return run
 
@@ -133,7 +158,10 @@ class Session:
         text = text.rstrip("\n") + "\n"
         linecache.cache[file] = (len(text), None, [f"{line}\n" for line in text.split("\n")[:-1]], file)
         started = time.perf_counter()
+        number = len(self.inputs)
+        self.inputs.append((text, False))
         is_fine = self.guarded(lambda: self._execute(text, file))
+        self.inputs[number] = (text, is_fine)
         if self.shows_times:
             self.print(f"time: {seconds((time.perf_counter() - started) * 1000, digits=2)}")
         return is_fine
@@ -195,27 +223,41 @@ class Session:
 
 
 class WatchedProgram(Program):
-    """A program whose runs are shown while they go on, and remembered."""
+    """A program whose runs are shown while they go on, and remembered.
 
-    def __init__(self, program: Program, session: Session) -> None:
-        super().__init__(program, program.run_options)
+    The session's settings hold for it, but for options that were `set` in the session.
+    """
+
+    def __init__(self, program: Program, session: Session, said: frozenset[str] = frozenset()) -> None:
         self._session = session
+        self._said = said
+        super().__init__(program, program.run_options)
+
+    @property
+    def _options(self) -> Options:
+        settings = {name: value for name, value in self._session.settings.items() if name not in self._said}
+        return self._own_options.updated(settings) if settings else self._own_options
+
+    @_options.setter
+    def _options(self, options: Options) -> None:
+        self._own_options = options
 
     def options(self, **given: Any) -> Program:
         """See Program."""
-        return WatchedProgram(super().options(**given), self._session)
+        changed = Program(self.fn, self._own_options.updated(given), self._cache, self._receiver)
+        return WatchedProgram(changed, self._session, self._said | given.keys())
 
     def __get__(self, instance: object, owner: type | None = None) -> Program:
         bound = super().__get__(instance, owner)
-        return self if bound is self else WatchedProgram(bound, self._session)
+        return self if bound is self else WatchedProgram(bound, self._session, self._said)
 
     def finish(self, arguments: Arguments, options: Options) -> Run:
         """See Program."""
         if options.stream is not None:
-            return self._session.remember(super().finish(arguments, options))
+            return self._session.remember(self.name, super().finish(arguments, options))
         view = open_view(self._session.out)
         try:
-            return self._session.remember(super().finish(arguments, options.updated({"stream": view})))
+            return self._session.remember(self.name, super().finish(arguments, options.updated({"stream": view})))
         finally:
             view.close()
 
@@ -225,12 +267,12 @@ class WatchedProgram(Program):
             told = options.get("on_result")
 
             def on_result(number: int, run: Run) -> None:
-                self._session.remember(run)
+                self._session.remember(self.name, run)
                 if told is not None:
                     told(number, run)
 
             return super().run_batch(rows, **options | {"on_result": on_result})
         runs = super().run_batch(rows, **options)
         for run in runs:
-            self._session.remember(run)
+            self._session.remember(self.name, run)
         return runs

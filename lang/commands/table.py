@@ -1,4 +1,4 @@
-"""All commands of the REPL by name, and what is done with a line that begins with a colon."""
+"""All commands of the REPL by name, and what is done with an input: a command, `?NAME`, or Python."""
 
 from __future__ import annotations
 
@@ -8,26 +8,51 @@ from ...ir.errors import UsageError, nearest
 from ..session import Session
 from .cache import CACHE
 from .command import Command
+from .comparing import DIFF, RUNS
+from .files import LOAD, RELOAD, SAVE
+from .help import show_help
 from .programs import EXPLAIN, IR, PASSES
 from .runs import TIME, TREE, USAGE
+from .settings import SET
 from .tokens import TOKENS
+
+_GROUPS = (
+    (IR, PASSES, EXPLAIN),
+    (TREE, TOKENS, USAGE, TIME, RUNS, DIFF),
+    (CACHE, SET),
+    (LOAD, RELOAD, SAVE),
+)
+
+
+def is_command(line: str) -> bool:
+    """Whether an input that begins with this line is no Python."""
+    return line.lstrip().startswith((":", "?"))
 
 
 class Commands:
-    """What begins with a colon."""
+    """What begins with a colon, and help by `?`."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        known = (IR, PASSES, EXPLAIN, TREE, TOKENS, USAGE, TIME, CACHE)
-        own = (Command(":help", "", "this list", self._help), Command(":quit", "", "leave, as Ctrl-D does", _quit))
+        known = [command for group in _GROUPS for command in group]
+        own = (
+            Command("?", "[NAME | COMMAND]", "what a name stands for, such as a program", self._explain_name),
+            Command(":help", "", "this list", self._help),
+            Command(":quit", "", "leave, as Ctrl-D does", _quit),
+        )
         self.table = {command.name: command for command in (*known, *own)}
 
+    def take(self, text: str) -> bool:
+        """Do what an input says; errors are shown. Gives whether there was none. SystemExit passes."""
+        return self.do(text.strip()) if is_command(text) else self.session.execute(text)
+
     def do(self, line: str) -> bool:
-        """Carry out a command; its errors are shown. Gives whether there was none. SystemExit passes."""
+        """Carry out a command, likewise."""
+        self.session.inputs.append((line, False))
         return self.session.guarded(lambda: self._do(line))
 
     def _do(self, line: str) -> None:
-        name, _, rest = line.partition(" ")
+        name, _, rest = (line[:1], "", line[1:]) if line.startswith("?") else line.partition(" ")
         if name not in self.table:
             raise UsageError(f"there is no command {name}", help=nearest(name, self.table, "the commands are"))
         command, rest = self.table[name], rest.strip()
@@ -41,6 +66,16 @@ class Commands:
         if not words:
             return [f"{each.name} " if each.usage else each.name for each in self.table.values()]
         return self.table[name].complete(self.session, words) if name in self.table else ()
+
+    def _explain_name(self, session: Session, rest: str) -> None:
+        if not rest:
+            self._help(session, rest)
+        elif rest.startswith(":"):
+            if rest not in self.table:
+                raise UsageError(f"there is no command {rest}", help=nearest(rest, self.table, "the commands are"))
+            session.print(f"{self.table[rest].form}  {self.table[rest].summary}")
+        else:
+            show_help(session, rest)
 
     def _help(self, session: Session, rest: str) -> None:
         width = max(len(command.form) for command in self.table.values())

@@ -19,7 +19,7 @@ from ..transcript import branch_label
 from .command import Command
 
 _MOST_TOKENS = 400
-_NO_LOGPROBS = "log-probabilities were not asked for: gen(..., logprobs=3)"
+_NO_LOGPROBS = "log-probabilities were not asked for: gen(..., logprobs=3), or :set logprobs 3"
 
 
 def _tokens(session: Session, rest: str) -> None:

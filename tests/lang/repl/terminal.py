@@ -47,5 +47,9 @@ class Tmux:
         self.wait_for(wanted)
         return self._run("capture-pane", "-p", "-e", "-t", "repl")
 
+    def narrow(self, columns: int) -> None:
+        """Make it as wide as so many characters."""
+        self._run("resize-window", "-t", "repl", "-x", str(columns), "-y", "40")
+
     def end(self) -> None:
         subprocess.run([*self._call, "kill-server"], capture_output=True)

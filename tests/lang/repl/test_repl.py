@@ -14,7 +14,6 @@ from ramify.backends.local import LocalBackend
 from ramify.backends.tiny import model_dir
 from ramify.lang.commands.table import Commands
 from ramify.lang.console import NameCompleter, is_whole
-from ramify.lang.loading import load_file
 from ramify.lang.options import set_default_backend
 from ramify.lang.session import Session
 
@@ -159,7 +158,7 @@ def test_ctrl_c_keeps_the_session(type_in: Type) -> None:
 def test_the_names_of_a_file(session: Session, type_in: Type, tmp_path: Path) -> None:
     file = tmp_path / "hello_file.py"
     file.write_text("import ramify as rf\nLIMIT = 2\n" + HELLO.replace('gen("a")', 'gen("a", max_tokens=LIMIT)'))
-    session.preload(load_file(file))
+    session.load(file)
     assert type_in("LIMIT\nr = hello.run('Bob')\n") == "2\n[user] Hi Bob\n[assistant]  2 times\n"
 
 
