@@ -1,6 +1,6 @@
 """Tool calling with Gorilla (arXiv 2305.15334): retrieve API documents, ask for a call, cut it out of the reply.
 
-    ramify run examples/gorilla --arg question="Which API can find lions?"
+    ramify run examples/gorilla --arg question="How do I find lions here?"
 
 What prompts share comes first: the system turn, then the documents, then the question. `order="question-first"` is the
 paper's.
