@@ -55,12 +55,14 @@ class LabelModel:
 
     def probabilities(self, prompts: Sequence[str]) -> list[tuple[float, ...]]:
         """The probability of each label after each prompt; all that are new are one batch."""
-        self.counts.asked += len(prompts)
+        self.counts.asked += sum(prompt in self.known for prompt in prompts)
         return self.recall(prompts)
 
     def recall(self, prompts: Sequence[str]) -> list[tuple[float, ...]]:
-        """The same for prompts that are looked at once more, which does not count as asking."""
-        self.ask(list(dict.fromkeys(prompt for prompt in prompts if prompt not in self.known)))
+        """The same for prompts that are looked at once more; those that are known do not count as asked again."""
+        new = [prompt for prompt in prompts if prompt not in self.known]
+        self.counts.asked += len(new)
+        self.ask(list(dict.fromkeys(new)))
         return [self.known[prompt] for prompt in prompts]
 
     def ask(self, prompts: Sequence[str]) -> None:
