@@ -39,7 +39,7 @@ class Settings:
     gamma: float = 0.9
     gae_lambda: float = 0.95
     max_grad_norm: float = 0.5
-    env_steps: int = 4096
+    env_steps: int = 3072
     max_steps: int = 8
     normalize_obs: bool = True
 
