@@ -18,11 +18,8 @@ from .experts import retriever
 from .figure import draw
 from .metrics import evaluate
 from .mixture import EXPERTS, make_experts
-from .program import decompose, rerank
+from .program import SHOTS, decompose, rerank
 from .prompts import FIELDS, FOLDER, heads
-
-SHOTS = 3
-"""Of our own worked examples: more than that the embedded model has not learnt to read."""
 
 
 def options() -> argparse.ArgumentParser:
@@ -55,13 +52,13 @@ def options() -> argparse.ArgumentParser:
 
 
 def add_prompt_options(parser: argparse.ArgumentParser) -> None:
-    """Add --prompts, --shots, --chat and --free."""
+    """Add --prompts, --shots, --chat and --copied."""
     parser.add_argument("--prompts", type=Path, metavar="DIR", help="prompts in the paper's format, used whole")
     parser.add_argument(
         "--shots", type=int, metavar="N", help=f"worked examples of each field ({SHOTS} of our own, else all)"
     )
     parser.add_argument("--chat", action="store_true", help="send each prompt as a user message, not as raw text")
-    parser.add_argument("--free", action="store_true", help="do not hold clues to words of the query")
+    parser.add_argument("--copied", action="store_true", help="hold clues to words of the query, by a grammar")
 
 
 def read_data(folder: Path | None) -> Catalogue:
@@ -76,9 +73,8 @@ def clues_of(queries: Sequence[Query], fields: Sequence[str], given: argparse.Na
     own = given.prompts is None
     prompts = heads(FOLDER if own else given.prompts, SHOTS if own and given.shots is None else given.shots)
     prompts = {field: prompts[field] for field in fields}
-    rows = [
-        {"query": q.text, "posted": q.posted, "heads": prompts, "chat": given.chat, "free": given.free} for q in queries
-    ]
+    how = {"heads": prompts, "chat": given.chat, "copied": given.copied}
+    rows = [{"query": query.text, "posted": query.posted, **how} for query in queries]
     return dict(zip((query.id for query in queries), values(decompose, rows, given), strict=False))
 
 

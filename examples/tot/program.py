@@ -13,7 +13,8 @@ from .prompts import asked, heads
 
 NO_CLUE = "N/A"
 YEAR = 'start: " "? ("N/A" | /[0-9]{4}/) "\\n"?'
-HEADS = heads(shots=3)
+SHOTS = 2
+HEADS = heads(shots=SHOTS)
 SCORES = [f"{score}/10" for score in range(11)]
 CRITERIA = (
     "A reader looks for a book and remembers this:\n{query}\n"
@@ -23,19 +24,19 @@ JUDGE = "Book description: {passage}\nHow well does it meet the criteria, from 0
 
 
 @rf.program
-def decompose(s, query: str, posted: str = "", heads: dict[str, str] = HEADS, chat: bool = False, free: bool = False):
+def decompose(s, query: str, posted: str = "", heads: dict[str, str] = HEADS, chat: bool = False, copied: bool = False):
     """The clue of each field. Without the day of posting, `date` is not asked for.
 
     chat: each prompt is one user message, as in the paper's release; else raw text, as the embedded model learnt it.
-    free: clues are what the model writes; else it can write nothing but words of the query, a year, or N/A.
+    copied: the model can write nothing but words of the query, a year, or N/A.
     """
-    copied = copy_grammar(query)
+    words = copy_grammar(query)
     fields = [field for field in heads if posted or field != "date"]
     forks = s.fork(len(fields))
     for branch, field in zip(forks, fields, strict=True):
         prompt = heads[field] + asked(field, query, posted)
         branch += rf.user(prompt) + rf.assistant_begin() if chat else prompt
-        grammar = None if free else YEAR if field == "date" else copied
+        grammar = None if not copied else YEAR if field == "date" else words
         branch += rf.gen("clue", max_tokens=96, stop="\n", temperature=0, grammar=grammar)
     clues = {field: branch["clue"].strip() for branch, field in zip(forks, fields, strict=True)}
     return {field: clues.get(field, NO_CLUE) for field in heads}

@@ -14,12 +14,12 @@ WEIGHTS = {"author": 1.0, "cover": 0.5, "date": 1.0, "date_extract": 0.5, "genre
 
 
 @rf.program
-def main(s, query: str, posted: str = "", k: int = 5, chat: bool = False, free: bool = False):
+def main(s, query: str, posted: str = "", k: int = 5, chat: bool = False, copied: bool = False):
     """The clues of a query and the `k` books that fit them best. posted: the day of the query, YYYY-MM-DD.
 
-    chat, free: as for `decompose`.
+    chat, copied: as for `decompose`.
     """
-    clues = decompose(s.copy(), query, posted, chat=chat, free=free)
+    clues = decompose(s.copy(), query, posted, chat=chat, copied=copied)
     return {"clues": clues, "books": search(clues, k)}
 
 

@@ -24,7 +24,7 @@ from ramify.examples.tot.evaluate import DECOMPOSED, GOLD, WHOLE, evaluate_clues
 from ramify.examples.tot.experts import bm25, expert, is_clue, years
 from ramify.examples.tot.metrics import average_precision, evaluate, ndcg, recall
 from ramify.examples.tot.mixture import GRID, field_scores, make_experts, mixed, ranking, search_weights
-from ramify.examples.tot.program import YEAR, copy_grammar
+from ramify.examples.tot.program import SHOTS, YEAR, copy_grammar
 from ramify.examples.tot.prompts import FIELDS, FOLDER, KEYS, STEMS, asked, heads
 from ramify.ir.errors import UsageError
 from ramify.runtime.constraint import grammar_constraint, matches
@@ -110,22 +110,22 @@ def test_a_query_forks_into_a_call_for_each_field() -> None:
     backend = ScriptedBackend(
         lambda text, _params: " The cover was red\nmore" if text.endswith("Cover Clue:") else " N/A"
     )
-    run = decompose.run(QUERY, "2020-05-06", free=True, backend=backend)
+    run = decompose.run(QUERY, "2020-05-06", backend=backend)
     assert run.value == {**dict.fromkeys(FIELDS, "N/A"), "cover": "The cover was red"}
     assert sorted(backend.requests) == sorted(
-        text + asked(f, QUERY, "2020-05-06") for f, text in heads(shots=3).items()
+        text + asked(f, QUERY, "2020-05-06") for f, text in heads(shots=SHOTS).items()
     )
 
 
 def test_the_date_is_not_asked_for_without_the_day_of_posting() -> None:
     backend = ScriptedBackend(lambda _text, _params: " 1999")
-    run = decompose.run(QUERY, free=True, backend=backend)
+    run = decompose.run(QUERY, backend=backend)
     assert run.value["date"] == "N/A" and run.value["date_extract"] == "1999" and len(backend.requests) == 6
 
 
 def test_as_chat_a_prompt_is_one_user_message() -> None:
     backend = ScriptedBackend()
-    run = decompose.run(QUERY, heads={"cover": "Look:\n"}, chat=True, free=True, backend=backend)
+    run = decompose.run(QUERY, heads={"cover": "Look:\n"}, chat=True, backend=backend)
     assert list(run.value) == ["cover"]
     assert f"Look:\nQuestion: {QUERY} Cover Clue:" in backend.requests[0] and "assistant" in backend.requests[0]
 
@@ -154,7 +154,7 @@ def test_clues_are_words_of_the_query_or_nothing() -> None:
 def test_clues_of_real_queries_are_copied(data: Path) -> None:
     catalogue = load_birco(data / "tot" / "birco_whatsthatbook_CC-BY-NC-4.0")
     short = sorted(catalogue.test, key=lambda query: len(query.text))[:2]
-    rows = [{"query": query.text, "heads": heads(shots=0)} for query in short]
+    rows = [{"query": query.text, "heads": heads(shots=0), "copied": True} for query in short]
     for run, query in zip(decompose.run_batch(rows), short, strict=True):
         assert all(clue == "N/A" or clue in query.text for clue in run.value.values())
 
@@ -180,7 +180,7 @@ def test_main_finds_books_of_the_invented_catalogue() -> None:
     def say(text: str, _params: object) -> str:
         return next((clue for field, clue in clues.items() if text.endswith(f"{field} Clue:")), "N/A")
 
-    run = main.run("Which?", k=3, free=True, backend=ScriptedBackend(say))
+    run = main.run("Which?", k=3, backend=ScriptedBackend(say))
     assert len(run.value["books"]) == 3 and run.value["books"][0]["title"] == book.title
     assert run.value["clues"]["author"] == clues["Author"]
 
@@ -411,7 +411,6 @@ def test_the_command_line_from_a_catalogue_to_a_picture(
         tmp_path / "clues.jsonl",
         "--shots",
         1,
-        "--free",
     )
     experts = [argument for field in ("genre", "date_extract") for argument in ("--expert", f"{field}=bm25")]
     run_command(monkeypatch, "evaluate", *given, *experts, "--plot", tmp_path / "plot.svg")
