@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from ramify.runtime.models import linear
-from ramify.runtime.models.linear import _can_reorder, _Panels, _Plain, _Reordered, make_linear
+from ramify.runtime.models.linear import PanelLinear, _can_reorder, _Plain, _Reordered, make_linear
 from ramify.runtime.models.native_build import library
 from torch.nn import functional
 
@@ -45,10 +45,10 @@ def test_bfloat16_weights_are_reordered_where_torch_can(no_kernels: None) -> Non
 def test_a_processor_with_tiles_takes_what_onednn_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     if not _can_reorder() or not hasattr(library(), "ramify_linear_bfloat16"):
         pytest.skip("this processor has no instructions for bfloat16, or there are no compiled kernels")
-    for has_tiles, form in ((False, _Panels), (True, _Reordered)):
+    for has_tiles, form in ((False, PanelLinear), (True, _Reordered)):
         monkeypatch.setattr(linear, "_has_tiles", lambda has_tiles=has_tiles: has_tiles)
         assert isinstance(make_linear(torch.ones(4, 4, dtype=torch.bfloat16)), form)
-        assert isinstance(make_linear(torch.ones(4, 4)), _Panels)
+        assert isinstance(make_linear(torch.ones(4, 4)), PanelLinear)
 
 
 def test_a_torch_without_the_operations_is_no_error(no_kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_panels_give_what_exact_products_give(form: str, inner: int, outputs: in
     weight, bias = torch.randn(outputs, inner), torch.randn(outputs).to(dtype)
     weight = weight.to(dtype) if form != "halves" else weight.bfloat16().float()
     rows, residual = torch.randn(num_rows, inner).to(dtype), torch.randn(num_rows, outputs).to(dtype)
-    layer = _Panels(weight, bias, kernels)
+    layer = PanelLinear(weight, bias, kernels)
     assert (layer._panels.dtype == torch.bfloat16) == (form != "float32")
     expected = functional.linear(rows.double(), weight.double(), bias.double())
     # In bfloat16 the result is rounded, once.
@@ -83,7 +83,7 @@ def test_panels_give_what_exact_products_give(form: str, inner: int, outputs: in
     )
     alone = torch.cat([layer(rows[i : i + 1]) for i in range(num_rows)])
     assert torch.equal(alone, layer(rows)), "a row's result depends on the rows beside it"
-    logits = _Panels(weight, bias, kernels, is_head=True)(rows)
+    logits = PanelLinear(weight, bias, kernels, is_head=True)(rows)
     assert logits.dtype == torch.float32 and torch.equal(logits.to(dtype), layer(rows))
 
 
