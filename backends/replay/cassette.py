@@ -99,6 +99,7 @@ class Cassette:
             program,
             backend,
             self,
+            parent,
             recorder=recorder,
             number=id,
             recording=recording,

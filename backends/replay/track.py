@@ -66,10 +66,10 @@ _PLAYED = _Played()
 class RunTrack:
     """The track of one run (runtime/track.py). backend: what the run asks. program: for what is said.
 
-    cassette: what it is a track of. recorder, number: where it is written down, as which run. recording, recorded: what
-    it is played from; recorded is None where the recording has no such run. is_partial: whether what is missing there
-    may be asked anew. is_same_form: whether both runs are eager or both compiled, which ask for the same. missing: why
-    the run cannot be played at all. cancel: ends the run.
+    cassette: what it is a track of. parent: that of the run whose program began this one. recorder, number: where it is
+    written down, as which run. recording, recorded: what it is played from; recorded is None where the recording has no
+    such run. is_partial: whether what is missing there may be asked anew. is_same_form: whether both runs are eager or
+    both compiled, which ask for the same. missing: why the run cannot be played at all. cancel: ends the run.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class RunTrack:
         program: str,
         backend: Backend,
         cassette: Cassette,
+        parent: RunTrack | None = None,
         *,
         recorder: Recorder | None = None,
         number: int = 0,
@@ -92,6 +93,7 @@ class RunTrack:
         self.recorded = recorded
         self.missing = missing
         self.cancel: Callable[[BaseException], object] = lambda error: None
+        self._parent = parent
         self._program = program
         self._recorder = recorder
         self._recording = recording
@@ -264,11 +266,13 @@ class RunTrack:
     def begin(self) -> None:
         """Raises RecordingError where the run cannot be played at all."""
         if self.missing is not None:
-            raise self.missing
+            raise self._mismatch(self, self.missing)
 
     def end(self, error: BaseException | None, leaves: Iterable[object]) -> BaseException | None:
         """The run has ended, with an error or not; gives the error that it ends with. leaves: what it asked for."""
         found = self._verdict(error, leaves)
+        if isinstance(found, RecordingError) and self._is_strict and self._parent is not None:
+            self._parent._mismatch(self, found)  # whose handlers cannot hide it either
         self.cassette.ended()
         if self._recorder is not None:
             self._recorder.add(EndRecord(self.number, None if found is None else encode_error(found)))

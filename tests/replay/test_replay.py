@@ -367,6 +367,18 @@ def test_a_handler_cannot_hide_that_something_differs(file: Path) -> None:
     assert "'two'" in refused(stubborn, "two", file=file).message
 
 
+def test_a_program_cannot_hide_what_differs_in_one_that_it_runs(file: Path) -> None:
+    @rf.program
+    def outer(s, question):
+        try:
+            return ask.run(question, backend=s.prompt.context.backend).value
+        except Exception:
+            return "hidden"
+
+    outer.run("What?", backend=ScriptedBackend(), record=file)
+    assert "Why?" in refused(outer, "Why?", file=file).message
+
+
 def test_a_run_that_is_not_there(file: Path) -> None:
     ask.run("What?", backend=ScriptedBackend(), record=file)
     with pytest.raises(rf.RecordingError, match="has no such run of story; it has runs of ask"):
