@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .lang.confidence import confidence as confidence
     from .lang.embedding import embed as embed
     from .lang.mcp import connect_mcp as connect_mcp
+    from .lang.notebook import load_ipython_extension as load_ipython_extension
+    from .lang.notebook import unload_ipython_extension as unload_ipython_extension
     from .lang.options import set_default_backend as set_default_backend
     from .lang.primitives import assistant as assistant
     from .lang.primitives import assistant_begin as assistant_begin
@@ -128,7 +130,9 @@ _HOMES = {
 }  # fmt: skip
 # These need packages of their own (`ramify[openai]`), so `from ramify import *` leaves them out.
 _EXTRA_HOMES = {"backends.endpoint": ("RuntimeEndpoint",), "backends.openai": ("OpenAI",)}
-_HOME = {name: home for home, names in (_HOMES | _EXTRA_HOMES).items() for name in names}
+# What IPython asks for.
+_NOTEBOOK_HOMES = {"lang.notebook": ("load_ipython_extension", "unload_ipython_extension")}
+_HOME = {name: home for home, names in (_HOMES | _EXTRA_HOMES | _NOTEBOOK_HOMES).items() for name in names}
 
 __all__ = [name for names in _HOMES.values() for name in names]
 

@@ -108,3 +108,8 @@ class Compiled:
 
     def __repr__(self) -> str:
         return f"<Compiled {self.module.entry}: {sum(1 for _ in self.module.walk())} ops>"
+
+    def _repr_html_(self) -> str:
+        from .html_views import module_html
+
+        return module_html(self.module)

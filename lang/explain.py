@@ -190,6 +190,11 @@ class Explanation:
 
         return page(self)
 
+    def _repr_html_(self) -> str:
+        from .html_views import explanation_html
+
+        return explanation_html(self)
+
     def __str__(self) -> str:
         from .explain_table import table_text
 

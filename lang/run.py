@@ -118,6 +118,11 @@ class Run:
             return f"<Run{row} failed: {_short(self.error)}>"
         return f"<Run{row} value={_short(self.value)} vars={list(self.vars)}>"
 
+    def _repr_html_(self) -> str:
+        from .html_views import run_html
+
+        return run_html(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what can be asked for, as data. Raises PicklingError that names what cannot be pickled."""
         snapshot, error = self._source.snapshot(self.error), self.error

@@ -39,7 +39,8 @@ _CONTINUES_A_BLOCK = re.compile(r"(elif|else|except|finally)\b")
 class Session:
     """Executes inputs in one namespace. Everything is written to `out`, errors too, in the order it happens."""
 
-    def __init__(self, out: IO[str], *, debug: bool = False) -> None:
+    def __init__(self, out: IO[str], *, debug: bool = False, names: dict[str, Any] | None = None) -> None:
+        """names: a notebook's, which are shared with it; without, ramify's own to begin with."""
         self.out = out
         self.debug = debug
         self.last_run: Run | None = None
@@ -49,13 +50,8 @@ class Session:
         self.inputs: list[tuple[str, bool]] = []
         self.settings: dict[str, Any] = {}
         self.shows_times = False
-        self.module = ModuleType("__ramify__")
-        self.names = self.module.__dict__
-        door = import_module("..", __package__)
-        self.names |= {name: getattr(door, name) for name in door.__all__} | {"rf": door}
         self._num_inputs = 0
-        # Classes and pickles of what is typed here look their module up by name.
-        sys.modules[self.module.__name__] = self.module
+        self.names = _own_names() if names is None else names
 
     def load(self, path: Path) -> list[str]:
         """Run a file, also once more, and take over its names; gives those of its programs. Raises as load_file does.
@@ -81,6 +77,10 @@ class Session:
         for file in self.files.values():
             if file.has_new_change():
                 self.print(f"{file.path.name} has changed on disk; :reload runs it again")
+
+    def watch(self) -> None:
+        """Have the programs that there are by now show their runs here."""
+        self._watch(self.names)
 
     def programs(self) -> dict[str, Program]:
         """The programs of the session, by name."""
@@ -112,10 +112,14 @@ class Session:
         self.last_run = run
         return run
 
+    @property
+    def width(self) -> int:
+        """How many characters a table may be wide."""
+        return Console(file=self.out).width if self.out.isatty() else _UNBOUNDED
+
     def print(self, shown: str | Text | Table) -> None:
         """Write a line, or a table that is as wide as the terminal; in colour there."""
-        width = None if self.out.isatty() else _UNBOUNDED
-        console = Console(file=self.out, highlight=False, markup=False, width=width)
+        console = Console(file=self.out, highlight=False, markup=False, width=self.width)
         console.print(shown, soft_wrap=not isinstance(shown, Table))
 
     def is_complete(self, text: str) -> bool:
@@ -220,6 +224,15 @@ class Session:
             print(usage_line(value.usage), file=self.out)
         else:
             print(repr(value), file=self.out)
+
+
+def _own_names() -> dict[str, Any]:
+    """The namespace of a new module, with all public names. Classes and pickles look the module up by its name."""
+    module = ModuleType("__ramify__")
+    door = import_module("..", __package__)
+    sys.modules[module.__name__] = module
+    module.__dict__.update({name: getattr(door, name) for name in door.__all__}, rf=door)
+    return module.__dict__
 
 
 class WatchedProgram(Program):

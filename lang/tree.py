@@ -190,8 +190,9 @@ def _head_of(pieces: list[Piece]) -> Text:
 def print_tree(run: Run, out: IO[str]) -> None:
     """Write the tree, in colour on a terminal."""
     console = Console(file=out, highlight=False, width=None if out.isatty() else _UNBOUNDED)
+    has_colours = console.color_system is not None and not console.no_color
     top = Tree("", hide_root=True)
-    todo = [(prompt_tree(run, with_origins=console.is_terminal and not console.no_color), top)]
+    todo = [(prompt_tree(run, with_origins=has_colours), top)]
     while todo:
         stretch, above = todo.pop(0)
         state = f"  ({stretch.state})" if stretch.state else ""
@@ -200,5 +201,5 @@ def print_tree(run: Run, out: IO[str]) -> None:
             place.add(line)
         todo.extend((child, place) for child in stretch.children)
     console.print(top)
-    if console.is_terminal and not console.no_color:
+    if has_colours:
         console.print(Text.assemble(*((f"{name} ", style) for name, style in STYLES.items())))

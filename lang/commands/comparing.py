@@ -20,6 +20,8 @@ from ..transcript import branch_label
 from .command import Command
 
 _HEAD_CHARACTERS = 48
+# How many columns a terminal needs for what each run has used.
+_WIDE = 70
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -27,13 +29,14 @@ def _runs(session: Session, rest: str) -> None:
     if not session.log.kept:
         raise UsageError("nothing was run yet", help="run a program, as in NAME.run(...)")
     table = Table(box=None, pad_edge=False)
-    for name in ("run", "program", "value", "prompt", "generated", "calls", "time"):
-        justify = "left" if name in ("program", "value") else "right"
-        table.add_column(name, justify=justify, no_wrap=name not in ("program", "value"), overflow="fold")
+    numbers = ("prompt", "generated", "calls") if session.width >= _WIDE else ()
+    for name in ("run", "program", "value", *numbers, "time"):
+        is_text = name in ("program", "value")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for number, (program, run) in session.log.kept.items():
         usage = run.usage
-        numbers = (usage.prompt_tokens, usage.generated_tokens, usage.calls)
-        cells = [str(number), program, _outcome(run), *(f"{each:,}" for each in numbers), seconds(usage.wall_ms)]
+        used = [f"{each:,}" for each in (usage.prompt_tokens, usage.generated_tokens, usage.calls)]
+        cells = [str(number), program, _outcome(run), *used[: len(numbers)], seconds(usage.wall_ms)]
         table.add_row(*map(Text, cells), style="" if run.ok else "red")
     session.print(table)
 

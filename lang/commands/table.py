@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.table import Table
+from rich.text import Text
+
 from ...ir.errors import UsageError, nearest
 from ..session import Session
 from .cache import CACHE
@@ -78,9 +81,10 @@ class Commands:
             show_help(session, rest)
 
     def _help(self, session: Session, rest: str) -> None:
-        width = max(len(command.form) for command in self.table.values())
+        table = Table(box=None, show_header=False, pad_edge=False)
         for command in self.table.values():
-            session.print(f"{command.form:<{width}}  {command.summary}")
+            table.add_row(Text(command.form), Text(command.summary))
+        session.print(table)
 
 
 def _quit(session: Session, rest: str) -> None:
