@@ -21,7 +21,8 @@ __all__ = ["VARIANTS", "Variant", "Verdict", "debate"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a debate ended: the final answer, the side that is right and the reason, as far as the reply names them.
+    """How a debate ended: the final answer, the reason for it, and the side that is right, of which only the moderator
+    tells.
 
     rounds: how many were held. by: "moderator", or "judge" where the moderator came to no answer. base: the answer
     without a debate; empty where the templates ask for none.

@@ -27,35 +27,32 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ReplyForm:
-    """The keys of a reply, in order, and which of FIELDS each is; without keys a reply has a line for each field."""
+    """The keys of a reply, in order, and which of FIELDS each of them is."""
 
     fields: tuple[str, ...]
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...]
 
     def read(self, text: str, who: str, *, is_json: bool = False) -> Reply:
         """A reply's fields; is_json: a schema held it to JSON.
 
         Raises OutputError, which names `who` said it, for a text that is not of this form.
         """
-        if not self.keys and not is_json:
-            return Reply(**dict(zip(self.fields, text.strip().split("\n"), strict=False)))
         value = _json(text) if is_json else _literal(text)
         if not isinstance(value, dict):
             raise OutputError(
-                f"{who} did not reply with a Python dict: {text!r}",
+                f"{who} did not reply with a Python dict: {text!r:.400}",
                 text=text,
                 help="a larger model may; a schema makes any model do it (schema=True, --schema)",
             )
-        keys = self.keys or self.fields
-        if missing := [key for key in keys if key not in value]:
-            raise OutputError(f"the reply of {who} has no {missing[0]!r}: {text!r}", text=text)
-        texts = ("" if value[key] is None else str(value[key]) for key in keys)
+        if missing := [key for key in self.keys if key not in value]:
+            raise OutputError(f"the reply of {who} has no {missing[0]!r}: {text!r:.400}", text=text)
+        texts = ("" if value[key] is None else str(value[key]) for key in self.keys)
         return Reply(**dict(zip(self.fields, texts, strict=True)))
 
     def schema(self) -> str:
         """A JSON schema of such replies."""
         properties: dict[str, Any] = {}
-        for field, key in zip(self.fields, self.keys or self.fields, strict=True):
+        for field, key in zip(self.fields, self.keys, strict=True):
             properties[key] = {"enum": _CHOICES[field]} if field in _CHOICES else {"type": "string"}
         shape = {"type": "object", "properties": properties, "required": list(properties)}
         return json.dumps(shape | {"additionalProperties": False})

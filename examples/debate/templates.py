@@ -176,7 +176,7 @@ def _parsed(text: str, name: str, languages: str) -> Templates:
     texts = {prompt: given[prompt] for prompt in MARKS if given.get(prompt)}
     _check(texts, name)
     defaults = json.loads(DEFAULT.read_text(encoding="utf-8"))
-    moderator, judge = _forms(texts, name) if "fields" not in given else _lines(given["fields"])
+    moderator, judge = _forms(texts, name)
     return Templates(
         texts,
         given.get("variant", "log" if "base" in texts and "<BASE>" not in texts["affirmative_first"] else "code"),
@@ -195,19 +195,13 @@ def _forms(texts: Mapping[str, str], name: str) -> tuple[ReplyForm, ReplyForm]:
             f"the prompt `moderator` in {name} does not show the dict to reply with",
             help=f"one of four fields, in this order: {', '.join(FIELDS)}",
         )
-    field_of = dict(zip(keys, FIELDS, strict=True))
-    shown = tuple(dict_in(texts["judge2"]))
-    if keys[3] not in shown or not set(shown) <= set(keys):
+    _preference, _side, *decision = keys
+    if not set(decision) <= dict_in(texts["judge2"]).keys():
         raise UsageError(
             f"the prompt `judge2` in {name} does not show the dict to reply with",
-            help=f"its fields are some of the moderator's, {keys[3]!r} among them",
+            help=f"one of the moderator's {' and '.join(map(repr, decision))}",
         )
-    return ReplyForm(FIELDS, keys), ReplyForm(tuple(field_of[key] for key in shown), shown)
-
-
-def _lines(fields: Mapping[str, Sequence[str]]) -> tuple[ReplyForm, ReplyForm]:
-    """Replies of a line for each field."""
-    return ReplyForm(tuple(fields["moderator"])), ReplyForm(tuple(fields["judge"]))
+    return ReplyForm(FIELDS, keys), ReplyForm(FIELDS[2:], tuple(decision))
 
 
 def _converted(config: Mapping[str, Any], name: str, languages: str) -> dict[str, str]:

@@ -76,9 +76,9 @@ def test_prompts_are_those_the_embedded_model_learnt() -> None:
     assert prompts.turn(0, 1, "5", []) == learnt.support("5")
     assert prompts.turn(1, 1, "5", [ours]) == learnt.attack(ours)
     assert prompts.turn(0, 2, "5", [ours, theirs]) == learnt.attacked(theirs)
-    assert prompts.round(1, [ours, theirs]) == learnt.round_text(ours, theirs)
-    assert prompts.candidates([ours, theirs]) == learnt.round_text(ours, theirs)
-    assert prompts.decision() == learnt.JUDGE
+    assert prompts.round(1, [ours, theirs]) == learnt.ask_moderator(ours, theirs)
+    assert prompts.candidates([ours, theirs]) == learnt.ask_candidates(ours, theirs)
+    assert prompts.decision() == learnt.ask_judge(question)
 
 
 @pytest.mark.parametrize("level", range(4))
@@ -299,7 +299,7 @@ def test_eager_equals_compiled_on_the_embedded_model() -> None:
 def test_debates_on_the_embedded_model_are_mostly_right(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["measure", "--draws", "10", "--wrong", "--quiet"]) == 0
     base, debated = (int(line.split()[1]) for line in capsys.readouterr().out.splitlines())
-    assert base == 0 and debated >= 5
+    assert base == 0 and debated >= 7
 
 
 def test_the_command_line_debates_over_data_and_evaluates(
