@@ -209,6 +209,14 @@ def test_documents_before_the_question_share_more() -> None:
     assert cached["documents-first"] > 1.3 * cached["question-first"]
 
 
+def test_the_embedded_model_copies_the_call_of_one_document() -> None:
+    references = load_references(None)[48::12]  # behind the known APIs: none of these was seen in training
+    rows = [{"question": each.text, "retriever": "oracle"} for each in load_questions(None)[48::12]]
+    runs = call_api.run_batch([row | {"reference": one} for row, one in zip(rows, references, strict=True)])
+    right = [run.value.call == one["api_call"] for run, one in zip(runs, references, strict=True)]
+    assert len(right) == 12 and sum(right) >= 11
+
+
 def test_eager_equals_compiled_on_the_embedded_model() -> None:
     runs = [call_api.run(QUESTION, k=2, eager=eager) for eager in (True, False)]
     assert runs[0].value == runs[1].value and runs[0].text == runs[1].text
