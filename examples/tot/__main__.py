@@ -143,7 +143,15 @@ def measure(queries: Sequence[Query], rankings: Mapping[str, dict[str, list[str]
 def metrics_command(given: argparse.Namespace) -> None:
     """Measure rankings that were made elsewhere."""
     queries = read_data(given.data).test
-    print(table(measure(queries, {path.stem: json.loads(path.read_bytes()) for path in given.runs})))
+    print(table(measure(queries, {path.stem: read_run(path) for path in given.runs})))
+
+
+def read_run(path: Path) -> dict[str, list[str]]:
+    """Rankings by query id. Raises UsageError for a file that holds something else."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]])
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{path} is no run: {error}", help="it must be one object, {query id: [book ids]}") from None
 
 
 def catalogue_command(given: argparse.Namespace) -> None:

@@ -14,7 +14,17 @@ from .experts import Expert, Scores, bm25, is_clue
 from .metrics import Ranking, evaluate
 from .mixture import field_scores, mixed, ranking, search_weights
 
-__all__ = ["DECOMPOSED", "GOLD", "WHOLE", "WHOLE_BY_FIELD", "Margin", "Report", "evaluate_clues", "whole_query"]
+__all__ = [
+    "DECOMPOSED",
+    "GOLD",
+    "WHOLE",
+    "WHOLE_BY_FIELD",
+    "Margin",
+    "Report",
+    "clue_accuracy",
+    "evaluate_clues",
+    "whole_query",
+]
 
 Clues = Mapping[str, Mapping[str, str]]
 WHOLE = "whole query"

@@ -20,7 +20,7 @@ from ramify.examples.tot import __main__ as command
 from ramify.examples.tot import decompose, load_rows, main, rerank
 from ramify.examples.tot.birco import load_birco
 from ramify.examples.tot.catalogue import Book, Catalogue, Query, invented, load, save
-from ramify.examples.tot.evaluate import DECOMPOSED, GOLD, WHOLE, evaluate_clues
+from ramify.examples.tot.evaluate import DECOMPOSED, GOLD, WHOLE, clue_accuracy, evaluate_clues
 from ramify.examples.tot.experts import bm25, expert, is_clue, years
 from ramify.examples.tot.metrics import average_precision, evaluate, ndcg, recall
 from ramify.examples.tot.mixture import GRID, field_scores, make_experts, mixed, ranking, search_weights
@@ -157,6 +157,13 @@ def test_clues_of_real_queries_are_copied(data: Path) -> None:
     rows = [{"query": query.text, "heads": heads(shots=0), "copied": True} for query in short]
     for run, query in zip(decompose.run_batch(rows), short, strict=True):
         assert all(clue == "N/A" or clue in query.text for clue in run.value.values())
+
+
+def test_the_embedded_model_finds_most_clues_of_unseen_queries() -> None:
+    unseen = invented().test[:12]
+    runs = decompose.run_batch([{"query": query.text, "posted": query.posted} for query in unseen])
+    shares = clue_accuracy(unseen, {query.id: run.value for query, run in zip(unseen, runs, strict=True)})
+    assert sum(shares.values()) / len(shares) >= 0.85
 
 
 def test_reranking_lists_criteria_once_and_takes_the_mean_score() -> None:
@@ -444,11 +451,13 @@ def test_reranking_from_the_command_line(
 def test_mistakes_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    save(invented(5, 2), tmp_path / "books")
     for arguments, said in (
         (["run", "--data", tmp_path], "books.jsonl"),
         (["run", "--prompts", tmp_path], "author.prompt.txt"),
         (["evaluate", "--expert", "colour=bm25"], "not FIELD=KIND"),
         (["rerank", "--retriever", "google"], "'google' is no retriever"),
+        (["metrics", "--data", tmp_path / "books", tmp_path / "books" / "test.jsonl"], "is no run"),
     ):
         run_command(monkeypatch, *arguments, code=2)
         assert said in capsys.readouterr().err
