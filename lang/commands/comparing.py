@@ -74,8 +74,8 @@ def differences(first: Run, second: Run) -> Iterator[str]:
     for name in dict.fromkeys([*first.vars, *second.vars]):
         if name not in told:
             yield from _changed(name, first.vars.get(name, _MISSING), second.vars.get(name, _MISSING))
-    texts = [run.text.splitlines() for run in (first, second)]
-    yield from list(difflib.unified_diff(*texts, n=1, lineterm=""))[2:]
+    texts = difflib.unified_diff(first.text.splitlines(), second.text.splitlines(), n=1, lineterm="")
+    yield from list(texts)[2:]
 
 
 class _Missing:
