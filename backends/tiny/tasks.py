@@ -261,7 +261,7 @@ TASKS: dict[str, tuple[Callable[[Random], Example], float]] = {
     "tool-call": (calls.call_example, 1.6),
     "sentiment": (reviews.sentiment_example, 3.0),
 }
-DEMO_TASKS = tuple(name for name in TASKS if name.startswith("debate-"))
+DEMO_TASKS = tuple(name for name in TASKS if name.startswith(("debate-", "argue-")))
 
 
 def draw(split: Split, index: int) -> Example:
