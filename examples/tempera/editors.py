@@ -25,7 +25,9 @@ Goal = Literal["confidence", "label"]
 class Editor(Protocol):
     """Edits prompts."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called."""
 
     def edit(self, environment: Environment, states: Sequence[EditState]) -> list[EditState]:
         """The edited states, in the order of the unedited ones."""

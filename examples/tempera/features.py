@@ -15,7 +15,8 @@ import torch
 from ramify.runtime.backend import Backend
 from torch import Tensor
 
-from .environment import EditState, Phrases, Prompts
+from .environment import EditState, Prompts
+from .instruction import Phrases
 from .tasks import Row
 
 __all__ = ["Features"]

@@ -10,7 +10,7 @@ import torch
 from ramify.ir.errors import UsageError
 from ramify.runtime.backend import Backend
 
-from .editors import Learnt, RandomEditor, Unedited
+from .editors import Editor, Learnt, RandomEditor, Unedited
 from .evaluate import share_right
 from .policy import AttentionPolicy, PolicyShape, save_policy
 from .ppo import Learner, Progress, Settings
@@ -103,7 +103,7 @@ def save(learner: Learner, folder: Path) -> None:
 def first_look(learner: Learner, problem: Problem) -> dict[str, Any]:
     """The curve's first line: the shares that are right before any training, unedited and edited at random."""
     states = learner.environment.start(problem.split.dev, problem.exemplars)
-    editors = {"unedited": Unedited(), "random": RandomEditor(learner.rng)}
+    editors: dict[str, Editor] = {"unedited": Unedited(), "random": RandomEditor(learner.rng)}
     shares = {name: share_right(learner.environment, editor, states) for name, editor in editors.items()}
     return {"update": 0, "env_steps": 0, **shares} | {"held_out": held_out(learner, problem)}
 
