@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
         ("rate", "label probabilities per second, with and without shared prefixes"),
     ):
         command = commands.add_parser(name, help=about, description=about)
-        add_run_options(command)
+        if name != "rate":
+            add_run_options(command)
         add_problem_options(command)
     training, evaluation, editing, rating = (commands.choices[name] for name in ("train", "evaluate", "edit", "rate"))
     for command in (training, evaluation):
@@ -50,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     editing.add_argument("--runs", type=Path, default=RUNS, help=f"where `train` wrote, for the learnt one ({RUNS})")
     editing.add_argument("--seed", type=int, default=0, help="of the invented reviews and of the policy (0)")
     editing.add_argument("--query", action="append", help="a text to label, instead of the test rows; may be repeated")
+    rating.add_argument("--data", type=Path, help="a k-shot folder; without it, invented reviews")
+    rating.add_argument("--model", help="a model directory, or `tiny` (tiny)")
     rating.add_argument("--queries", type=int, default=8, help="every edit of so many queries' prompts (8)")
     plotting = commands.add_parser("plot", help="draw the curves of `train` as an SVG")
     plotting.add_argument("--runs", type=Path, default=RUNS, help=f"where `train` wrote ({RUNS})")
@@ -100,6 +103,8 @@ def teller(given: argparse.Namespace) -> Callable[[str], None]:
 def run_evaluate(given: argparse.Namespace) -> None:
     """Compare editors on the test rows of each seed."""
     rows: list[Evaluated] = []
+    if given.out and given.out.exists() and not given.overwrite:
+        raise UsageError(f"{given.out} is there already", help="--overwrite replaces it")
     for seed in given.seeds:
         problem = source_of(given).problem(seed)
         environment = problem.environment(given.model)
