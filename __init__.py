@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .ir.errors import RecordingError as RecordingError
     from .ir.errors import RecordingWarning as RecordingWarning
     from .ir.errors import ReplayMismatch as ReplayMismatch
+    from .ir.errors import UsageError as UsageError
     from .lang import processors as processors
     from .lang.batch import Batch as Batch
     from .lang.blocks import best_of_k as best_of_k
@@ -97,6 +98,7 @@ _HOMES = {
     "lang.embedding": ("embed",),
     "ir.errors": (
         "OutputError", "RamifyError", "ReboundStateWarning", "RecordingError", "RecordingWarning", "ReplayMismatch",
+        "UsageError",
     ),
     "lang.mcp": ("connect_mcp",),
     "lang.options": ("set_default_backend",),

@@ -44,9 +44,8 @@ def run_rows(program: Program, rows: Iterable[Mapping[str, Any]], given: argpars
         out=given.out,
         resume=given.resume,
         overwrite=given.overwrite,
+        on_result=lambda _row, run: tally.add(run),
     )
-    for run in runs:
-        tally.add(run)
     failed = [run for run in runs if run.error is not None]
     if failed:
         print(f"{len(failed)} of {len(runs)} rows failed, the first with: {failed[0].error}", file=sys.stderr)
