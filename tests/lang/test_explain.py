@@ -413,7 +413,12 @@ def test_a_program_that_fails_by_itself():
 
 
 def test_rows_that_fail_when_they_are_run_are_told(backend):
-    found = as_number.explain([{"question": "What?"}], backend=backend, actual=True, passes=False)
+    @rf.program
+    def cut_off(s, question):
+        s += rf.user(question) + rf.assistant(rf.gen("n", schema=list[int], max_tokens=1))
+        s += rf.user("again" * sum(s["n"]))
+
+    found = cut_off.explain([{"question": "What?"}], backend=backend, actual=True, passes=False)
     assert [number for number, _ in found.failures] == [0]
     assert "row 0 failed when it was run: OutputError" in str(found)
     ids_and_links(found.html())

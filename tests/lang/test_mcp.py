@@ -192,7 +192,7 @@ def test_a_servers_tool_has_no_python_type_and_no_pickle(script: str) -> None:
     with connect(script) as (price, *_):
         with pytest.raises(UsageError, match="no Python type"):
             _ = price.arguments_type
-        with pytest.raises(pickle.PicklingError, match="connection"):
+        with pytest.raises(pickle.PicklingError, match="no name of a module leads to it"):
             pickle.dumps(price)
         made = {"item": "lamp"}
         assert price(**made) == 20.0
