@@ -21,11 +21,16 @@ from .roles import SYSTEM, USER, Pair
 
 def declaring(chat: ChatFormat, tools: Sequence[Mapping[str, Any]]) -> ChatFormat:
     """The format with tools declared, as chat APIs describe them; itself where its template says nothing of tools."""
-    key = json.dumps(tools)
+    key = declaration_key(tools)
     found = chat.declared.get(key)
     if found is None:
         found = chat.declared[key] = _declaring(chat, tools) or chat
     return found
+
+
+def declaration_key(tools: Sequence[Mapping[str, Any]]) -> str:
+    """What tells these tools from others among `ChatFormat.declared`."""
+    return json.dumps(tools)
 
 
 def _declaring(chat: ChatFormat, tools: Sequence[Mapping[str, Any]]) -> ChatFormat | None:

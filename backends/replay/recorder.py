@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
 from ...ir.errors import RecordingError
 from ...runtime.backend import Backend
+from ...runtime.call_declaration import declaration_key, declaring
 from ...runtime.chat import common_start
 from .events import ChatRecord, DeclaredRecord, LMRecord, ModelRecord, Record, to_bytes
 from .frames import FrameWriter
@@ -58,14 +60,16 @@ class Recorder:
             self._add(ModelRecord(number, backend.name, tuple(sorted(backend.features)), reasons, chat))
             return number
 
-    def declared(self, backend: Backend) -> None:
-        """Write down how conversations declare tools that have not done so before."""
-        number = self.model(backend)
-        for tools, chat in list(backend.chat.declared.items()):
-            with self._lock:
-                if (number, tools) not in self._declared:
-                    self._declared.add((number, tools))
-                    self._add(DeclaredRecord(number, tools, ChatRecord.of(chat)))
+    def declared(self, backend: Backend, schemas: Sequence[Mapping[str, Any]]) -> None:
+        """Write down, the first time, how a conversation is written that declares these tools."""
+        if backend.chat.sends_tools:
+            return
+        number, chat = self.model(backend), declaring(backend.chat, schemas)
+        tools = declaration_key(schemas)
+        with self._lock:
+            if (number, tools) not in self._declared:
+                self._declared.add((number, tools))
+                self._add(DeclaredRecord(number, tools, ChatRecord.of(chat)))
 
     def add(self, record: Record) -> None:
         """Write a record. What keeps it from being written is told by `check`."""

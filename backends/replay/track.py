@@ -194,7 +194,8 @@ class RunTrack:
             done=event if isinstance(event, Done) else None,
             error=None if isinstance(event, Done) else encode_error(event.error),
         )
-        recorder.declared(self.backend)
+        if place.message is not None and place.message.tools:
+            recorder.declared(self.backend, [tool.schema for tool in place.message.tools])
         recorder.add_lm(record, self._program)
 
     def call(self, call: ToolCall) -> bool:
