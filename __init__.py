@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from .runtime.choices import greedy_token_selection as greedy_token_selection
     from .runtime.choices import token_length_normalized as token_length_normalized
     from .runtime.choices import unconditional_likelihood_normalized as unconditional_likelihood_normalized
+    from .runtime.prices import Prices as Prices
     from .runtime.request import SamplingParams as SamplingParams
     from .runtime.toolcall import ToolError as ToolError
 
@@ -127,6 +128,7 @@ _HOMES = {
     "lang.schema_tool": ("SchemaTool",),
     "lang.toolcalls": ("ToolResult", "call_tools", "describe_tools", "tool_message"),
     "lang.tools": ("Tool", "tool"),
+    "runtime.prices": ("Prices",),
     "runtime.request": ("SamplingParams",),
     "runtime.toolcall": ("ToolError",),
 }  # fmt: skip

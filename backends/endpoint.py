@@ -29,7 +29,7 @@ from ..runtime.request import Done, SamplingParams
 from ..runtime.tokens import Tokenizer
 from .chats import chat_format
 from .generated import Generated, Growing, TextGrowing, TokenGrowing
-from .remote import Call, Remote, Retry, Trouble, arrived, decode, limits, nothing, server_sent, timeouts
+from .remote import Call, Remote, Retry, Traffic, Trouble, arrived, decode, limits, nothing, server_sent, timeouts
 from .scoring import first_judged, scored
 
 T = TypeVar("T")
@@ -76,8 +76,8 @@ class RuntimeEndpoint:
 
     tokenizer: the model directory whose tokenizer the server uses; None takes the server's own path if it is on this
     machine too. token_ids: False sends text all the same. chat_template: how messages are marked, where it is not in
-    the tokenizer's directory. max_connections: requests at a time. timeout: seconds for which the server may be silent.
-    Raises ServerError when the server cannot be reached, UsageError, ModelError.
+    the tokenizer's directory. max_connections, retry, head_start: see Traffic. timeout: seconds for which the server
+    may be silent. Raises ServerError when the server cannot be reached, UsageError, ModelError.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class RuntimeEndpoint:
         max_connections: int = 64,
         timeout: float = 600.0,
         retry: Retry = _RETRY,
+        head_start: float = 0.5,
     ) -> None:
         self.name = f"sglang:{url}"
         self.url = url.rstrip("/")
@@ -108,15 +109,17 @@ class RuntimeEndpoint:
         self.reasons = {"seed": "the server would ignore it; start it with --enable-deterministic-inference"}
         if not self._server_info.enable_deterministic_inference:
             self.features -= {"seed"}
-        self._remote = Remote(self.name, partial(self._connect, max_connections), max_connections, retry)
+        traffic = Traffic(max_connections, retry, head_start=head_start)
+        self._remote = Remote(self.name, partial(self._connect, traffic), traffic)
 
     def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Call:
         """See Backend. Raises Unsupported when messages are to be marked and nobody knows how."""
         if params.max_tokens == 0:
-            return self._remote.send(nothing, sink)
+            return self._remote.send(nothing, sink, None)
         body = {"sampling_params": _sampling(params), **self._logprobs(params)}
         growing = self._growing(params)
-        return self._remote.send(partial(self._generate, self._prompt(prompt), body, growing), sink)
+        work = partial(self._generate, self._prompt(prompt), body, growing)
+        return self._remote.send(work, sink, _text(prompt), params.max_tokens)
 
     def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> Call:
         """See Scorer. What is scored of a text are the tokens that differ from the prompt's own."""
@@ -125,7 +128,8 @@ class RuntimeEndpoint:
                 "scoring without the prompt needs the model's tokenizer here",
                 help="give RuntimeEndpoint(..., tokenizer=DIRECTORY), or use another choice method",
             )
-        return self._remote.send(partial(self._score, self._prompt(prompt), texts, unconditional), sink)
+        work = partial(self._score, self._prompt(prompt), texts, unconditional)
+        return self._remote.send(work, sink, _text(prompt))
 
     def clear_cache(self) -> None:
         """Drop the server's KV cache; it refuses while requests run. Blocks. Raises ServerError."""
@@ -140,8 +144,8 @@ class RuntimeEndpoint:
         """See Backend. The server goes on."""
         self._remote.close()
 
-    def _connect(self, max_connections: int) -> _Client:
-        return _Client(limits=limits(max_connections), **self._options())
+    def _connect(self, traffic: Traffic) -> _Client:
+        return _Client(limits=limits(traffic), **self._options())
 
     def _blocking(self) -> httpx2.Client:
         return httpx2.Client(**self._options())
@@ -291,6 +295,11 @@ class RuntimeEndpoint:
 _START = (
     "start it with: python -m sglang.launch_server --model-path MODEL; or use OpenAI(..., base_url=...) for another"
 )
+
+
+def _text(prompt: Prompt) -> bytes:
+    """What the server's cache knows a prompt by."""
+    return str(prompt.text_value()).encode("utf-8", "replace")
 
 
 class _Client(httpx2.AsyncClient):

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 try:
     import httpx2
     import openai
@@ -24,6 +26,7 @@ except ImportError as error:
 from ..ir.errors import Unsupported, UsageError
 from ..runtime.backend import Sink
 from ..runtime.chat import DEFAULT_CHAT, ChatFormat
+from ..runtime.prices import Prices
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, SamplingParams
 from .chats import chat_format
@@ -31,7 +34,7 @@ from .echo import echo_fields, echoed_scores
 from .flavours import FLAVOURS, Flavour
 from .messages import conversation
 from .native_tools import SHOWN_CALLS, asking_for_calls, declaring
-from .remote import Call, Remote, Retry, Trouble, decode, limits, nothing, server_sent, timeouts
+from .remote import Call, Remote, Retry, Traffic, Trouble, decode, limits, nothing, server_sent, timeouts
 from .scoring import nothing_before
 from .wire import Answer, Collector
 
@@ -64,8 +67,8 @@ class OpenAI:
     the likelier tokens and not the likelier whole. echo_logprobs: whether text completions tell the prompt's log-
     probabilities, which is what scores and choices are made of; None is yes for vllm. native_tools: whether
     gen(tools=) goes through the server's own interface for tools; None is yes for "openai", others may have to be
-    started for it. max_connections: requests at a time. timeout: seconds for which the server may be silent. Raises
-    UsageError.
+    started for it. max_connections, retry, requests_per_minute, tokens_per_minute, head_start: see Traffic. timeout:
+    seconds for which the server may be silent. prices: what tokens cost, for the usage of runs. Raises UsageError.
     """
 
     def __init__(
@@ -84,14 +87,18 @@ class OpenAI:
         max_connections: int = 64,
         timeout: float = 600.0,
         retry: Retry = _RETRY,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        head_start: float = 0.5,
+        prices: Prices | None = None,
     ) -> None:
         self.name = f"openai:{model}"
         self.reasons = {"select": _NO_SCORES, "score": _NO_SCORES}
         self.model = model
         self.is_chat_model = not model.startswith(_TEXT_MODELS) if is_chat_model is None else is_chat_model
-        self._remote = Remote(
-            self.name, partial(_connect, base_url, api_key, max_connections, timeout), max_connections, retry
-        )
+        self.prices = prices
+        traffic = Traffic(max_connections, retry, requests_per_minute, tokens_per_minute, head_start)
+        self._remote = Remote(self.name, partial(_connect, base_url, api_key, traffic, timeout), traffic)
         self.flavour = _flavour(flavour, self._remote.client)
         self._has_tools = self.is_chat_model and self.flavour.has_tools if native_tools is None else native_tools
         if self._has_tools and not self.is_chat_model:
@@ -136,17 +143,17 @@ class OpenAI:
         """See Backend. Raises Unsupported for a prompt or parameters that the server would not take as they are."""
         body = self._prompt(prompt) | self._tools(prompt, params) | self._sampling(params)
         if params.max_tokens == 0:
-            return self._remote.send(nothing, sink)
+            return self._remote.send(nothing, sink, None)
         if sink.wants_deltas and (self.flavour.holds_stops_back or not params.stop):
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return self._remote.send(partial(self._ask, body), sink)
+        return self._remote.send(partial(self._ask, body), sink, _prompt_of(body), params.max_tokens)
 
     def select(self, prompt: Prompt, choices: Sequence[str], sink: Sink) -> Call:
         """See Selector. The server generates greedily, and may generate nothing but one of the choices."""
         assert self._choice is not None
         most = max(len(choice.encode()) for choice in choices) + 1  # no token is shorter than a byte
         body = self._prompt(prompt) | self._sampling(SamplingParams(max_tokens=most)) | dict(self._choice(choices))
-        return self._remote.send(partial(self._choose, body, choices), sink)
+        return self._remote.send(partial(self._choose, body, choices), sink, _prompt_of(body), most)
 
     def score(self, prompt: Prompt, texts: Sequence[str], sink: Sink, *, unconditional: bool = False) -> Call:
         """See Scorer. The tokens that differ from the prompt's own are scored. Raises RequestError, Unsupported."""
@@ -158,7 +165,7 @@ class OpenAI:
         before = str(prompt.text_value())
         if texts and not before:
             raise nothing_before(texts[0])
-        return self._remote.send(partial(self._score, before, texts), sink)
+        return self._remote.send(partial(self._score, before, texts), sink, before.encode("utf-8", "replace"))
 
     def close(self) -> None:
         """See Backend."""
@@ -269,6 +276,11 @@ class OpenAI:
         return text.create(model=self.model, prompt=body["prompt"], extra_body=rest)
 
 
+def _prompt_of(body: dict[str, Any]) -> bytes:
+    """What a server's cache knows a request by: the tools, and then the prompt."""
+    return msgspec.json.encode([body.get("tools"), body.get("messages") or body.get("prompt")])
+
+
 def _choosing(scores: bool, constrained: bool) -> set[str]:
     """The features of choosing."""
     return {"select", "score"} if scores else {"select"} if constrained else set()
@@ -295,7 +307,7 @@ def _flavour(name: str | None, client: AsyncOpenAI) -> Flavour:
     return FLAVOURS[name]
 
 
-def _connect(base_url: str | None, api_key: str | None, max_connections: int, timeout: float) -> AsyncOpenAI:
+def _connect(base_url: str | None, api_key: str | None, traffic: Traffic, timeout: float) -> AsyncOpenAI:
     if api_key is None and "OPENAI_API_KEY" not in os.environ and (base_url or os.environ.get("OPENAI_BASE_URL")):
         api_key = "none"  # most servers of one's own want no key, but the client does
     try:
@@ -303,7 +315,7 @@ def _connect(base_url: str | None, api_key: str | None, max_connections: int, ti
             base_url=base_url,
             api_key=api_key,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits(max_connections), timeout=timeouts(timeout)),
+            http_client=openai.DefaultAsyncHttpxClient(limits=limits(traffic), timeout=timeouts(timeout)),
         )
     except openai.OpenAIError as error:
         raise UsageError(f"OpenAI's client: {error}", help="give api_key=..., or set OPENAI_API_KEY") from error

@@ -1,7 +1,8 @@
 """Requests to a server: bounded connections, retries, cancellation. What the backends that speak HTTP have in common.
 
-A request is a coroutine on ramify's asyncio loop. At most `max_connections` of them run at once; the others wait in a
-queue as plain objects, so that thousands of them cost little. Events go to their sinks on the loop thread.
+A request is a coroutine on ramify's asyncio loop. At most `max_connections` of them run at once; the others wait as
+plain objects, so that thousands of them cost little, and those with a common beginning go together (waiting.py). Events
+go to their sinks on the loop thread.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -23,11 +23,13 @@ try:
 except ImportError as error:
     raise ImportError(f"{error}; servers need more packages: pip install 'ramify[openai]'") from error
 
-from ..ir.errors import BackendError, ServerError
+from ..ir.errors import BackendError, ServerError, UsageError
 from ..runtime.backend import Sink
 from ..runtime.loop import loop
 from ..runtime.pending import Pending
 from ..runtime.request import Delta, Done, Event, Failed
+from .rates import Rates
+from .waiting import Waiting, blocks
 
 T = TypeVar("T")
 # Statuses below 500 that say "later", and those from 500 on that say "never".
@@ -35,6 +37,9 @@ _LATER = frozenset((408, 429))
 _NEVER = frozenset((501, 505))
 _DRAIN_SECONDS = 0.5
 _CONNECT_SECONDS = 10.0
+_TOO_MANY = 429
+# So many bytes of a prompt are taken for a token until the server tells how many it was.
+_BYTES_A_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,30 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """How requests are sent to a server.
+
+    max_connections: so many at a time. retry: see Retry. requests_per_minute, tokens_per_minute: what the server
+    allows; None is no limit. head_start: for so many seconds at most the first request with a long beginning goes
+    alone, so that those with the same find it in the server's cache; 0 for none. Raises UsageError.
+    """
+
+    max_connections: int = 64
+    retry: Retry = Retry()
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    head_start: float = 0.5
+
+    def __post_init__(self) -> None:
+        Rates(self.requests_per_minute, self.tokens_per_minute)
+        most = self.max_connections
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise UsageError(f"max_connections is a whole number above 0, got {most!r}")
+        if not isinstance(self.head_start, int | float) or not 0 <= self.head_start < float("inf"):
+            raise UsageError(f"head_start is a number of seconds from 0 on, got {self.head_start!r}")
+
+
 class Client(Protocol):
     """What a Remote must be able to do with the client that its requests use."""
 
@@ -109,12 +138,30 @@ C = TypeVar("C", bound=Client)
 
 
 class Call:
-    """One request: waits its turn, runs `work(call)`, and tells its sink. Also the handle that cancels it."""
+    """One request: waits its turn, runs `work(call)`, and tells its sink. Also the handle that cancels it.
 
-    __slots__ = ("_begun", "_home", "_sink", "_started", "handed_on", "is_over", "task", "wants_deltas", "work")
+    beginning: the blocks that its prompt begins with. tokens: about how many it will use; is_sent: whether the server
+    is asked at all. heard: called at its first piece of text.
+    """
 
-    def __init__(self, work: Callable[[Call], Awaitable[Done]], sink: Sink, home: asyncio.AbstractEventLoop) -> None:
+    __slots__ = (
+        "_begun", "_home", "_sink", "_started", "beginning", "handed_on", "heard", "is_over", "is_sent", "task",
+        "tokens", "wants_deltas", "work",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        work: Callable[[Call], Awaitable[Done]],
+        sink: Sink,
+        home: asyncio.AbstractEventLoop,
+        beginning: tuple[int, ...] = (),
+        tokens: int | None = None,
+    ) -> None:
         self.work = work
+        self.beginning = beginning
+        self.tokens = tokens or 0
+        self.is_sent = tokens is not None
+        self.heard: Callable[[Call], None] | None = None
         self.wants_deltas = sink.wants_deltas
         self.handed_on = False
         self.is_over = False
@@ -140,6 +187,8 @@ class Call:
 
     def hand_on(self, delta: Delta) -> None:
         """Give newly generated text to the sink; from now on the request cannot be tried again."""
+        if not self.handed_on and self.heard is not None:
+            self.heard(self)
         self.handed_on = True
         self._tell(delta)
 
@@ -161,22 +210,30 @@ class Call:
 class Remote(Generic[C]):
     """The way to one server. name: of the backend, for errors. connect: makes the client; called again after a fork."""
 
-    def __init__(self, name: str, connect: Callable[[], C], max_connections: int, retry: Retry) -> None:
+    def __init__(self, name: str, connect: Callable[[], C], traffic: Traffic) -> None:
         self.name = name
-        self.max_connections = max_connections
-        self.retry = retry
+        self.traffic = traffic
+        self.retry = traffic.retry
         self.client = connect()
         self._connect = connect
         self._home: asyncio.AbstractEventLoop | None = None
-        self._waiting: deque[Call] = deque()
+        self._rates = Rates(traffic.requests_per_minute, traffic.tokens_per_minute)
+        self._waiting: Waiting[Call] = Waiting()
         self._running: dict[asyncio.Task[Done], Call] = {}
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
 
-    def send(self, work: Callable[[Call], Awaitable[Done]], sink: Sink) -> Call:
-        """Run `work` when its turn comes; what it raises other than Trouble is not tried again. Thread-safe."""
+    def send(
+        self, work: Callable[[Call], Awaitable[Done]], sink: Sink, prompt: bytes | None = b"", max_tokens: int = 0
+    ) -> Call:
+        """Run `work` when its turn comes; what it raises other than Trouble is not tried again. Thread-safe.
+
+        prompt: what is sent, in any form in which equal prompts begin equally; None where nothing is sent.
+        """
         home = loop().asyncio
-        call = Call(work, sink, home)
+        keys = blocks(prompt or b"") if self.traffic.head_start else ()
+        tokens = None if prompt is None else len(prompt) // _BYTES_A_TOKEN + max_tokens
+        call = Call(work, sink, home, keys, tokens)
         home.call_soon_threadsafe(self._take, call)
         return call
 
@@ -189,7 +246,7 @@ class Remote(Generic[C]):
         if self._closed:
             call.end(Failed(self._closed_error()))
             return
-        self._waiting.append(call)
+        self._waiting.add(call, call.beginning)
         self._fill()
 
     def _settle(self) -> None:
@@ -198,26 +255,41 @@ class Remote(Generic[C]):
         if self._home is not here:
             if self._home is not None:
                 self.client = self._connect()
-                self._waiting.clear()
+                self._waiting = Waiting()
                 self._running.clear()
+                self._rates.forked()
             self._home = here
 
     def _fill(self) -> None:
-        while self._waiting and len(self._running) < self.max_connections:
-            call = self._waiting.popleft()
-            if not call.is_over:
-                task = asyncio.get_running_loop().create_task(self._serve(call))
-                call.start(task)
-                self._running[task] = call
-                task.add_done_callback(self._finished)
+        while len(self._running) < self.traffic.max_connections and (call := self._waiting.take()) is not None:
+            if call.is_over:
+                self._waiting.failed(call)
+                continue
+            home = asyncio.get_running_loop()
+            task = home.create_task(self._serve(call))
+            call.start(task)
+            self._running[task] = call
+            task.add_done_callback(self._finished)
+            if self._waiting.is_leading(call):
+                call.heard = self._heard
+                home.call_later(self.traffic.head_start, self._heard, call)
+
+    def _heard(self, call: Call) -> None:
+        """The server has begun to answer, or had time enough to: what waited for that goes on."""
+        if self._waiting.is_leading(call):
+            self._waiting.answered(call)
+            self._fill()
 
     def _finished(self, task: asyncio.Task[Done]) -> None:
         call = self._running.pop(task)
         if task.cancelled():
+            self._waiting.failed(call)
             call.end(Done("", (), "cancelled"))
         elif (error := task.exception()) is not None:
+            self._waiting.failed(call)
             call.end(Failed(error))
         else:
+            self._waiting.answered(call)
             call.end(task.result())
         self._fill()
 
@@ -225,12 +297,19 @@ class Remote(Generic[C]):
         """Try until it succeeds, fails for good, or has been tried often enough. Raises ServerError."""
         tries = 1
         while True:
+            sent = await self._rates.admit(call.tokens) if call.is_sent else None
             try:
-                return await call.work(call)
+                done = await call.work(call)
             except Trouble as trouble:
                 if not self._may_retry(trouble, call, tries):
                     raise self._error(trouble, call, tries) from trouble.__cause__ or trouble
+                if trouble.status == _TOO_MANY:
+                    self._rates.hold(trouble.retry_after)
                 pause = self.retry.pause(tries, trouble.retry_after)
+            else:
+                if sent is not None:
+                    self._rates.correct(sent, done.prompt_tokens + done.generated_tokens)
+                return done
             await asyncio.sleep(pause)
             tries += 1
 
@@ -262,7 +341,7 @@ class Remote(Generic[C]):
         self._closed = True
         for call in (*self._running.values(), *self._waiting):
             call.end(Failed(self._closed_error()))
-        self._waiting.clear()
+        self._waiting = Waiting()
         for task in self._running:
             task.cancel()
         self._closing = asyncio.get_running_loop().create_task(self._disconnect(list(self._running)))
@@ -286,8 +365,9 @@ async def nothing(call: Call) -> Done:
     return Done("", (), "length")
 
 
-def limits(max_connections: int) -> httpx2.Limits:
+def limits(traffic: Traffic) -> httpx2.Limits:
     """The connections of a client whose requests wait for their turn elsewhere."""
+    max_connections = traffic.max_connections
     return httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
 
 

@@ -43,13 +43,8 @@ class Tally:
         """Count a row that has ended."""
         self.done += 1
         self.failed += run.error is not None
-        usage, used = self.usage, run.usage
-        usage.prompt_tokens += used.prompt_tokens
-        usage.cached_tokens += used.cached_tokens
-        usage.generated_tokens += used.generated_tokens
-        usage.calls += used.calls
-        usage.shared_calls += used.shared_calls
-        usage.wall_ms = (time.perf_counter() - self.started) * 1000
+        self.usage.add(run.usage)
+        self.usage.wall_ms = (time.perf_counter() - self.started) * 1000
 
     def rows(self) -> str:
         """How many rows are done, and how many of them failed."""

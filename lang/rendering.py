@@ -118,9 +118,10 @@ def usage_line(usage: Usage) -> str:
 def tokens_line(usage: Usage) -> str:
     """Its tokens and calls, without the time."""
     share = f" ({usage.cached_tokens / usage.prompt_tokens:.0%})" if usage.prompt_tokens else ""
+    cost = "" if usage.cost is None else f", cost {usage.cost:,.4g}"
     return (
         f"prompt {_count(usage.prompt_tokens, 'token')}, {usage.cached_tokens:,} cached{share}, "
-        f"generated {_count(usage.generated_tokens, 'token')}, {_count(usage.calls, 'call')}"
+        f"generated {_count(usage.generated_tokens, 'token')}, {_count(usage.calls, 'call')}{cost}"
     )
 
 

@@ -30,8 +30,7 @@ class RunLog:
         self.kept[self.num_runs] = program, run
         if len(self.kept) > _MOST_KEPT:
             self.kept.popitem(last=False)
-        for name in ("prompt_tokens", "cached_tokens", "generated_tokens", "calls", "shared_calls"):
-            setattr(self.usage, name, getattr(self.usage, name) + getattr(run.usage, name))
+        self.usage.add(run.usage)
 
     def run(self, number: int) -> Run:
         """The run of that number. Raises UsageError if there is none, or it is not kept."""

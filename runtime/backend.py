@@ -53,7 +53,7 @@ class Backend(Protocol):
 
     One with the feature "score" is a Scorer, one with "select" and without "score" is a Selector, one with "prefill" a
     Prefiller, one with "embed" an Embedder. `reasons`, if it has
-    that, says for missing features why they are and what to do.
+    that, says for missing features why they are and what to do; `prices` (runtime/prices.py) what requests cost.
     """
 
     @property

@@ -11,7 +11,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -53,7 +53,8 @@ _place_in_trace: contextvars.ContextVar[list[ToolCall] | None] = contextvars.Con
 class Usage:
     """What a run has used. wall_ms runs from its start to its end; calls counts generations, choices and scores.
 
-    shared_calls: those of them that an equal request has answered, for which nothing was computed.
+    shared_calls: those of them that an equal request has answered, for which nothing was computed. cost: of its
+    requests that were answered, where the backend knows its prices (`prices=` of OpenAI and Anthropic); else None.
     """
 
     prompt_tokens: int = 0
@@ -62,6 +63,19 @@ class Usage:
     calls: int = 0
     shared_calls: int = 0
     wall_ms: float = 0.0
+    cost: float | None = None
+
+    def __repr__(self) -> str:
+        told = (f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.name != "cost")
+        cost = () if self.cost is None else (f"cost={self.cost!r}",)
+        return f"Usage({', '.join((*told, *cost))})"
+
+    def add(self, other: Usage) -> None:
+        """Count what another run has used, but for its time."""
+        for name in ("prompt_tokens", "cached_tokens", "generated_tokens", "calls", "shared_calls"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        if other.cost is not None:
+            self.cost = (self.cost or 0.0) + other.cost
 
 
 class Context:
@@ -285,6 +299,9 @@ class Context:
         usage.prompt_tokens += done.prompt_tokens
         usage.cached_tokens += done.cached_tokens
         usage.generated_tokens += done.generated_tokens
+        prices = getattr(self.backend, "prices", None)
+        if prices is not None:
+            usage.cost = (usage.cost or 0.0) + prices.cost(done)
 
     def released(self) -> None:
         """A request has sent its last event."""

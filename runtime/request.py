@@ -206,7 +206,8 @@ class Done:
     prompt_logprobs: of the prompt's tokens that were asked for; a prompt's first token has none. scores: where they
     were asked for, one for each text. shared: the answer of an equal request. is_cut: max_tokens ended it before the
     text matched its constraint; closing: the text, at the end, that was added so that it does. embedding: the mean of
-    the hidden states that were asked for, float32 (hidden_size,). Times in milliseconds.
+    the hidden states that were asked for, float32 (hidden_size,). cache_write_tokens: of the prompt's tokens those that
+    a server says it has put into its cache, where it charges for that. Times in milliseconds.
     """
 
     text: str
@@ -220,6 +221,7 @@ class Done:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    cache_write_tokens: int = 0
     queue_ms: float = 0.0
     wall_ms: float = 0.0
     shared: bool = False
