@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from .lang.sglang.program_state import ProgramState as ProgramState
     from .lang.state import ForkGroup as ForkGroup
     from .lang.state import State as State
+    from .lang.timeline import timeline as timeline
     from .lang.toolcalls import ToolResult as ToolResult
     from .lang.toolcalls import call_tools as call_tools
     from .lang.toolcalls import describe_tools as describe_tools
@@ -127,6 +128,7 @@ _HOMES = {
     ),
     "lang.schema_tool": ("SchemaTool",),
     "lang.toolcalls": ("ToolResult", "call_tools", "describe_tools", "tool_message"),
+    "lang.timeline": ("timeline",),
     "lang.tools": ("Tool", "tool"),
     "runtime.prices": ("Prices",),
     "runtime.request": ("SamplingParams",),

@@ -445,6 +445,7 @@ class _Scoring(_Request):
             prompt_tokens=sum(done.prompt_tokens for done in answers),
             cached_tokens=sum(done.cached_tokens for done in answers),
             queue_ms=max((done.queue_ms for done in answers), default=0.0),
+            first_ms=max((done.wall_ms for done in answers), default=0.0),
             wall_ms=max((done.wall_ms for done in answers), default=0.0),
         )
 

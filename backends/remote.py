@@ -145,8 +145,8 @@ class Call:
     """
 
     __slots__ = (
-        "_begun", "_home", "_sink", "_started", "beginning", "handed_on", "heard", "is_over", "is_sent", "task",
-        "tokens", "wants_deltas", "work",
+        "_begun", "_first", "_home", "_sink", "_started", "beginning", "handed_on", "heard", "is_over", "is_sent",
+        "task", "tokens", "wants_deltas", "work",
     )  # fmt: skip
 
     def __init__(
@@ -169,6 +169,7 @@ class Call:
         self._sink = sink
         self._home = home
         self._begun = self._started = time.perf_counter()
+        self._first: float | None = None
 
     def cancel(self) -> None:
         """See Handle. The connection is closed, which tells the server."""
@@ -190,6 +191,8 @@ class Call:
         if not self.handed_on and self.heard is not None:
             self.heard(self)
         self.handed_on = True
+        if self._first is None:
+            self._first = time.perf_counter()
         self._tell(delta)
 
     def end(self, event: Done | Failed) -> None:
@@ -197,10 +200,14 @@ class Call:
         if self.is_over:
             return
         if isinstance(event, Done):
-            queue_ms = (self._started - self._begun) * 1000
-            event = replace(event, queue_ms=queue_ms, wall_ms=(time.perf_counter() - self._begun) * 1000)
+            first_ms = None if self._first is None else self._since_begun(self._first)
+            queue_ms, wall_ms = self._since_begun(self._started), self._since_begun(time.perf_counter())
+            event = replace(event, queue_ms=queue_ms, first_ms=first_ms, wall_ms=wall_ms)
         self._tell(event)
         self.is_over = True
+
+    def _since_begun(self, moment: float) -> float:
+        return (moment - self._begun) * 1000
 
     def _tell(self, event: Event) -> None:
         if not self.is_over:

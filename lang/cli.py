@@ -23,6 +23,7 @@ _COMMANDS = {
     "check": ("compile_command", "check_command", "compile every program of a file and say what became of it"),
     "compile": ("compile_command", "compile_command", "write the IR of a program"),
     "explain": ("explain_command", "explain_command", "predict what a program costs over rows of data, line by line"),
+    "trace": ("picture_commands", "trace_command", "run a program and draw when what ran"),
     "recording": ("recording_command", "recording_command", "say what a recording holds"),
     "repl": ("repl", "repl_command", "work with programs at a prompt"),
 }
@@ -138,6 +139,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _describe_compile(commands["compile"])
     commands["check"].add_argument("target", metavar="FILE[:PROGRAM]", help="a Python file")
     _describe_explain(commands["explain"])
+    _describe_trace(commands["trace"])
     _describe_recording(commands["recording"])
     _describe_repl(commands["repl"])
     return parser, commands
@@ -194,6 +196,30 @@ def _describe_explain(parser: _Parser) -> None:
     _describe_sampling(parser)
     add("--html", metavar="FILE", help="also write a page with the table, the prefix tree, the IR and the source")
     add("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def _describe_trace(parser: _Parser) -> None:
+    _describe_pictured(parser)
+    parser.add_argument("--perfetto", metavar="FILE", help="Chrome's trace format, for ui.perfetto.dev")
+
+
+def _describe_pictured(parser: _Parser) -> None:
+    """What the commands that draw a run have in common."""
+    add = parser.add_argument
+    add("target", metavar="FILE[:PROGRAM]", help=_RUN_TARGET)
+    add("--arg", metavar="NAME=VALUE", action="append", default=[],
+        help="an argument of the program: JSON, or a text; NAME=@FILE reads a file")  # fmt: skip
+    add("--data", metavar="FILE", help="run once for each row: JSON lines, or a JSON list")
+    add("--in-flight", metavar="N", type=int, default=256, help="rows at once")
+    _describe_model(parser)
+    add("--trust", action="store_true", help="run the host code that a saved program holds")
+    add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
+    add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
+    _describe_sampling(parser)
+    add("--replay", metavar="FILE", help="take every answer from that file; no model is loaded, no tool is called")
+    add("--quiet", action="store_true", help="do not show the run as it goes")
+    add("--html", metavar="FILE", help="a page that needs nothing from elsewhere")
+    add("--svg", metavar="FILE", help="a drawing that stands alone")
 
 
 def _describe_sampling(parser: _Parser) -> None:

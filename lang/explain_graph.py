@@ -15,6 +15,7 @@ from .explain import Costs, Explanation, line_key
 from .explain_boxes import Box, Part, Row, boxes_of, is_place
 from .explain_layout import HEAD, PADDING, ROW_HEIGHT, place
 from .explain_text import printable
+from .pictures.page import legend
 
 _MARGIN = 14.0
 _BEND = 16.0
@@ -41,10 +42,8 @@ def graphs(found: Explanation) -> str:
     """The drawings of all functions, with their title and legend."""
     functions = found.module.functions.values()
     drawn = [_function(found, number, function) for number, function in enumerate(functions)]
-    swatch = '<svg width="14" height="14" aria-hidden="true"><rect class="{}" width="14" height="14" rx="3"/></svg>'
-    inner = "".join(f"<span>{swatch.format(kind)}{escape(text)}</span>" for kind, text in _LEGEND)
-    legend = f'<div class="legend graph"><span>thick: a prompt goes on; thin: a value is used</span>{inner}</div>'
-    return f"<h2>The graph of the IR</h2>{legend}{''.join(drawn)}"
+    told = legend(_LEGEND, before="thick: a prompt goes on; thin: a value is used", kind="legend graph")
+    return f"<h2>The graph of the IR</h2>{told}{''.join(drawn)}"
 
 
 def _function(found: Explanation, number: int, function: Function) -> str:

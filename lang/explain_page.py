@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib.resources import files
-from string import Template
 
 from .explain import Costs, Doubt, Explanation, Line
 from .explain_graph import graphs
@@ -22,27 +20,26 @@ from .explain_table import (
     unseen_calls,
 )
 from .explain_tree import tree_drawing
+from .pictures.page import document, figures
 
 _COLUMNS = ("calls", "prompt", "cached", "prefill", "decode", "KV")
 
 
 def page(found: Explanation) -> str:
     """The whole page."""
-    template = Template(files(__package__).joinpath("explain_page.html").read_text(encoding="utf-8"))
     rows = "1 row" if found.num_rows == 1 else f"{found.num_rows:,} rows"
     can_tell = found.impossible is None
-    return template.substitute(
-        title=escape(f"ramify explain: {found.program}"),
-        program=escape(found.program),
-        subtitle=escape(f"{rows} on {found.model}" if found.model else rows),
-        figures=_figures(found) if can_tell else "",
-        stops="".join(f'<div class="stop">{escape(text)}</div>' for text in _stop_texts(found)),
-        table=_costs(found) if can_tell else "",
-        passes=_passes(found),
-        tree=tree_drawing(found) if can_tell else "",
-        graphs=graphs(found),
-        listings=_unseen(found) + listings(found),
+    parts = (
+        _figures(found) if can_tell else "",
+        "".join(f'<div class="stop">{escape(text)}</div>' for text in _stop_texts(found)),
+        _costs(found) if can_tell else "",
+        _passes(found),
+        tree_drawing(found) if can_tell else "",
+        graphs(found),
+        _unseen(found) + listings(found),
     )
+    title, subtitle = f"ramify explain: {found.program}", f"{rows} on {found.model}" if found.model else rows
+    return document(title, found.program, subtitle, "\n".join(parts), style="explain.css")
 
 
 def _stop_texts(found: Explanation) -> Iterator[str]:
@@ -57,7 +54,7 @@ def _figures(found: Explanation) -> str:
     told = cells(found.total, found.doubt, found.bytes_per_token)
     path = ("" if found.doubt.is_sure else "~") + str(found.critical_path)
     shares = found.total.cached / found.total.prompt if found.total.prompt else 0.0
-    figures = [
+    numbers = [
         (told[0], "calls"),
         (path, "calls on the critical path"),
         (told[1], "prompt tokens"),
@@ -65,8 +62,7 @@ def _figures(found: Explanation) -> str:
         (told[4], "tokens generated"),
         (told[5], "of keys and values"),
     ]
-    inner = "".join(f'<div class="figure"><b>{escape(value)}</b>{escape(name)}</div>' for value, name in figures)
-    return f'<div class="figures">{inner}</div>'
+    return figures(numbers)
 
 
 def _table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], num_text: int) -> str:

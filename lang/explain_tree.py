@@ -14,6 +14,7 @@ from itertools import groupby
 from ..runtime.prefix_tree import PrefixNode
 from .explain import Explanation, Line
 from .explain_text import printable
+from .pictures.page import legend
 
 _WIDTH = 1180
 _ROW = 20
@@ -59,9 +60,7 @@ def _described(found: Explanation) -> str:
 
 def _legend() -> str:
     entries = [(kind, text) for kind, _, text in _REUSE] + [_MOST, ("generated", "generated (placeholders)")]
-    swatch = '<svg width="14" height="14"><rect class="{}" width="14" height="14"/></svg>'
-    inner = "".join(f"<span>{swatch.format(kind)}{escape(text)}</span>" for kind, text in entries)
-    return f'<div class="legend"><span>width: tokens; colour: sequences that share them</span>{inner}</div>'
+    return legend(entries, before="width: tokens; colour: sequences that share them")
 
 
 def _boxes(root: PrefixNode) -> tuple[list[_Box], int, int]:

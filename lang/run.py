@@ -6,7 +6,7 @@ import pickle
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..ir.errors import RecordedError, UsageError, nearest
 from ..runtime.context import Context, Usage
@@ -15,6 +15,9 @@ from ..runtime.pending import Pending
 from ..runtime.prompt import CALLS, Prompt, UnknownVariable
 from ..runtime.toolcall import ToolRecord
 from .state import State
+
+if TYPE_CHECKING:
+    from .timeline import Timeline
 
 T = TypeVar("T")
 Record = GenRecord | ToolRecord
@@ -98,6 +101,13 @@ class Run:
     def trace(self) -> list[Record]:
         """A record of each generation, choice, score and tool call (`kind` says which), in program order."""
         return _known(self._source.trace, "trace")
+
+    @property
+    def timeline(self) -> Timeline:
+        """When its requests, tool calls and host code ran. Raises UsageError for a run of another process."""
+        from .timeline import timeline
+
+        return timeline([self])
 
     def get_meta_info(self, name: str) -> Any:
         """What is known of a variable's generation."""

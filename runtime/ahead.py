@@ -39,7 +39,7 @@ def put_off(frame: Frame, op: Op, host: HostOp, operands: Sequence[int], results
         return False
     if (held := host.held(values, strand.order)) is None:
         return False
-    work = _call_apart(frame, host) if host.is_pure else partial(in_pool, frame, host)
+    work = _call_apart(frame, host) if host.is_pure else partial(in_pool, frame, host, span=op.span)
     is_free = not (strand.order.holds_unknown and host.reads_outside)
     task = Routine(_carry_out(frame, op, host, work, values, strand.order.last, is_free=is_free))
     promised = [PendingObject() if held.has_states else _promise(op, host, values) for _ in results]

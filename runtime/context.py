@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ..ir.errors import Cancelled, RamifyError
+from ..ir.span import Span
 from .backend import Backend, Handle
 from .call_format import CallFormat
 from .expression import Call, Gen, Spot, Where, sampling, span_of, with_calls_in
@@ -37,6 +38,10 @@ from .values import typed
 from .warming import take_back
 
 _RELEASE_SECONDS = 5.0
+# Host code is noted that takes at least so long, and so many times at most: a loop may run it millions of times.
+_LEAST_HOST_SECONDS = 1e-4
+_MOST_HOST_TIMES = 20_000
+T = TypeVar("T")
 _branch_numbers = threading.Lock()
 # Gens that were looked at before, with their parameters: for an expression, defaults, features and the form of its
 # calls, by their ids.
@@ -78,6 +83,15 @@ class Usage:
             self.cost = (self.cost or 0.0) + other.cost
 
 
+@dataclass(frozen=True, slots=True)
+class HostTime:
+    """When host code ran, by `time.perf_counter`, and where it stands."""
+
+    begun_at: float
+    ended_at: float
+    span: Span | None
+
+
 class Context:
     """An execution on `backend`, with `defaults` for what its gens do not say.
 
@@ -89,13 +103,13 @@ class Context:
     batch. told_ahead: what the backend was told may come next, by branch (runtime/warming.py). owner: the run as
     engines know it. run_guarded: in a prediction, what runs host code or refuses to. track: what records the run, or
     plays one that was recorded; None for most. num_groups: how many unordered groups are open eagerly whose items are
-    told apart.
+    told apart. began_at: when it began, by `time.perf_counter`. host_times: when host code ran on threads and tasks.
     """
 
     __slots__ = (
-        "_branches", "_is_entered", "_released", "_started", "_told", "_trace", "apart", "backend", "cancelled",
-        "defaults", "here", "host_context", "in_flight", "is_compiled", "num_groups", "on_cancel", "owner",
-        "run_guarded", "sharing", "strand", "stream", "streams", "told_ahead", "track", "unread", "usage",
+        "_branches", "_is_entered", "_released", "_told", "_trace", "apart", "backend", "began_at", "cancelled",
+        "defaults", "here", "host_context", "host_times", "in_flight", "is_compiled", "num_groups", "on_cancel",
+        "owner", "run_guarded", "sharing", "strand", "stream", "streams", "told_ahead", "track", "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -131,7 +145,8 @@ class Context:
         self._branches: dict[tuple[int, ...], int] | None = None
         self._told: list[BaseException] | None = None
         self._released: Pending[None] | None = None
-        self._started = time.perf_counter()
+        self.began_at = time.perf_counter()
+        self.host_times: list[HostTime] = []
 
     def root(self) -> Prompt:
         """A new empty prompt of this run."""
@@ -272,6 +287,17 @@ class Context:
             if is_free:
                 self._is_entered = False
 
+    def time_host(self, done: Pending[T], span: Span | None) -> Pending[T]:
+        """Note how long host code takes that was handed to a thread or task just now; gives `done`."""
+        begun_at = time.perf_counter()
+        done.add_callback(lambda _: self._has_hosted(begun_at, span))
+        return done
+
+    def _has_hosted(self, begun_at: float, span: Span | None) -> None:
+        now = time.perf_counter()
+        if now - begun_at >= _LEAST_HOST_SECONDS and len(self.host_times) < _MOST_HOST_TIMES:
+            self.host_times.append(HostTime(begun_at, now, span))
+
     def emit(self, event: StreamEvent) -> None:
         """Hand an event to the stream."""
         if self.stream is not None:
@@ -342,7 +368,7 @@ class Context:
             self.cancelled = self.cancelled or Cancelled("the run ended with an error", help=str(error))
             self._abandon(self.cancelled)
             await self._release()
-        self.usage.wall_ms = (time.perf_counter() - self._started) * 1000
+        self.usage.wall_ms = (time.perf_counter() - self.began_at) * 1000
         self.owner.end()
         for branch in list(self.told_ahead):
             take_back(self, branch)

@@ -610,6 +610,8 @@ class Engine:
                 raise located(choice, sequence)
             self._finish(sequence, "stop")
             return
+        if sequence.first_ms is None:
+            sequence.first_ms = _now_ms()
         token_id, logprob = choice
         self._append(sequence, token_id)
         if token_id in sequence.stop_ids:
@@ -740,9 +742,17 @@ def _done(sequence: Sequence, reason: FinishReason, matched: int | None) -> Done
         cached_tokens=sequence.cached,
         generated_tokens=sequence.num_told,
         queue_ms=queued_until - sequence.submitted_ms,
+        first_ms=_first_ms(sequence, now),
         wall_ms=now - sequence.submitted_ms,
         embedding=_embedding(sequence) if sequence.is_embedding and reason != "cancelled" else None,
     )
+
+
+def _first_ms(sequence: Sequence, now: float) -> float | None:
+    """Milliseconds from a sequence's submission to its first token; what generates none is computed at its end."""
+    if sequence.is_score or sequence.is_embedding:
+        return now - sequence.submitted_ms
+    return None if sequence.first_ms is None else sequence.first_ms - sequence.submitted_ms
 
 
 def _embedding(sequence: Sequence) -> NDArray[np.float32]:

@@ -89,7 +89,7 @@ def flow_for(linker: Linker, op: Op) -> Step:
                 drawn_from = drawn_from or _Sources(iterator)
                 if drawn_from.may_change(order):
                     await order.turn()
-            item = next(iterator, _END) if is_plain else await in_pool(frame, next, iterator, _END)
+            item = next(iterator, _END) if is_plain else await in_pool(frame, next, iterator, _END, span=op.span)
             if item is _END:
                 break
             values[item_slot] = item
@@ -266,7 +266,7 @@ async def _call_value(frame: Frame, op: Op, callee: Any, args: list[Any], kwargs
     args, named = await gather(args), dict(zip(kwargs, await gather(list(kwargs.values())), strict=True))
     await frame.strand.order.turn()
     frame.strand.check_reads()
-    return await in_pool(frame, lambda: callee(*args, **named))
+    return await in_pool(frame, lambda: callee(*args, **named), span=op.span)
 
 
 async def _collected(value: Any) -> Any:

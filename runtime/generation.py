@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..ir.errors import RamifyError
@@ -74,12 +75,14 @@ class Generation:
     """A request to the backend and its sink. `pending` is done when the text is there; `done` holds it then.
 
     heard: the pieces that have come so far, in runs that are streamed. sample: the number among a gen's samples.
-    samples: all of them, where there are several; the first speaks for all, and the prompt goes on with it.
+    samples: all of them, where there are several; the first speaks for all, and the prompt goes on with it. sent_at,
+    ended_at: when it was sent and when its last event came, by `time.perf_counter`. is_played: whether a recording has
+    answered it.
     """
 
     __slots__ = (
-        "_handle", "_started", "_value", "_value_error", "_values", "context", "done", "expression", "heard",
-        "params", "pending", "prompt", "sample", "samples", "where",
+        "_handle", "_started", "_value", "_value_error", "_values", "context", "done", "ended_at", "expression",
+        "heard", "is_played", "params", "pending", "prompt", "sample", "samples", "sent_at", "where",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +104,9 @@ class Generation:
         self.pending: Pending[Done] = Pending()
         self.done: Done | None = None
         self.heard: list[Delta] = []
+        self.sent_at: float | None = None
+        self.ended_at: float | None = None
+        self.is_played = False
         self._handle: Handle | None = None
         self._started = False
         self._value: Any = None
@@ -152,6 +158,7 @@ class Generation:
             self.pending.set_error(context.cancelled)
             return
         self._started = True
+        self.sent_at = perf_counter()
         context.in_flight += 1
         if context.told_ahead:
             take_back(context, self.prompt.branch)
@@ -188,6 +195,7 @@ class Generation:
                 self._tell(event.text)
         elif self._started:
             self._started = False
+            self.ended_at = perf_counter()
             self._handle = None
             if isinstance(event, Done):
                 self._complete(event)

@@ -207,7 +207,10 @@ class Done:
     were asked for, one for each text. shared: the answer of an equal request. is_cut: max_tokens ended it before the
     text matched its constraint; closing: the text, at the end, that was added so that it does. embedding: the mean of
     the hidden states that were asked for, float32 (hidden_size,). cache_write_tokens: of the prompt's tokens those that
-    a server says it has put into its cache, where it charges for that. Times in milliseconds.
+    a server says it has put into its cache, where it charges for that.
+
+    Times in milliseconds since it was submitted: queue_ms until it was begun, first_ms until the model had chosen its
+    first token or had computed all (None where nobody knows), wall_ms until its end.
     """
 
     text: str
@@ -223,6 +226,7 @@ class Done:
     generated_tokens: int = 0
     cache_write_tokens: int = 0
     queue_ms: float = 0.0
+    first_ms: float | None = None
     wall_ms: float = 0.0
     shared: bool = False
     is_cut: bool = False

@@ -39,7 +39,8 @@ class Sequence:
     its own batch counting less. awaited: how many of its tokens others wait for while it is prefilled.
     drafting: what is guessed to follow, once that was asked for. restore: what of the prompt comes back from host
     memory, until it is there; nothing else of the sequence is computed before.
-    num_pending: tokens that steps in flight choose after those that are known (runtime/inflight.py).
+    first_ms: when the model had chosen its first token. num_pending: tokens that steps in flight choose after those
+    that are known (runtime/inflight.py).
     is_greedy: whether it takes the largest logit each time, and nothing else is asked about it.
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
     num_generated while forced tokens wait for their log-probabilities. hidden_sum: the sum of the first num_summed
@@ -61,6 +62,7 @@ class Sequence:
     num_told: int = 0
     num_pending: int = 0
     admitted_ms: float | None = None
+    first_ms: float | None = None
     node: Node | None = None
     prompt_extent: Extent | None = None
     generated_extent: Extent | None = None

@@ -533,7 +533,10 @@ def py_host(linker: Linker, op: Op) -> Step:
         if track is not None and host.is_recorded:
             state = frame.strand.state
             code = track.hosted(op, host, () if state is None else state.prompt.branch)
-        store(frame, await (_in_task(frame, host, values) if host.awaits else in_pool(frame, code, values)))
+        if host.awaits:
+            store(frame, await frame.context.time_host(_in_task(frame, host, values), op.span))
+        else:
+            store(frame, await in_pool(frame, code, values, span=op.span))
 
     async def wait_and_run(frame: Frame) -> Outcome | None:
         for slot in operands:
@@ -611,9 +614,10 @@ def py_call(linker: Linker, op: Op, python: Mapping[str, FunctionType]) -> Step:
         await frame.strand.order.turn()
         frame.strand.check_reads()
         if frame.task is not None and inspect.iscoroutinefunction(inspect.unwrap(function)):
-            frame.values[result] = await frame.task.run(lambda: function(*args, **kwargs))
+            awaited = frame.task.run(lambda: function(*args, **kwargs))
+            frame.values[result] = await frame.context.time_host(awaited, op.span)
         else:
-            frame.values[result] = await in_pool(frame, lambda: function(*args, **kwargs))
+            frame.values[result] = await in_pool(frame, lambda: function(*args, **kwargs), span=op.span)
 
     return waiting(operands, call)
 

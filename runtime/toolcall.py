@@ -71,7 +71,8 @@ class ToolRecord:
 class ToolCall:
     """A call on its way; `pending` is done when it has ended, on the loop thread.
 
-    work: what is called; a coroutine function for an async tool. timeout: in seconds, from when the work begins.
+    work: what is called; a coroutine function for an async tool. timeout: in seconds, from when the work begins, which
+    is at began_at, by `time.perf_counter`.
     is_over: whether it has ended or was given up, which may be before `pending` is done.
     """
 
@@ -93,7 +94,7 @@ class ToolCall:
         self.ms = 0.0
         self._work = work
         self._is_async = is_async
-        self._began: float | None = None
+        self.began_at: float | None = None
         self._stop: Callable[[], object] | None = None
         self.is_over = False
         self._lock = threading.Lock()
@@ -138,7 +139,7 @@ class ToolCall:
         with self._lock:
             if self.is_over:
                 return False
-            self._began = perf_counter()
+            self.began_at = perf_counter()
             self._stop = stop
         if self.timeout is not None:
             timer = loop().later(self.timeout, self._expire)
@@ -180,8 +181,8 @@ class ToolCall:
             if self.is_over:
                 return False
             self.is_over = True
-            if self._began is not None:
-                self.ms = (perf_counter() - self._began) * 1000
+            if self.began_at is not None:
+                self.ms = (perf_counter() - self.began_at) * 1000
             return True
 
     def _expire(self) -> None:

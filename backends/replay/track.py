@@ -341,6 +341,7 @@ class RunTrack:
         return answer.done is not None and answer.done.finish_reason != "cancelled"  # what failed is tried again
 
     def _play(self, generation: Generation, answer: LMRecord) -> None:
+        generation.is_played = True
         if answer.done is None:
             generation(Failed(decode_error(answer.error)))
         elif answer.done.finish_reason == "cancelled":
