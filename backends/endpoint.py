@@ -171,7 +171,7 @@ class RuntimeEndpoint:
         if answer is None:
             raise ServerError(f"the server at {self.url} is no SGLang server: it has no {paths[0]}", help=_START)
         try:
-            return decode(_checked(self, answer).content, kind, whole=True)
+            return decode(_checked(self, answer).content, kind)
         except Trouble as trouble:
             raise ServerError(f"{self.name}: {trouble.message}") from trouble
 
@@ -209,13 +209,13 @@ class RuntimeEndpoint:
         body |= {"text": prompt} if isinstance(prompt, str) else {"input_ids": (await _known(prompt)).token_ids}
         growing = new_growing()
         if not call.wants_deltas:
-            growing.take(decode(await self._post(body), Generated, whole=True))
+            growing.take(decode(await self._post(body), Generated))
             return growing.done()
         try:
             async with self._remote.client.stream("POST", "/generate", json=body | {"stream": True}) as response:
                 await _check_status(response)
                 async for data in server_sent(response.aiter_bytes()):
-                    delta = growing.take(decode(data, Generated, whole=False))
+                    delta = growing.take(decode(data, Generated))
                     if delta is not None:
                         call.hand_on(delta)
         except httpx2.TransportError as error:
@@ -249,7 +249,7 @@ class RuntimeEndpoint:
             return known.token_ids, [known.with_text(text) for text in texts]
         body = {"text": [prompt + text for text in ("", *texts)], "sampling_params": _NOTHING}
         data = await self._post(body | {"return_prompt_token_ids": True})
-        answers = decode(data, list[Generated], whole=True)
+        answers = decode(data, list[Generated])
         for answer in answers:
             answer.check()
         ids = [answer.prompt_token_ids for answer in answers]
@@ -277,7 +277,7 @@ class RuntimeEndpoint:
             "return_text_in_logprobs": True,
             "sampling_params": _NOTHING,
         }
-        answers = decode(await self._post(body), list[Generated], whole=True)
+        answers = decode(await self._post(body), list[Generated])
         if len(answers) != len(judged):
             raise Trouble(f"the server was asked to score {len(judged)} texts, and answered {len(answers)}")
         return answers

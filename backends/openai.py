@@ -228,7 +228,7 @@ class OpenAI:
         collector = Collector()
         async with self._asked(body) as response:
             async for data in server_sent(response.iter_bytes()):
-                text, logprobs = collector.take(decode(data, Answer, whole=False))
+                text, logprobs = collector.take(decode(data, Answer))
                 if text or logprobs:
                     call.hand_on(Delta(text, (), logprobs))
         if collector.calls:
@@ -254,7 +254,7 @@ class OpenAI:
         """The whole answer to a request. Raises Trouble."""
         async with self._asked(body) as response:
             is_json = "json" in response.headers.get("content-type", "")
-            return decode(await response.read(), Answer, whole=is_json)
+            return decode(await response.read(), Answer, is_json=is_json)
 
     @asynccontextmanager
     async def _asked(self, body: dict[str, Any]) -> AsyncIterator[AsyncAPIResponse[Any]]:

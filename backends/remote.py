@@ -383,14 +383,14 @@ def timeouts(seconds: float) -> httpx2.Timeout:
     return httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS), pool=None)
 
 
-def decode(data: bytes | str, kind: type[T], *, whole: bool) -> T:
-    """A JSON answer as a record. Raises Trouble; `whole` says that broken JSON may be a passing fault of transport."""
+def decode(data: bytes | str, kind: type[T], *, is_json: bool = True) -> T:
+    """A JSON answer as a record. Raises Trouble, a passing one for broken JSON; is_json: what the server calls it."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise Trouble(f"the server's answer is not what was expected: {error}: {_beginning(data)}") from error
     except msgspec.DecodeError as error:
-        raise Trouble(f"the server's answer is not JSON ({error}): {_beginning(data)}", passing=whole) from error
+        raise Trouble(f"the server's answer is not JSON ({error}): {_beginning(data)}", passing=is_json) from error
 
 
 def _beginning(data: bytes | str) -> str:

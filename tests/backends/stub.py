@@ -17,6 +17,7 @@ class Reply:
     """One answer: a whole body, or the data of server-sent events. `end` is what becomes of the connection after it.
 
     "keep": it stays open; "close": closed as is, mid-body for a stream; "reset"; "stall": nothing more comes.
+    num_missing: so many bytes more are promised than come.
     """
 
     body: bytes = b""
@@ -25,6 +26,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     end: Literal["keep", "close", "reset", "stall"] = "keep"
     content_type: str = "application/json"
+    num_missing: int = 0
 
 
 def json_reply(value: Any, status: int = 200, **headers: str) -> Reply:
@@ -161,7 +163,9 @@ class StubServer:
         head = [f"HTTP/1.1 {reply.status} Status"]
         is_stream = reply.events is not None
         head.append(f"content-type: {'text/event-stream' if is_stream else reply.content_type}")
-        head.append("transfer-encoding: chunked" if is_stream else f"content-length: {len(reply.body)}")
+        head.append(
+            "transfer-encoding: chunked" if is_stream else f"content-length: {len(reply.body) + reply.num_missing}"
+        )
         head += [f"{name}: {value}" for name, value in reply.headers.items()]
         writer.write("\r\n".join([*head, "", ""]).encode() + reply.body)
         for event in reply.events or ():
