@@ -20,6 +20,8 @@ _opening = threading.RLock()
 TINY = "tiny"
 SCRIPTED = "scripted"
 OPENAI = "openai"
+# The kinds of servers that are named before the model (flavours.py).
+_SERVED = (OPENAI, "compatible", "vllm", "sglang", "llama.cpp")
 
 
 def open_backend(spec: str | Path | Backend) -> Backend:
@@ -27,7 +29,8 @@ def open_backend(spec: str | Path | Backend) -> Backend:
 
     "tiny" is the embedded model; a path is a model directory; either with ":int8" or ":fp8" behind it has its weights
     rounded, which is approximate (docs/runtime.md); "openai:MODEL" or "openai:MODEL@BASE_URL" is a model
-    behind an OpenAI-compatible server; "http://..." is an SGLang server. "scripted" needs no model, for tests of a
+    behind an OpenAI-compatible server, "vllm:MODEL", "sglang:MODEL", "llama.cpp:MODEL" and "compatible:MODEL" one
+    behind a server of this kind; "http://..." is an SGLang server. "scripted" needs no model, for tests of a
     program's flow; "scripted:0.5" takes half a second for each answer. One that was opened before is given again, so
     that all runs share its cache. Raises UsageError, ModelError, BackendError.
     """
@@ -40,8 +43,8 @@ def open_backend(spec: str | Path | Backend) -> Backend:
     name, _, rest = str(spec).partition(":")
     if name == SCRIPTED:
         return _scripted(rest)
-    if name == OPENAI and rest:
-        return _kept(str(spec), partial(_openai, rest))
+    if name in _SERVED and rest:
+        return _kept(str(spec), partial(_served, name, rest))
     if name in ("http", "https"):
         return _kept(str(spec), partial(_endpoint, str(spec)))
     directory, weights = split_model(spec)
@@ -54,7 +57,7 @@ def open_local(spec: str | Path, *, kv_tokens: int | None = None, host_kv_tokens
     `open_backend` gives it from then on. Raises UsageError for what is no such model, or one that is open already, and
     what LocalBackend raises.
     """
-    if str(spec).partition(":")[0] in (SCRIPTED, OPENAI, "http", "https"):
+    if str(spec).partition(":")[0] in (SCRIPTED, *_SERVED, "http", "https"):
         raise UsageError(f"the model {spec} keeps no KV here", help="only a model in this process does")
     directory, weights = split_model(spec)
     key = f"{directory}:{weights}"
@@ -93,11 +96,22 @@ def _local(directory: Path, weights: WeightFormat | None, **room: Any) -> Backen
     return LocalBackend(directory, dtype=dtype, weights=weights, **room)
 
 
-def _openai(model: str) -> Backend:
+def _served(kind: str, model: str, **options: Any) -> Backend:
     from .openai import OpenAI
 
     model, at, url = model.partition("@http")
-    return OpenAI(model, base_url=f"http{url}" if at else None)
+    flavour = None if kind == OPENAI else kind
+    return OpenAI(model, base_url=f"http{url}" if at else None, flavour=flavour, **options)
+
+
+def describe_backend(spec: str) -> Backend:
+    """A backend that is asked what it can do and nothing else: one behind a server needs no key. Raises UsageError."""
+    kind, _, model = spec.partition(":")
+    if kind not in _SERVED:
+        return open_backend(spec)
+    if not model:
+        raise UsageError(f"{spec!r} names no model", help=f'name one: "{kind}:MODEL"')
+    return _served(kind, model, api_key="none")
 
 
 def _endpoint(url: str) -> Backend:

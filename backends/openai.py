@@ -171,6 +171,15 @@ class OpenAI:
         """See Backend."""
         self._remote.close()
 
+    def check(self, params: SamplingParams) -> None:
+        """Raises Unsupported for parameters of a generation that the server would not take as they are."""
+        self._sampling(params)
+
+    @property
+    def continues_messages(self) -> bool:
+        """Whether it can go on with an assistant message that the program began."""
+        return not self.is_chat_model or self._continues is not None
+
     def _prompt(self, prompt: Prompt) -> dict[str, Any]:
         if not self.is_chat_model:
             return {"prompt": prompt.text_value()}

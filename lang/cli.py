@@ -137,7 +137,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         command.add_argument("--debug", action="store_true", help=_DEBUG)
     _describe_run(commands["run"])
     _describe_compile(commands["compile"])
-    commands["check"].add_argument("target", metavar="FILE[:PROGRAM]", help="a Python file")
+    _describe_check(commands["check"])
     _describe_explain(commands["explain"])
     _describe_trace(commands["trace"])
     _describe_recording(commands["recording"])
@@ -179,6 +179,15 @@ def _describe_compile(parser: _Parser) -> None:
     add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
     add("--timing", action="store_true", help="say on stderr what each pass took")
     add("-o", "--output", metavar="FILE", help="where to write it")
+
+
+def _describe_check(parser: _Parser) -> None:
+    parser.add_argument("target", metavar="FILE[:PROGRAM]", help="a Python file")
+    parser.add_argument(
+        "--backend",
+        metavar="MODEL",
+        help="also say what this model's server would refuse (openai:NAME, vllm:NAME ...)",
+    )
 
 
 def _describe_explain(parser: _Parser) -> None:

@@ -1,4 +1,7 @@
-"""`ramify compile` and `ramify check`: what the compiler makes of a file's programs, without running them."""
+"""`ramify compile` and `ramify check`: what the compiler makes of a file's programs, without running them.
+
+With a backend, `check` also tells what of each program the backend would refuse.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..backends import describe_backend
 from ..compiler.frontend import EagerNote
 from ..compiler.groups import check_groups
 from ..compiler.pipeline import PIPELINE, check_names, run_pipeline
@@ -15,9 +19,11 @@ from ..ir.codec import encode
 from ..ir.core import Module
 from ..ir.errors import RamifyError, UsageError, nearest
 from ..ir.printer import print_module
+from ..runtime.backend import Backend
 from .constraints import check_constraints
 from .loading import load_file, split_target
 from .program import Program
+from .servable import refusals
 
 
 def compile_command(given: argparse.Namespace) -> int:
@@ -85,10 +91,11 @@ def check_command(given: argparse.Namespace) -> int:
     loaded = load_file(path)
     loaded.check_has_programs()
     programs = loaded.programs | loaded.methods if name is None else {name: loaded.program(name)}
-    return max([_check(path, name, program) for name, program in programs.items()])
+    backend = None if given.backend is None else describe_backend(given.backend)
+    return max([_check(path, name, program, backend) for name, program in programs.items()])
 
 
-def _check(path: Path, name: str, program: Program) -> int:
+def _check(path: Path, name: str, program: Program, backend: Backend | None) -> int:
     try:
         lowered = program.lower()
         module = run_pipeline(lowered.module)
@@ -97,12 +104,18 @@ def _check(path: Path, name: str, program: Program) -> int:
     except RamifyError as error:
         print(f"{path}:{name}: error\n{_indented(str(error))}")
         return 2
-    print(f"{path}:{name}: {'ok, but for what runs eagerly' if lowered.eager else 'ok'}")
+    refused = [] if backend is None else refusals(module, lowered.python, backend)
+    if any(each.is_certain for each in refused):
+        print(f"{path}:{name}: not on {backend.name}")  # type: ignore[union-attr]
+    else:
+        print(f"{path}:{name}: {'ok, but for what runs eagerly' if lowered.eager else 'ok'}")
+    for refusal in refused:
+        print(_indented(str(refusal)))
     for each in lowered.rebound:
         print(_indented(_warning(each)))
     for note in lowered.eager:
         print(_indented(eager_note(note)))
-    return 0
+    return 2 if any(each.is_certain for each in refused) else 0
 
 
 def _warning(rebound: Rebound) -> str:

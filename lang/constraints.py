@@ -26,7 +26,7 @@ def check_constraints(module: Module, python: Mapping[str, FunctionType], *, wit
     python: the function that each one of the module comes from. with_files: whether grammars in files are known, too.
     """
     for name, function in module.functions.items():
-        known = _Known(python, name)
+        known = Known(python, name)
         for op in _outside_of_tries(function.body):
             known.note(op)
             if op.name == "lm.gen":
@@ -40,7 +40,7 @@ def _outside_of_tries(region: Region) -> Iterator[Op]:
             yield from _outside_of_tries(inner)
 
 
-class _Known:
+class Known:
     """What values of a function are known."""
 
     def __init__(self, python: Mapping[str, FunctionType], name: str) -> None:
@@ -57,13 +57,19 @@ class _Known:
 
     def arguments(self, op: Op) -> dict[str, Any]:
         """What is known of a gen's constraint."""
-        dynamic = op.attrs.get("dynamic", [])
-        given = dict(zip(dynamic, op.operands[len(op.operands) - len(dynamic) :], strict=True))
-        found = {name: self._values[value] for name, value in given.items() if value in self._values}
-        found |= op.attrs.get("params", {})
+        found, _ = self.given(op)
         if "tools" not in found:
             found.pop("num_calls", None)  # says nothing alone
-        return {name: value for name, value in found.items() if name in _NAMES and value is not None}
+        return {name: value for name, value in found.items() if name in _NAMES}
+
+    def given(self, op: Op) -> tuple[dict[str, Any], set[str]]:
+        """The arguments of a request that are known, and the names of the others that are given."""
+        dynamic = op.attrs.get("dynamic", [])
+        given = dict(zip(dynamic, op.operands[len(op.operands) - len(dynamic) :], strict=True))
+        given.pop("call", None)
+        found = {name: self._values[value] for name, value in given.items() if value in self._values}
+        found |= op.attrs.get("params", {})
+        return {name: value for name, value in found.items() if value is not None}, given.keys() - found.keys()
 
 
 def _named(code: str, home: FunctionType) -> Any:

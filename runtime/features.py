@@ -61,7 +61,7 @@ _DEFAULTS = SamplingParams()
 
 def require(backend: Backend, expression: Call, params: SamplingParams | None, where: Where) -> None:
     """Raises Unsupported, which points at `where`, unless the backend can serve an expression."""
-    for feature in _needs(expression, params):
+    for feature in needs(expression, params):
         require_feature(backend, feature, where)
 
 
@@ -77,7 +77,8 @@ def require_feature(backend: Backend, feature: str, where: Where) -> None:
     )
 
 
-def _needs(expression: Call, params: SamplingParams | None) -> Iterator[str]:
+def needs(expression: Call, params: SamplingParams | None) -> Iterator[str]:
+    """The features that a backend must have for an expression; params: of a gen."""
     if params is None:
         yield expression.kind
         if isinstance(expression, Select) and expression.method is not token_length_normalized:
