@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,6 +40,9 @@ from ..runtime.weight_format import WeightFormat, check_format
 from . import directory_name
 from .embedding import embedded
 from .scoring import scored, to_judge
+
+if TYPE_CHECKING:
+    from ..runtime.models.hf.model import HFModel
 
 # Texts longer than this many characters are tokenized on a host thread.
 _LONG = 4_000
@@ -174,9 +178,9 @@ class LocalBackend:
         encoded.add_callback(request.encoded)
 
 
-def _is_measured(model: Model) -> bool:
+def _is_measured(model: Model | HFModel) -> bool:
     """Whether drafts by lookup are known to gain and to change nothing: elsewhere rounding depends on a step's rows."""
-    return model.device.type == "cpu" and model.dtype == torch.float32
+    return isinstance(model, Model) and model.device.type == "cpu" and model.dtype == torch.float32
 
 
 def _check_tokenizer(tokenizer: Tokenizer, vocab_size: int, directory: Path) -> None:

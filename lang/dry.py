@@ -71,14 +71,13 @@ class Model:
         import torch
 
         from ..backends.local import LocalBackend
-        from ..runtime.models.config import read_config
+        from ..runtime.models.loader import read_layout
 
-        tokenizer, config = Tokenizer.load(directory), read_config(directory)
-        dtype = torch.float32 if directory == model_directory(TINY) else config.dtype or torch.float32
-        size = 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
+        tokenizer = Tokenizer.load(directory)
+        layout, context = read_layout(directory, torch.float32 if directory == model_directory(TINY) else None)
         features, chat = LocalBackend.features, tokenizer.chat or DEFAULT_CHAT
         name = directory_name(directory, weights)
-        return cls(name, PromptTokens(tokenizer), chat, features, size, config.context_length)
+        return cls(name, PromptTokens(tokenizer), chat, features, layout.bytes_per_token, context)
 
 
 def _no_tokenizer(name: str) -> Unsupported:

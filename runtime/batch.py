@@ -34,12 +34,14 @@ class Read(NamedTuple):
 
     causal=False: every row sees all `length` tokens. causal=True: there is exactly one row range, and its rows are the
     last (stop - start) of the `length` tokens: row start + i sees extent[0 : length - (stop - start) + i + 1).
+    start: the position of the extent's first token, which only attention through sliding windows has to know.
     """
 
     extent: Extent
     length: int
     rows: list[tuple[int, int]]
     causal: bool
+    start: int | None = None
 
 
 class Later(Sequence[T]):

@@ -120,7 +120,7 @@ def _writes_later(first: Batch, turn: int) -> list[Write]:
 
 def _reads_later(first: Batch, turn: int) -> list[Read]:
     num_shared = len(first.reads) - len(first.writes)
-    tails = [Read(extent, length + turn, rows, True) for extent, length, rows, _ in first.reads[num_shared:]]
+    tails = [read._replace(length=read.length + turn) for read in first.reads[num_shared:]]
     return [*first.reads[:num_shared], *tails]
 
 
@@ -180,7 +180,7 @@ def _new_batch(chunks: list[Chunk], chosen: Chosen | None, device: torch.device,
         logit_rows += range(stop - chunk.num_logit_rows, stop)
         rows.append((start, stop))
         writes.append(Write(extent, offset, start, stop))
-        reads.append(Read(extent, offset + count, [(start, stop)], True))
+        reads.append(Read(extent, offset + count, [(start, stop)], True, first - offset))
     shared = _shared_reads(chunks, rows)
     ids, at = _tokens(token_ids, positions, unknown, choosing, chosen, device)
     return Batch(
@@ -226,9 +226,11 @@ def _tail(sequence: Sequence) -> tuple[Extent, int]:
 def _shared_reads(chunks: list[Chunk], rows: list[RowRange]) -> list[Read]:
     """One read for every node above the chunks' sequences, and for every prompt that is not in the tree."""
     reads: dict[Extent, list[RowRange]] = {}
+    starts: dict[Extent, int] = {}
     for node, (start, stop) in _by_node(chunks, rows):
         for step in node.path():
             ranges = reads.setdefault(step.extent, [])
+            starts[step.extent] = step.start
             if ranges and ranges[-1][1] == start:
                 ranges[-1] = (ranges[-1][0], stop)
             else:
@@ -237,13 +239,14 @@ def _shared_reads(chunks: list[Chunk], rows: list[RowRange]) -> list[Read]:
         prompt = chunk.sequence.prompt_extent
         if prompt is not None and not chunk.sequence.is_prefilling:
             reads[prompt] = [place]
-    return [Read(extent, extent.room, ranges, False) for extent, ranges in reads.items()]
+            starts[prompt] = chunk.sequence.tail_start
+    return [Read(extent, extent.room, ranges, False, starts[extent]) for extent, ranges in reads.items()]
 
 
 def _apart(reads: list[Read], rows: list[RowRange]) -> list[Read]:
     """The same reads, each for one sequence; `rows` are those of the sequences."""
     return [
-        Read(read.extent, read.length, [place], read.causal)
+        read._replace(rows=[place])
         for read in reads
         for start, stop in read.rows
         for place in rows

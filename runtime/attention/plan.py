@@ -9,33 +9,34 @@ decode below a shared prefix, partial results already lie as a grid (depth, row)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
 
-from ..batch import Batch, Read, Write
+from ..batch import Batch, Read
 from ..transfer import upload
-from .partial import PartialAttention
+from .partial import PartialAttention, ScoreRule
+from .window import Seen, row_positions, seen_through
 
 _Rows = list[tuple[int, int]]
+_USUAL = ScoreRule()
 
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """Query rows against extent[start : start + length); square causal when `causal`."""
+    """Query rows against what they see of a read's extent; square causal when that is."""
 
     read: Read
-    start: int
-    length: int
-    causal: bool
+    seen: Seen
     level: int
 
     @property
     def rows(self) -> _Rows:
-        return self.read.rows
+        return self.seen.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +54,27 @@ class _Merge:
 class AttentionPlan:
     """What one batch does to the KV of every layer.
 
-    Built per step for a model with num_heads query heads; reads and writes must cover every row of the batch.
+    Built per step for a model with num_heads query heads; reads and writes must cover every row of the batch. window:
+    how many tokens a row sees, its own among them; None is all.
     """
 
-    def __init__(self, batch: Batch, num_heads: int, partial: PartialAttention) -> None:
+    def __init__(self, batch: Batch, num_heads: int, partial: PartialAttention, *, window: int | None = None) -> None:
         kv = batch.writes[0].extent.data
         self._num_rows = batch.token_ids.numel()
         self._num_kv_heads, self._head_dim = kv.shape[2], kv.shape[4]
         self._group = num_heads // self._num_kv_heads
         self._partial = partial
-        self._plan_writes(batch.writes)
-        self._plan_reads(batch.reads, kv.device)
+        self._writes = sorted(batch.writes, key=lambda write: write.start)
+        self._plan_reads(batch.reads, window, kv)
 
     def store(self, keys_values: Tensor, layer: int) -> None:
         """Puts a layer's new keys and values (n, 2, num_kv_heads, head_dim) where the batch's writes say."""
-        torch._foreach_copy_(self._targets[layer], keys_values.split_with_sizes(self._write_sizes))
+        sizes = [write.stop - write.start for write in self._writes]
+        torch._foreach_copy_(self._targets[layer], keys_values.split_with_sizes(sizes))
 
-    def attend(self, query: Tensor, layer: int) -> Tensor:
+    def attend(self, query: Tensor, layer: int, rule: ScoreRule = _USUAL) -> Tensor:
         """The attention of query (n, num_heads, head_dim) to everything its rows read: (n, num_heads * head_dim)."""
-        outputs, sums = self._partials(query, layer)
+        outputs, sums = self._partials(query, layer, rule)
         if self._merges is not None:
             merged = self._merge_gathered(outputs, sums)
         elif self._depth > 1:
@@ -81,23 +84,24 @@ class AttentionPlan:
         by_row = merged.reshape(self._num_kv_heads, self._num_rows, self._group * self._head_dim).transpose(0, 1)
         return by_row.reshape(self._num_rows, -1)
 
-    def _plan_writes(self, writes: Sequence[Write]) -> None:
-        writes = sorted(writes, key=lambda write: write.start)
-        self._write_sizes = [write.stop - write.start for write in writes]
+    @cached_property
+    def _targets(self) -> list[tuple[Tensor, ...]]:
+        """For each layer, where each of the writes puts its rows."""
         per_write = [
-            write.extent.span(write.offset, size).permute(0, 3, 1, 2, 4).unbind()
-            for write, size in zip(writes, self._write_sizes, strict=True)
+            write.extent.span(write.offset, write.stop - write.start).permute(0, 3, 1, 2, 4).unbind()
+            for write in self._writes
         ]
-        self._targets = list(zip(*per_write, strict=True))
+        return list(zip(*per_write, strict=True))
 
-    def _plan_reads(self, reads: Sequence[Read], device: torch.device) -> None:
-        products = _products(reads, self._num_rows)
+    def _plan_reads(self, reads: Sequence[Read], window: int | None, kv: Tensor) -> None:
+        products = _products(reads, self._num_rows, window)
         self._depth = 1 + max(product.level for product in products)
         self._plan_pieces(products)
-        self._causal = [product.causal for product in products]
+        self._masks = [product.seen.mask(self._group, kv.dtype, kv.device) for product in products]
+        self._causal = [product.seen.causal and product.seen.first is None for product in products]
         self._slabs = [_slabs(product) for product in products]
         is_grid = all(_covers(level, self._num_rows) for level in _by_level(products, self._depth))
-        self._merges = None if is_grid else _merges(products, self._num_rows, device)
+        self._merges = None if is_grid else _merges(products, self._num_rows, kv.device)
 
     def _plan_pieces(self, products: list[_Product]) -> None:
         """How to cut the packed query: sizes per level, and the pieces that each product is made of."""
@@ -112,15 +116,17 @@ class AttentionPlan:
             self._pieces += [[number[start] for start, _ in product.rows] for product in level]
             num_pieces += len(bounds) - 1
 
-    def _partials(self, query: Tensor, layer: int) -> tuple[list[Tensor], list[Tensor]]:
+    def _partials(self, query: Tensor, layer: int, rule: ScoreRule) -> tuple[list[Tensor], list[Tensor]]:
         """Every product's output (1, kv_heads, rows * group, head_dim) and log-sum-exp (1, kv_heads, rows * group)."""
         by_head = query.view(self._num_rows, self._num_kv_heads, self._group, self._head_dim).transpose(0, 1)
         packed = by_head.reshape(1, self._num_kv_heads, self._num_rows * self._group, self._head_dim)
         pieces = [piece for cuts in self._cuts for piece in packed.split_with_sizes(cuts, 2)]
         outputs, sums = [], []
-        for numbers, slabs, causal in zip(self._pieces, self._slabs, self._causal, strict=True):
+        products = zip(self._pieces, self._slabs, self._causal, self._masks, strict=True)
+        for numbers, slabs, causal, mask in products:
             rows = pieces[numbers[0]] if len(numbers) == 1 else torch.cat([pieces[number] for number in numbers], 2)
-            output, log_sum_exp = self._partial(rows, slabs[2 * layer], slabs[2 * layer + 1], self._group, causal)
+            key, value = slabs[2 * layer], slabs[2 * layer + 1]
+            output, log_sum_exp = self._partial(rows, key, value, self._group, causal, rule, mask)
             outputs.append(output)
             sums.append(log_sum_exp)
         return outputs, sums
@@ -153,24 +159,30 @@ def _weighted_sum(parts: Tensor, weights: Tensor, dim: int) -> Tensor:
     return weighted.sum(dim).to(parts.dtype)
 
 
-def _products(reads: Sequence[Read], num_rows: int) -> list[_Product]:
-    """The reads as products, ordered by depth in the tree, then by first row.
-
-    A causal read of more tokens than rows becomes two: the tokens before its rows, which all rows see, and the square.
-    """
+def _products(reads: Sequence[Read], num_rows: int, window: int | None) -> list[_Product]:
+    """The reads as products, ordered by depth in the tree, then by first row."""
     depths = [0] * num_rows
+    positions = [] if window is None else row_positions(reads, num_rows)
     products = []
     for read in reads:
-        square = read.rows[0][1] - read.rows[0][0] if read.causal else 0
-        if square <= 1:
-            products.append(_Product(read, 0, read.length, False, _descend(depths, read.rows)))
-            continue
-        before = read.length - square
-        if before:
-            products.append(_Product(read, 0, before, False, _descend(depths, read.rows)))
-        products.append(_Product(read, before, square, True, _descend(depths, read.rows)))
+        for part in _parts(read):
+            seen = part if window is None else seen_through(window, read, part, positions)
+            if seen is not None:
+                products.append(_Product(read, seen, _descend(depths, seen.rows)))
     assert all(depths), "a row of the batch reads nothing, not even itself"
     return sorted(products, key=lambda product: (product.level, product.rows[0]))
+
+
+def _parts(read: Read) -> Iterator[Seen]:
+    """A read; or, of a causal one of several rows, the tokens before these, which all see, and the square."""
+    square = read.rows[0][1] - read.rows[0][0] if read.causal else 0
+    if square <= 1:
+        yield Seen(0, read.length, read.rows, False)
+        return
+    before = read.length - square
+    if before:
+        yield Seen(0, before, read.rows, False)
+    yield Seen(before, square, read.rows, True)
 
 
 def _descend(depths: list[int], rows: _Rows) -> int:
@@ -200,7 +212,7 @@ def _covers(level: list[_Product], num_rows: int) -> bool:
 
 def _slabs(product: _Product) -> tuple[Tensor, ...]:
     """The keys and values of every layer, keys of layer i at 2 * i: (1, num_kv_heads, length, head_dim) each."""
-    span = product.read.extent.span(product.start, product.length)
+    span = product.read.extent.span(product.seen.start, product.seen.length)
     num_layers, _, *slab = span.shape
     return span.view(2 * num_layers, 1, *slab).unbind()
 

@@ -1,4 +1,4 @@
-"""Decoders of the Llama family, read from Hugging Face model directories."""
+"""Decoders, read from Hugging Face model directories: the Llama family's, and those of transformers in `hf`."""
 
 from .config import ModelConfig
 from .decoder import Model

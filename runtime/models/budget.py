@@ -33,15 +33,34 @@ def check_memory(
 
     kv_tokens: None asks for a few, since then the engine takes what is left. weights: what matrices are rounded to.
     """
-    free, taken = free_memory(layout.device), weight_bytes(checkpoint, config, layout, weights)
-    num_tokens = min(config.context_length, _LEAST_KV_TOKENS) if kv_tokens is None else kv_tokens
+    taken = weight_bytes(checkpoint, config, layout, weights)
+    rounded = weight_bytes(checkpoint, config, layout, "int8") if weights is None else None
+    kept = f"{_name(layout.dtype)}, those of the layers in {weights}," if weights else None
+    check_room(model_dir, layout, taken, config.context_length, kv_tokens, kept=kept, rounded=rounded)
+
+
+def check_room(
+    model_dir: Path,
+    layout: KVLayout,
+    taken: int,
+    context_length: int,
+    kv_tokens: int | None,
+    *,
+    kept: str | None = None,
+    rounded: int | None = None,
+) -> None:
+    """Raises ModelError unless weights that take so many bytes and so many tokens of KV fit what is free.
+
+    kept: how the weights are kept, if not in the layout's dtype; rounded: what they would take in int8, if they could
+    be rounded.
+    """
+    free = free_memory(layout.device)
+    num_tokens = min(context_length, _LEAST_KV_TOKENS) if kv_tokens is None else kv_tokens
     per_token = layout.bytes_per_token
     if taken + num_tokens * per_token <= free:
         return
-    kept = f"{_name(layout.dtype)}, those of the layers in {weights}," if weights else _name(layout.dtype)
-    rounded = weight_bytes(checkpoint, config, layout, "int8") if weights is None else None
     raise ModelError(
-        f"{model_dir} does not fit the memory of {layout.device}: its weights in {kept} take "
+        f"{model_dir} does not fit the memory of {layout.device}: its weights in {kept or _name(layout.dtype)} take "
         f"{_size(taken)}, the KV of {num_tokens:,} tokens {_size(num_tokens * per_token)} ({per_token:,} bytes "
         f"each), and {_size(free)} are free",
         help=_advice(free, taken, rounded, num_tokens, layout),

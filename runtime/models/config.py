@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json says about the model, checked and in our own words.
+"""What a checkpoint's config.json says about a model of the Llama family, checked and in our own words.
 
 Reads the Hugging Face format of the Llama family, as transformers 4 (`rope_theta`, `rope_scaling`, `torch_dtype`) and
 5 (`rope_parameters`, `dtype`) write it. What the decoder cannot do is refused here by name, never ignored.
@@ -72,7 +72,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _ACTIVATIONS = ("silu", "swish")
 
 
-class _Values:
+class Values:
     """The object in config.json, read key by key; a wrong value is a ModelError that names file and key."""
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
@@ -115,12 +115,27 @@ class _Values:
         return ModelError(f"{self.path}: {said}; it must be {want}")
 
 
-def read_config(model_dir: Path) -> ModelConfig:
-    """The configuration in model_dir/config.json. Raises ModelError that names the file and the key at fault."""
+def read_values(model_dir: Path) -> Values:
+    """What model_dir/config.json says. Raises ModelError where it says nothing, or not which architecture."""
     if not model_dir.is_dir():
         raise ModelError(f"{model_dir} is not a directory", help="pass the folder that holds config.json")
-    values = _Values(model_dir / "config.json", read_json_object(model_dir / "config.json"))
-    family = _FAMILIES[_architecture(values)]
+    values = Values(model_dir / "config.json", read_json_object(model_dir / "config.json"))
+    architecture_of(values)
+    return values
+
+
+def is_own(values: Values) -> bool:
+    """Whether it is of an architecture that the decoder here computes."""
+    return architecture_of(values) in _FAMILIES
+
+
+def read_config(model_dir: Path) -> ModelConfig:
+    """The configuration in model_dir/config.json. Raises ModelError that names the file and the key at fault."""
+    values = read_values(model_dir)
+    if not is_own(values):
+        named = architecture_of(values)
+        raise ModelError(f"{values.path}: the architecture {named} is not supported; supported: {_names(_FAMILIES)}")
+    family = _FAMILIES[architecture_of(values)]
     _refuse_unsupported(values)
     return _apply_window(_shape(values, family), values, family)
 
@@ -142,19 +157,23 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _architecture(values: _Values) -> str:
+def architecture_of(values: Values) -> str:
+    """The name of the architecture."""
     named = values.get("architectures")
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
         raise values.error("architectures", named, "a list of one architecture name")
-    if named[0] not in _FAMILIES:
-        raise ModelError(f"{values.path}: the architecture {named[0]} is not supported; supported: {_names(_FAMILIES)}")
     return named[0]
 
 
-def _refuse_unsupported(values: _Values) -> None:
+def _refuse_unsupported(values: Values) -> None:
     activation = values.get("hidden_act", "silu")
     if activation not in _ACTIVATIONS:
         raise values.error("hidden_act", activation, f"one of {', '.join(_ACTIVATIONS)}")
+    refuse_quantized(values)
+
+
+def refuse_quantized(values: Values) -> None:
+    """Raises ModelError for a checkpoint whose weights are not numbers as they are."""
     if values.get("quantization_config") is not None:
         method = values.mapping("quantization_config").get("quant_method", "unknown")
         raise ModelError(
@@ -163,7 +182,7 @@ def _refuse_unsupported(values: _Values) -> None:
         )
 
 
-def _shape(values: _Values, family: _Family) -> ModelConfig:
+def _shape(values: Values, family: _Family) -> ModelConfig:
     num_heads = values.integer("num_attention_heads")
     num_kv_heads = values.integer("num_key_value_heads", num_heads)
     if num_heads % num_kv_heads:
@@ -174,7 +193,7 @@ def _shape(values: _Values, family: _Family) -> ModelConfig:
         raise values.error("head_dim", head_dim, "even, because rotary embeddings turn pairs")
     attention_bias = family.attention_bias_key and values.flag("attention_bias", False)
     return ModelConfig(
-        architecture=_architecture(values),
+        architecture=architecture_of(values),
         vocab_size=values.integer("vocab_size"),
         hidden_size=hidden_size,
         intermediate_size=values.integer("intermediate_size"),
@@ -190,11 +209,11 @@ def _shape(values: _Values, family: _Family) -> ModelConfig:
         output_bias=attention_bias,
         mlp_bias=family.mlp_bias_key and values.flag("mlp_bias", False),
         qk_norm=family.qk_norm,
-        dtype=_dtype(values),
+        dtype=dtype_of(values),
     )
 
 
-def _apply_window(config: ModelConfig, values: _Values, family: _Family) -> ModelConfig:
+def _apply_window(config: ModelConfig, values: Values, family: _Family) -> ModelConfig:
     """Shortens the context to the sliding window, where there is one: below it, a window hides nothing."""
     if not family.window_key or (family.optional_window and not values.flag("use_sliding_window", False)):
         return config
@@ -206,7 +225,7 @@ def _apply_window(config: ModelConfig, values: _Values, family: _Family) -> Mode
     return replace(config, context_length=min(config.context_length, window))
 
 
-def _any_layer_slides(config: ModelConfig, values: _Values) -> bool:
+def _any_layer_slides(config: ModelConfig, values: Values) -> bool:
     layer_types = values.get("layer_types")
     if layer_types is not None:
         return "sliding_attention" in layer_types
@@ -214,7 +233,7 @@ def _any_layer_slides(config: ModelConfig, values: _Values) -> bool:
     return isinstance(first, int) and first < config.num_layers
 
 
-def _rope(values: _Values, context_length: int) -> RopeConfig:
+def _rope(values: Values, context_length: int) -> RopeConfig:
     parameters = values.mapping("rope_scaling") or values.mapping("rope_parameters")
     defaults = {"original_max_position_embeddings": context_length, "partial_rotary_factor": 1.0, "rope_theta": 10000.0}
     # A value beside the parameters counts where they have none; but where the trained length stands beside them, as
@@ -228,7 +247,8 @@ def _rope(values: _Values, context_length: int) -> RopeConfig:
     return check_rope(RopeConfig(str(kind), context_length, merged), values.path)
 
 
-def _dtype(values: _Values) -> torch.dtype | None:
+def dtype_of(values: Values) -> torch.dtype | None:
+    """The dtype that it names, if it names one."""
     name = values.get("dtype") or values.get("torch_dtype")
     if name is None:
         return None

@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,11 +24,14 @@ from ..pool import KVLayout
 from ..weight_format import WeightFormat, check_format
 from .budget import check_memory
 from .checkpoint import FLOATS, Change, Checkpoint, TensorReader, read_checkpoint
-from .config import ModelConfig, read_config
+from .config import ModelConfig, Values, architecture_of, is_own, read_config, read_values
 from .decoder import LayerWeights, Model, Weights
 from .linear import Linear, make_linear
 from .quantized import make_quantized_linear
 from .rope import interleave_pairs
+
+if TYPE_CHECKING:
+    from .hf.model import HFModel
 
 # Old exports carry the frequencies as tensors; they follow from the configuration.
 _IGNORED_SUFFIX = ".rotary_emb.inv_freq"
@@ -46,24 +50,69 @@ def load_model(
     device: torch.device | str = "cpu",
     weights: WeightFormat | None = None,
     kv_tokens: int | None = None,
-) -> Model:
+) -> Model | HFModel:
     """The model in a directory, converted to `dtype` (None: the one that the checkpoint names, else stores).
 
-    weights: what the linear layers of the decoder's blocks are rounded to, which is approximate; embedding, head, norms
-    and biases stay in the dtype. kv_tokens: so many tokens of KV are to fit beside it. Raises ModelError that names the
-    file, key or tensor at fault, or says what would fit the memory.
+    What is not of the Llama family is computed by transformers' code (hf/). weights: what the linear layers of the
+    decoder's blocks are rounded to, which is approximate; embedding, head, norms and biases stay in the dtype.
+    kv_tokens: so many tokens of KV are to fit beside it. Raises ModelError that names the file, key or tensor at fault,
+    or says what would fit the memory.
     """
     check_format(weights)
+    values = read_values(path)
+    if not is_own(values):
+        _need_transformers(values, weights)
+        from .hf.loader import load_hf_model
+
+        return load_hf_model(path, values, dtype=dtype, device=torch.device(device), kv_tokens=kv_tokens)
+    return load_own_model(path, dtype=dtype, device=device, weights=weights, kv_tokens=kv_tokens)
+
+
+def load_own_model(
+    path: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    weights: WeightFormat | None = None,
+    kv_tokens: int | None = None,
+) -> Model:
+    """See `load_model`: a model of the Llama family."""
     config = read_config(path)
     checkpoint = read_checkpoint(path)
     _check_tensors(checkpoint, config, path)
     target = dtype or config.dtype or FLOATS[checkpoint["model.embed_tokens.weight"].dtype]
-    layout = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, target, torch.device(device))
+    layout = _layout(config, target, torch.device(device))
     needed = {name: checkpoint[name] for name in expected_shapes(config)}
     check_memory(path, needed, layout, config, kv_tokens, weights)
     with TensorReader(checkpoint, target, torch.device(device)) as reader:
         read = read_weights(reader, config, weights)
     return Model(config, read, _identity(path, config, reader, weights))
+
+
+def read_layout(path: Path, dtype: torch.dtype | None = None) -> tuple[KVLayout, int]:
+    """What `load_model` would keep KV in, and the most tokens of a sequence. Reads no weights. Raises ModelError."""
+    values = read_values(path)
+    if is_own(values):
+        config = read_config(path)
+        return _layout(config, dtype or config.dtype or torch.float32, torch.device("cpu")), config.context_length
+    _need_transformers(values, None)
+    from .hf.loader import describe
+
+    described = describe(path, values)
+    return described.layout(dtype or torch.float32, torch.device("cpu")), described.config.context_length
+
+
+def _layout(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> KVLayout:
+    return KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, dtype, device)
+
+
+def _need_transformers(values: Values, weights: WeightFormat | None) -> None:
+    """Raises ModelError where transformers' code cannot serve a model."""
+    named = f"{values.path}: the architecture {architecture_of(values)}"
+    if weights is not None:
+        raise ModelError(f"{named} has its weights as they are: {weights} is for the Llama family only")
+    if find_spec("transformers") is None:
+        raise ModelError(f"{named} runs through transformers, which is not installed", help="pip install 'ramify[hf]'")
 
 
 def _identity(

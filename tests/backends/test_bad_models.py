@@ -123,7 +123,7 @@ BAD: dict[str, tuple[Damage, str]] = {
         r"missing: model\.embed_tokens\.weight(.|\n)*unexpected: layers\.0-2\.mlp\.down_proj\.weight",
     ),
     "quantized": (config(quantization_config={"quant_method": "awq"}), r"quantized \(awq\), which is not supported"),
-    "architecture": (config(architectures=["GPT2LMHeadModel"]), r"GPT2LMHeadModel is not supported; supported: Llama"),
+    "architecture": (config(architectures=["SomeLM"]), r"SomeLM is not supported: transformers .* knows no causal"),
     "wrong family": (config(architectures=["Qwen3ForCausalLM"]), r"missing: model\.layers\.0-2\.self_attn\.q_norm"),
     "no config": (without("config.json"), r"config\.json cannot be read: No such file(.|\n)*has a config\.json"),
     "cut": (cut(WEIGHTS, 5000), r"it is cut off, 5,000 of 620,\d\d\d bytes are there(.|\n)*fetch it again"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ramify.runtime.attention.partial import (
     PartialAttention,
+    ScoreRule,
     choose_partial_attention,
     flash_attention,
     plain_attention,
@@ -107,9 +109,9 @@ def test_regular_decode_is_merged_without_gathering() -> None:
 def test_shared_prefix_is_one_product() -> None:
     calls = []
 
-    def counting(query: Tensor, key: Tensor, value: Tensor, group: int, causal: bool) -> tuple[Tensor, Tensor]:
+    def counting(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         calls.append((query.shape[2], key.shape[2]))
-        return flash_attention(query, key, value, group, causal)
+        return flash_attention(query, key, value, *rest)
 
     tree = _decode_tree(40, 3)
     AttentionPlan(tree.batch(), 4, counting).attend(torch.randn(3, 4, HEAD_DIM), 1)
@@ -154,20 +156,25 @@ def test_xformers_on_a_gpu(causal: bool, group: int) -> None:
         torch.testing.assert_close(got, expected, rtol=0, atol=3e-2)
 
 
-def _partial(query: Tensor, key: Tensor, value: Tensor, bias: object = None) -> tuple[Tensor, Tensor]:
+def _partial(
+    query: Tensor, key: Tensor, value: Tensor, bias: object = None, *, scale: float | None
+) -> tuple[Tensor, Tensor]:
     """What xformers says of its function of this name: rows before heads, with or without groups of heads."""
     *_, num_rows, _ = query.movedim(1, -2).shape
     assert key.stride(3) == 0 or query.dim() == 4 or query.shape[3] == 1, "keys are copied"
     assert query.dim() == 4 or query.stride(2) == query.stride(3) * query.shape[3], "GQA wants heads side by side"
-    scores = query.movedim(1, -2) @ key.movedim(1, -2).mT * query.shape[-1] ** -0.5
+    scores = query.movedim(1, -2) @ key.movedim(1, -2).mT * (scale or query.shape[-1] ** -0.5)
     if bias is not None:
         scores = scores.masked_fill(torch.ones(num_rows, key.shape[1]).triu(1).bool(), float("-inf"))
     return (scores.softmax(-1) @ value.movedim(1, -2)).movedim(-2, 1), scores.logsumexp(-1)
 
 
+@pytest.mark.parametrize("rule", [ScoreRule(), ScoreRule(0.7), ScoreRule(cap=0.5)])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("group", [1, 4])
-def test_xformers_is_given_what_it_wants(monkeypatch: pytest.MonkeyPatch, causal: bool, group: int) -> None:
+def test_xformers_is_given_what_it_wants(
+    monkeypatch: pytest.MonkeyPatch, causal: bool, group: int, rule: ScoreRule
+) -> None:
     for name in ("xformers", "xformers.ops", "xformers.ops.fmha", "xformers.ops.fmha.attn_bias"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules["xformers.ops.fmha"].__dict__["memory_efficient_attention_partial"] = _partial
@@ -175,8 +182,8 @@ def test_xformers_is_given_what_it_wants(monkeypatch: pytest.MonkeyPatch, causal
     query = torch.randn(1, 2, 6 * group, HEAD_DIM)
     key, value = torch.randn(2, 1, 2, 6, HEAD_DIM)
     for got, expected in zip(
-        xformers_attention(query, key, value, group, causal),
-        plain_attention(query, key, value, group, causal),
+        xformers_attention(query, key, value, group, causal, rule),
+        plain_attention(query, key, value, group, causal, rule),
         strict=True,
     ):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
