@@ -15,11 +15,13 @@ from types import FunctionType
 
 from ..ir.builder import Builder
 from ..ir.core import Function, Module, Region, Value
+from ..ir.debug_info import DebugInfo
 from ..ir.errors import CompileError
 from ..ir.private import private_prefix, unmangled
 from ..ir.span import Span
 from ..ir.syntax import walk
 from ..ir.types import CELL, OBJ
+from .debug_info import NotingBuilder
 from .lowering import Lowering, lower_body
 from .rebound import Rebound, find_rebound
 from .resolve import Binding, Callee, Resolver, shadowed
@@ -41,7 +43,7 @@ class Lowered:
 
     python maps each function of the module to the Python function it came from (globals, closure, defaults). `bindings`
     are the outside names the code was compiled against; when one no longer holds, the module is out of date. `rebound`
-    are places where a state's name is given a text.
+    are places where a state's name is given a text. debug: if it was asked for.
     """
 
     module: Module
@@ -49,18 +51,21 @@ class Lowered:
     eager: list[EagerNote] = field(default_factory=list)
     bindings: list[Binding] = field(default_factory=list)
     rebound: list[Rebound] = field(default_factory=list)
+    debug: DebugInfo | None = None
 
     def current(self) -> bool:
         """Whether every outside name still means what it meant when this was compiled."""
         return all(binding.holds() for binding in self.bindings)
 
 
-def compile_function(function: FunctionType, *, position: int = 0, receiver: type | None = None) -> Lowered:
+def compile_function(
+    function: FunctionType, *, position: int = 0, receiver: type | None = None, debug: bool = False
+) -> Lowered:
     """Compile a program and every helper that it calls with a state.
 
     position: which parameter is the state (that of a method is the second). receiver: the class of a method's first
     argument, in which the methods that are called on it are looked up; for instances of other classes the module is
-    right, too, but such calls run as Python.
+    right, too, but such calls run as Python. debug: whether to note what debuggers want to know of the ops.
     Raises CompileError, with the user's line, for what can be neither compiled nor run eagerly.
     """
     parameters = list(inspect.signature(function).parameters)
@@ -70,11 +75,12 @@ def compile_function(function: FunctionType, *, position: int = 0, receiver: typ
             span=definition_span(function),
             help="its first parameter is the state, under any name: def program(s, ...)",
         )
-    work = _Work()
+    work = _Work(DebugInfo() if debug else None)
     entry = work.request(Callee(function, receiver), frozenset([parameters[position]]))
     while work.queue:
         work.compile_next()
-    return Lowered(Module(work.functions, entry), work.python, work.notes, _distinct(work.bindings), work.rebound)
+    module, bindings = Module(work.functions, entry), _distinct(work.bindings)
+    return Lowered(module, work.python, work.notes, bindings, work.rebound, work.debug)
 
 
 def _distinct(bindings: Iterable[Binding]) -> list[Binding]:
@@ -85,7 +91,8 @@ def _distinct(bindings: Iterable[Binding]) -> list[Binding]:
 class _Work:
     """The functions still to compile; each is compiled once for each set of parameters that are states."""
 
-    def __init__(self) -> None:
+    def __init__(self, debug: DebugInfo | None = None) -> None:
+        self.debug = debug
         self.queue: list[tuple[Callee, frozenset[str], str]] = []
         self.names: dict[tuple[int, type | None, frozenset[str]], str] = {}
         self.functions: dict[str, Function] = {}
@@ -136,10 +143,15 @@ class _Work:
         resolver = Resolver(function, scope, self.bindings, _receiver(callee, source))
         self.rebound += find_rebound(source, resolver, written)
         body, parameters = _open(function, states)
-        lowering = Lowering(source, scope, resolver, Builder(body), self.request)
+        builder = Builder(body) if self.debug is None else NotingBuilder(body, self.debug)
+        lowering = Lowering(source, scope, resolver, builder, self.request)
+        if isinstance(builder, NotingBuilder):
+            builder.lowering, lowering.groups = lowering, False
         lowering.on_eager = lambda node, reason: self.notes.append(EagerNote(source.span(node), reason))
         names = [unmangled(parameter, prefix) for parameter in parameters]
         lower_body(lowering, source.tree.body, dict(zip(names, body.args, strict=True)))
+        if isinstance(builder, NotingBuilder):
+            builder.place(source)
         return Function(name, body, parameters, source.span(source.tree))
 
 

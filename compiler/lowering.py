@@ -28,7 +28,10 @@ READ_METHODS = {"text", "messages", "get_var", "get_meta_info"}
 
 @dataclass(slots=True)
 class Lowering:
-    """Everything that lowering one function needs to know. `request` names (and queues) a helper of the module."""
+    """Everything that lowering one function needs to know. `request` names (and queues) a helper of the module.
+
+    groups: whether host statements that follow each other become one py.block.
+    """
 
     source: Source
     scope: Scope
@@ -36,6 +39,7 @@ class Lowering:
     builder: Builder
     request: Callable[[Callee, frozenset[str]], str]
     on_eager: Callable[[ast.AST, str], None] = lambda node, reason: None
+    groups: bool = True
     env: dict[str, Value] = field(default_factory=dict)
     boxes: dict[str, Value] = field(default_factory=dict)
     followed: dict[str, Value] = field(default_factory=dict)

@@ -42,7 +42,7 @@ def _hold(low: Lowering, statement: ast.stmt) -> None:
         return
     if low.pending:
         last = low.pending[-1]
-        if last.end_lineno == statement.lineno or last.col_offset != statement.col_offset:
+        if not low.groups or last.end_lineno == statement.lineno or last.col_offset != statement.col_offset:
             low.flush()
     low.pending.append(statement)
 

@@ -14,6 +14,7 @@ from ..compiler.portable import pack, unpack
 from ..compiler.rebound import warn_rebound
 from ..ir import files
 from ..ir.core import Module, clone
+from ..ir.debug_info import DebugInfo
 from ..ir.printer import print_module
 from ..runtime.interpreter import Interpreter
 from .constraints import check_constraints
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 class Compiled:
     """The result of `program.compile()`: `module` after all passes, and the interpreter that runs it."""
 
-    def __init__(self, lowered: Lowered, module: Module, disable: tuple[str, ...] = ()) -> None:
-        """disable: the passes that were left out on the way from `lowered` to the module."""
+    def __init__(
+        self, lowered: Lowered, module: Module, disable: tuple[str, ...] = (), debug: DebugInfo | None = None
+    ) -> None:
+        """disable: the passes that were left out on the way from `lowered` to the module. debug: see Interpreter."""
         self.lowered = lowered
         self.module = module
         self.disable = disable
-        self.interpreter = Interpreter(module, lowered.python, State, ForkGroup)
+        self.interpreter = Interpreter(module, lowered.python, State, ForkGroup, debug)
         self.is_async = is_async(lowered.python[module.entry])
 
     @classmethod
@@ -57,6 +60,19 @@ class Compiled:
         check_groups(module)
         check_constraints(module, lowered.python)
         return cls(lowered, module, tuple(disable))
+
+    @classmethod
+    def for_stepping(cls, function: FunctionType, *, position: int = 0, receiver: type | None = None) -> Compiled:
+        """What is run to step through a function: its ops as written, before any pass. See `of`."""
+        lowered = compile_function(function, position=position, receiver=receiver, debug=True)
+        return cls(lowered, lowered.module, debug=lowered.debug)
+
+    def stepping(self) -> Compiled:
+        """The same module, to step through it: of one that was read from a file, nothing else is left."""
+        module = clone(self.module)
+        for op in module.walk():  # what ran beside runs in its turn
+            op.attrs = {name: value for name, value in op.attrs.items() if name not in ("ahead", "apart")}
+        return Compiled(Lowered(module, self.lowered.python), module, debug=DebugInfo())
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, trust: bool = False) -> Compiled:

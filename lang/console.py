@@ -30,7 +30,7 @@ _INDENT = "    "
 def converse(session: Session, commands: Commands) -> None:
     """Read and execute inputs until Ctrl-D."""
     prompt: PromptSession[str] = PromptSession(
-        message=">>> ",
+        message=lambda: session.prompt,
         multiline=True,
         prompt_continuation="... ",
         history=_history(),
@@ -49,7 +49,9 @@ def converse(session: Session, commands: Commands) -> None:
         except KeyboardInterrupt:
             continue
         except EOFError:
-            return
+            if session.debugger is None:
+                return
+            text = "q"
         if text.strip():
             commands.take(text)
 
@@ -90,7 +92,7 @@ def _bindings(session: Session) -> KeyBindings:
 
 def is_whole(session: Session, text: str) -> bool:
     """Whether Enter at the end of the text runs it: a block runs after an empty line."""
-    if not text.strip() or is_command(text):
+    if not text.strip() or is_command(text) or session.debugger is not None:
         return True
     *before, last = text.split("\n")
     if not before:
@@ -117,11 +119,16 @@ class NameCompleter(Completer):
     def __init__(self, session: Session, commands: Commands) -> None:
         self._names = rlcompleter.Completer(session.names)
         self._commands = commands
+        self._session = session
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """See prompt_toolkit."""
         line = document.text_before_cursor
-        if line.startswith(":"):
+        if self._session.debugger is not None and not line.startswith(":"):
+            from .stepping.commands import completions
+
+            found, word = completions(self._session.debugger, line), line.split(" ")[-1]
+        elif line.startswith(":"):
             found, word = self._commands.completions(line), line.split(" ")[-1]
         else:
             match = re.search(r"[\w.]+$", line)

@@ -245,6 +245,10 @@ class Program:
         """
         return self._cache.compiled(self._receiver_type, self._options.disable)
 
+    def stepped(self) -> Compiled:
+        """The form that is run step by step: as written, before any pass. Raises as `compile` does."""
+        return self._cache.stepped(self._receiver_type)
+
     def lower(self) -> Lowered:
         """What the front end makes of the program, before any pass. Raises CompileError."""
         from ..compiler.frontend import compile_function
@@ -265,29 +269,37 @@ class Program:
             return self._coroutine(state, args, kwargs)
         return self.fn(*args, **kwargs)
 
-    def part(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Interpreter, tuple[Any, ...]] | None:
+    def part(
+        self, args: Sequence[Any], kwargs: dict[str, Any], is_stepped: bool = False
+    ) -> tuple[Interpreter, tuple[Any, ...]] | None:
         """What a call in a compiled run runs instead of Python, and its arguments: one for each parameter.
 
-        None for a call that is given no state, or that Python refuses, and for an `async def`.
+        None for a call that is given no state, or that Python refuses, and for an `async def`. is_stepped: whether the
+        run is gone through step by step.
         """
         is_part = isinstance(self.signature.given_state(args, kwargs), State) and not is_async(self.fn)
-        return self._as_part((*self._receiver, *args), kwargs) if is_part else None
+        return self._as_part((*self._receiver, *args), kwargs, is_stepped) if is_part else None
 
-    def _as_part(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Interpreter, tuple[Any, ...]] | None:
+    def _as_part(
+        self, args: Sequence[Any], kwargs: dict[str, Any], is_stepped: bool
+    ) -> tuple[Interpreter, tuple[Any, ...]] | None:
         try:
             bound = inspect.signature(self.fn).bind(*args, **kwargs)
         except TypeError:
             return None
         bound.apply_defaults()
         # The state may be one that others hold, too, so it is looked into at each step.
-        compiled = self._cache.compiled(self._receiver_type, ("promote",), is_part=True)
+        if is_stepped:
+            compiled = self.stepped()
+        else:
+            compiled = self._cache.compiled(self._receiver_type, ("promote",), is_part=True)
         return compiled.interpreter, tuple(bound.arguments.values())
 
     def _coroutine(self, state: State, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A coroutine that runs the compiled form as a part of a compiled run."""
         from .parts import run_part
 
-        part = self._as_part(args, kwargs)
+        part = self._as_part(args, kwargs, state.prompt.context.stepper is not None)
         if part is None:
             return self.fn(*args, **kwargs)  # Python says what is wrong
         coroutine: Any = run_part(part[0], state, part[1])
@@ -427,6 +439,7 @@ class _Cache:
         self._is_loaded = False
         self._signatures = {self.is_method: Signature(function, is_method=self.is_method)}
         self._compiled: dict[_Form, Compiled] = {}
+        self._stepped: dict[type | None, Compiled] = {}
         self._rebound: list[Rebound] | None = None
         self._compiling = threading.Lock()
 
@@ -479,6 +492,22 @@ class _Cache:
             from ..compiler.rebound import warn_rebound
 
             warn_rebound(self._rebound, self.function)
+
+    def stepped(self, receiver: type | None) -> Compiled:
+        """The form that is run step by step, for receivers of a class."""
+        compiled = self.compiled(receiver, ())  # which finds what is wrong, and warns
+        with self._compiling:
+            known = self._stepped.get(receiver)
+            if known is None or not known.current():
+                from .compiled import Compiled
+
+                known = (
+                    compiled.stepping()
+                    if self._is_loaded
+                    else Compiled.for_stepping(self.function, position=int(self.is_method), receiver=receiver)
+                )
+                self._stepped[receiver] = known
+            return known
 
     def compiled(self, receiver: type | None, disable: tuple[str, ...], *, is_part: bool = False) -> Compiled:
         """The form for receivers of a class, without some passes. is_part: for states that others may hold, too."""

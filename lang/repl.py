@@ -40,6 +40,9 @@ def repl_command(given: argparse.Namespace) -> int:
             read_lines(sys.stdin, session, commands)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    finally:
+        if session.debugger is not None:
+            session.debugger.leave()
     return 0
 
 
@@ -63,7 +66,7 @@ def run_script(lines: Iterable[str], session: Session, commands: Commands, *, ke
     for text in inputs(lines, session):
         session.say_what_changed()
         for number, line in enumerate(text.split("\n")):
-            session.print(f"{'... ' if number else '>>> '}{line}".rstrip())
+            session.print(f"{'... ' if number else session.prompt}{line}".rstrip())
         if not commands.take(text):
             code = 1
             if not keeps_going:
@@ -87,7 +90,7 @@ def inputs(lines: Iterable[str], session: Session) -> Iterator[str]:
         is_skipping = is_skipping and session.stays_in_block(line)
         if is_skipping:
             continue
-        if not text and is_command(line):
+        if not text and (is_command(line) or (session.debugger is not None and line.strip())):
             yield line.strip()
             continue
         text = f"{text}\n{line}" if text else line

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +31,9 @@ from .rendering import open_view, seconds, usage_line, value_text
 from .run import Run
 from .run_log import RunLog
 from .sglang.function import SglFunction
+
+if TYPE_CHECKING:
+    from .stepping.debugger import Debugger
 
 _UNBOUNDED = 100_000
 _CONTINUES_A_BLOCK = re.compile(r"(elif|else|except|finally)\b")
@@ -50,6 +53,8 @@ class Session:
         self.inputs: list[tuple[str, bool]] = []
         self.settings: dict[str, Any] = {}
         self.shows_times = False
+        # The program that is stepped, if one is.
+        self.debugger: Debugger | None = None
         self._num_inputs = 0
         self.names = _own_names() if names is None else names
 
@@ -111,6 +116,15 @@ class Session:
         self.log.add(program, run)
         self.last_run = run
         return run
+
+    @property
+    def prompt(self) -> str:
+        """What stands before an input."""
+        if self.debugger is None:
+            return ">>> "
+        from .stepping.showing import prompt_line
+
+        return prompt_line(self.debugger.scene)
 
     @property
     def width(self) -> int:

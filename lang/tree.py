@@ -50,7 +50,7 @@ class Stretch:
         if not mark:
             self.end_line()
         self.open_pieces, self.open_mark = [], None
-        self.lines.append(Text(mark or "") + _call_line(call.record()))
+        self.lines.append(Text(mark or "") + call_line(call.record()))
         self.last_call = call
 
     def begin_message(self, role: str) -> None:
@@ -152,7 +152,8 @@ def _late_text(pending: Any) -> str:
     return str(pending.result()) if pending.done and pending.error is None else "(never arrived)"
 
 
-def _call_line(record: GenRecord) -> Text:
+def call_line(record: GenRecord) -> Text:
+    """What a request came to, in one line."""
     name = record.name or record.kind
     if record.error is not None:
         return Text(f"{name} failed: {_head(getattr(record.error, 'message', str(record.error)))}", style="red")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..ir.errors import Cancelled, RamifyError
 from ..ir.span import Span
@@ -36,6 +36,9 @@ from .track import Track
 from .uses import Owner
 from .values import typed
 from .warming import take_back
+
+if TYPE_CHECKING:
+    from .stepping import Stepper
 
 _RELEASE_SECONDS = 5.0
 # Host code is noted that takes at least so long, and so many times at most: a loop may run it millions of times.
@@ -104,12 +107,14 @@ class Context:
     engines know it. run_guarded: in a prediction, what runs host code or refuses to. track: what records the run, or
     plays one that was recorded; None for most. num_groups: how many unordered groups are open eagerly whose items are
     told apart. began_at: when it began, by `time.perf_counter`. host_times: when host code ran on threads and tasks.
+    stepper: who goes through the run step by step; None for most.
     """
 
     __slots__ = (
         "_branches", "_is_entered", "_released", "_told", "_trace", "apart", "backend", "began_at", "cancelled",
         "defaults", "here", "host_context", "host_times", "in_flight", "is_compiled", "num_groups", "on_cancel",
-        "owner", "run_guarded", "sharing", "strand", "stream", "streams", "told_ahead", "track", "unread", "usage",
+        "owner", "run_guarded", "sharing", "stepper", "strand", "stream", "streams", "told_ahead", "track", "unread",
+        "usage",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +131,7 @@ class Context:
         self.stream = stream
         self.streams = stream is not None
         self.track: Track | None = None
+        self.stepper: Stepper | None = None
         self.cancelled: BaseException | None = None
         self.usage = Usage()
         self._trace: list[Any] = []
@@ -268,6 +274,14 @@ class Context:
     def leaves(self) -> Iterator[Generation | ToolCall]:
         """All that was asked for so far, tool calls too, in program order."""
         return _leaves(self._trace)
+
+    def replace(self, old: Generation, new: Generation) -> None:
+        """Put one request in another's place in the trace."""
+        todo = [self._trace]
+        while todo:
+            place = todo.pop()
+            place[:] = [new if each is old else each for each in place]
+            todo += [each for each in place if isinstance(each, list)]
 
     def run_apart(self, place: list[ToolCall], function: Callable[..., Any], *args: Any) -> Any:
         """Call host code that changes nothing while other host code may run; its tool calls belong to `place`."""

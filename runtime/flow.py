@@ -258,7 +258,10 @@ async def _call_method(frame: Frame, op: Op, method: str, values: list[Any], nam
 async def _call_value(frame: Frame, op: Op, callee: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """Call any value, on arguments that may be on their way: a program's compiled form goes on in this strand."""
     if getattr(callee, "__ramify__", None) == "program":
-        part = await host_pool().submit(lambda: callee.part(args, kwargs))  # it may have to be compiled first
+        is_stepped = frame.context.stepper is not None
+        part = await host_pool().submit(
+            lambda: callee.part(args, kwargs, is_stepped)
+        )  # it may have to be compiled first
         if part is not None:
             interpreter, values = part
             values = [await _collected(value) for value in values]

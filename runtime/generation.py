@@ -203,6 +203,13 @@ class Generation:
                 self._fail(event.error)
             self.context.released()
 
+    def answered(self, done: Done, value: Any) -> Generation:
+        """The same request, as if it had been answered so; nobody is asked."""
+        made = Generation(self.context, self.prompt, self.expression, self.params, self.where, self.sample)
+        made.done, made._value = done, value
+        made.pending.set_result(done)
+        return made
+
     def cancel(self, error: BaseException) -> None:
         """Give up the result; the backend is asked to stop and still sends its last event."""
         handle = self._handle

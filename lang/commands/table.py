@@ -17,10 +17,11 @@ from .help import show_help
 from .programs import EXPLAIN, IR, PASSES
 from .runs import TIME, TREE, USAGE
 from .settings import SET
+from .stepping import STEP
 from .tokens import TOKENS
 
 _GROUPS = (
-    (IR, PASSES, EXPLAIN),
+    (IR, PASSES, EXPLAIN, STEP),
     (TREE, TOKENS, USAGE, TIME, RUNS, DIFF),
     (CACHE, SET),
     (LOAD, RELOAD, SAVE),
@@ -47,7 +48,16 @@ class Commands:
 
     def take(self, text: str) -> bool:
         """Do what an input says; errors are shown. Gives whether there was none. SystemExit passes."""
-        return self.do(text.strip()) if is_command(text) else self.session.execute(text)
+        if is_command(text):
+            return self.do(text.strip())
+        return self.session.execute(text) if self.session.debugger is None else self._go_through(text.strip())
+
+    def _go_through(self, line: str) -> bool:
+        """Do what is said to a program that is stepped, likewise."""
+        from ..stepping.commands import take
+
+        self.session.inputs.append((line, False))
+        return self.session.guarded(lambda: take(self.session, line))
 
     def do(self, line: str) -> bool:
         """Carry out a command, likewise."""

@@ -119,9 +119,9 @@ class SglFunction:
             return self.program(*args, **(self.bind_arguments | kwargs))
         return self.run(*args, **kwargs)
 
-    def part(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def part(self, args: Sequence[Any], kwargs: dict[str, Any], is_stepped: bool = False) -> Any:
         """See Program."""
-        return self.program.part(args, kwargs)
+        return self.program.part(args, kwargs, is_stepped)
 
     @property
     def binds(self) -> Literal["nothing", "instance", "class"]:

@@ -1,0 +1,24 @@
+"""`:step`: goes through a run of a program step by step."""
+
+from __future__ import annotations
+
+from ...ir.errors import UsageError
+from ..session import Session
+from .command import Command, program_names
+from .programs import program_call
+
+
+def _step(session: Session, rest: str) -> None:
+    from ..stepping.commands import begin
+    from ..stepping.debugger import Debugger
+
+    if session.debugger is not None:
+        raise UsageError(f"{session.debugger.program.name} is being stepped", help="q ends it")
+    if not rest:
+        raise UsageError(":step takes the name of a program and its arguments", help=STEP.form)
+    program, args, kwargs = program_call(session, rest)
+    arguments = program.signature.bind(args, kwargs)
+    begin(session, Debugger(program, arguments, program.run_options, lambda: list(session.programs().values())))
+
+
+STEP = Command(":step", "PROGRAM [ARGUMENTS]", "go through a run step by step", _step, program_names)

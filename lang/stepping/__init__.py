@@ -1,0 +1,1 @@
+"""`:step` of the REPL: goes through a run step by step."""

@@ -1,0 +1,234 @@
+"""`:step`: where a run stops, and what can be done there."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ramify.backends.scripted import ScriptedBackend
+from ramify.lang.commands.table import Commands
+from ramify.lang.options import set_default_backend
+from ramify.lang.repl import run_script
+from ramify.lang.session import Session
+
+SHOP = '''\
+import ramify as rf
+
+CALLS = []
+
+
+@rf.tool
+def price(item: str) -> float:
+    """The price of goods."""
+    CALLS.append(item)
+    return {"lamp": 20.0, "chair": 45.5}[item]
+
+
+@rf.program
+def ask(s, question):
+    s += rf.user(question)
+    s += rf.assistant(rf.gen("reply", max_tokens=8))
+    return s["reply"]
+
+
+@rf.program
+def shop(s, items):
+    s += "A shop.\\n"
+    total = 0
+    for branch, item in zip(s.fork(len(items)), items):
+        cost = price(item)
+        branch += f"{item}: {cost}. " + rf.gen("answer", max_tokens=8)
+        if branch["answer"].strip() == "yes":
+            total += cost
+    word = ask(s, f"Is {total} much?")
+    s += rf.select("verdict", ["much", "little"])
+    return word, total
+'''
+
+Stepped = Callable[[str], str]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Session:
+    """A session with the programs, on a backend that says yes to lamps."""
+    backend = ScriptedBackend(lambda text, params: " yes" if "lamp" in text.splitlines()[-1] else " no")
+    set_default_backend(backend)
+    (tmp_path / "shop.py").write_text(SHOP)
+    session = Session(io.StringIO())
+    session.load(tmp_path / "shop.py")
+    return session
+
+
+@pytest.fixture
+def stepped(shop: Session) -> Stepped:
+    """Types lines, and gives the transcript without the times."""
+    commands = Commands(shop)
+
+    def stepped(lines: str) -> str:
+        shop.out.seek(0)
+        shop.out.truncate()
+        run_script(textwrap.dedent(lines).splitlines(), shop, commands, keeps_going=True)
+        written = re.sub(r"  \(prompt .*", "", shop.out.getvalue())  # type: ignore[attr-defined]
+        return re.sub(r"[\d.]+ m?s$", "TIME", written, flags=re.MULTILINE)
+
+    return stepped
+
+
+def stops(transcript: str) -> list[str]:
+    """The lines that say where the program stands."""
+    return [line for line in transcript.splitlines() if line.startswith("step ")]
+
+
+def test_step_by_step(stepped: Stepped) -> None:
+    assert stepped(
+        """\
+        :step shop ["lamp", "chair"]
+        n
+        n
+        n
+        s
+        n
+        p cost, total, answer
+        p branch.text()
+        n
+        s
+        w
+        c
+        """
+    ) == textwrap.dedent(
+        """\
+        >>> :step shop ["lamp", "chair"]
+        step 1, shop.py:22 in shop: append
+                s += "A shop.\\n"
+                     ^^^^^^^^^^^
+        (shop:22) n
+        step 2, shop.py:24 in shop: fork
+                for branch, item in zip(s.fork(len(items)), items):
+                                        ^^^^^^^^^^^^^^^^^^
+        (shop:24) n
+        step 3, shop.py:25 in shop: tool price
+                    cost = price(item)
+                    ^^^^^^^^^^^^^^^^^^
+        (shop:25) n
+        price(item='lamp') = 20.0
+        step 4, branch 0, shop.py:26 in shop: append
+                    branch += f"{item}: {cost}. " + rf.gen("answer", max_tokens=8)
+                              ^^^^^^^^^^^^^^^^^^^
+        (branch 0, shop:26) s
+        step 5, branch 0, shop.py:26 in shop: gen answer
+                    branch += f"{item}: {cost}. " + rf.gen("answer", max_tokens=8)
+                                                    ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        (branch 0, shop:26) n
+        branch 0: answer = ' yes'
+        step 6, branch 0, shop.py:27 in shop: read answer
+                    if branch["answer"].strip() == "yes":
+                       ^^^^^^^^^^^^^^^^
+        (branch 0, shop:27) p cost, total, answer
+        (20.0, 0, ' yes')
+        (branch 0, shop:27) p branch.text()
+        'A shop.\\nlamp: 20.0.  yes'
+        (branch 0, shop:27) n
+        step 7, shop.py:25 in shop: tool price
+                    cost = price(item)
+                    ^^^^^^^^^^^^^^^^^^
+        (shop:25) s
+        price(item='chair') = 45.5
+        step 8, branch 1, shop.py:26 in shop: append
+                    branch += f"{item}: {cost}. " + rf.gen("answer", max_tokens=8)
+                              ^^^^^^^^^^^^^^^^^^^
+        (branch 1, shop:26) w
+        shop.py:26 in shop
+                    branch += f"{item}: {cost}. " + rf.gen("answer", max_tokens=8)
+                              ^^^^^^^^^^^^^^^^^^^
+            %0 = prompt.append %1, %2 : prompt
+        (branch 1, shop:26) c
+        branch 1: answer = ' no'
+        reply = ' no'
+        verdict = 'much'
+        value: [" no", 20.0]
+        prompt 24 tokens, 0 cached (0%), generated 3 tokens, 4 calls, TIME
+        """
+    )
+
+
+def test_into_a_program_and_over_it(stepped: Stepped) -> None:
+    into = stops(stepped(':step shop ["lamp"]\nb 29\nc\ns\nw\nn\nn\nn\nq\n'))
+    assert [line.split(", ")[-1] for line in into] == [
+        "shop.py:22 in shop: append",
+        "shop.py:29 in shop: call ask",
+        "shop.py:15 in ask: append",
+        "shop.py:16 in ask: gen reply",
+        "shop.py:17 in ask: return",
+        "shop.py:30 in shop: select verdict",
+    ]
+    assert stops(stepped(':step shop ["lamp"]\nb 29\nc\nn\nq\n'))[-1].endswith("shop.py:30 in shop: select verdict")
+
+
+def test_where_tells_of_the_calls_above(stepped: Stepped) -> None:
+    shown = stepped(':step shop ["lamp"]\nb ask\nc\nw\nq\n').split("(ask:15) w\n")[1]
+    assert shown.splitlines()[0] == "shop.py:15 in ask"
+    assert "called from shop.py:29 in shop\n        word = ask(s," in shown
+
+
+def test_breakpoints(stepped: Stepped) -> None:
+    shown = stepped(
+        """\
+        :step shop ["lamp", "chair"]
+        b 26 if item == "chair"
+        b select
+        b ask
+        c
+        p item
+        b
+        b- 2
+        b
+        c
+        c
+        """
+    )
+    assert [line.split(": ", 1)[0] for line in stops(shown)] == [
+        "step 1, shop.py:22 in shop",
+        "step 8, branch 1, shop.py:26 in shop",
+        "step 12, shop.py:15 in ask",
+    ]
+    assert "(branch 1, shop:26) p item\n'chair'\n" in shown
+    assert '1: 26 if item == "chair"  (hit once)\n2: select\n3: ask\n' in shown
+    assert shown.splitlines()[-2] == 'value: [" no", 20.0]'
+
+
+def test_a_condition_on_a_generated_text(stepped: Stepped) -> None:
+    shown = stepped(""":step shop ["lamp", "chair"]\nb answer if answer == " no"\nc\np answer, item\nq\n""")
+    assert stops(shown)[-1] == "step 10, branch 1, shop.py:27 in shop: read answer"
+    assert "breakpoint 1: answer if answer ==" in shown and "\n(' no', 'chair')\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "help"),
+    [
+        ("b 23", "no step begins at line 23", "the nearest lines are 22 and 24"),
+        ("b other.py:3", "no step of the program is in other.py", "its files are shop.py"),
+        ("b anser", "the program has no line, op or name 'anser'", "did you mean 'answer'?"),
+        ("b image", "the program has no image", "its ops are append, fork, gen, select, call, return, read, tool"),
+        ("b gen if itm", "nothing is called 'itm', so the condition cannot hold", "did you mean 'item'?"),
+        ("b gen if )", "the condition is no expression: unmatched ')': )", "b LINE | FILE:LINE | OP"),
+        ("b- 7", "there is no breakpoint 7", "b lists them"),
+        ("nxt", "'nxt' is nothing to do while a program is stepped", "did you mean 'next'?"),
+        ("x = 3", "'x' is nothing to do while a program is stepped", "h lists the commands; p EXPRESSION"),
+        ("n 3", "n takes nothing, so not '3' either", "h lists"),
+        ("u", "there is no branch before this one", ""),
+        ("set", "this is no assignment: nothing", "set NAME = VALUE"),
+        ("set total 3", "this is no assignment: total 3", "set NAME = VALUE"),
+        ("set totl = 3", "there is no variable 'totl' here", "did you mean 'total'?"),
+        ("set s = 3", "s stands for a state, which cannot be replaced", "set NAME"),
+        ("p", "p takes an expression", "p EXPRESSION"),
+        (':step shop ["lamp"]', "shop is being stepped", "q ends it"),
+    ],
+)
+def test_mistakes_are_named(stepped: Stepped, line: str, error: str, help: str) -> None:
+    shown = stepped(f':step shop ["lamp"]\nn\n{line}\np total\nq\n1 + 1\n')
+    assert f"error: {error}\n" in shown and help in shown
+    assert shown.endswith("(shop:24) p total\n0\n(shop:24) q\n>>> 1 + 1\n2\n")
