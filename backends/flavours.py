@@ -131,7 +131,7 @@ def _structured(name: str) -> Constraining:
     return lambda source: {"structured_outputs": {name: source}}
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A regular expression that matches this text alone, in every dialect."""
     return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", text)
 
@@ -181,7 +181,7 @@ FLAVOURS = {
             chat={**_JSON_ONLY, **_SGLANG},
             text={**_SGLANG, "json_schema": lambda schema: {"json_schema": schema}},
             holds_stops_back=False,
-            choice=lambda texts: {"regex": "|".join(f"({_literal(text)})" for text in texts)},
+            choice=lambda texts: {"regex": "|".join(f"({literal(text)})" for text in texts)},
         ),
         Flavour(
             "llama.cpp",

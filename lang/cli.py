@@ -25,6 +25,7 @@ _COMMANDS = {
     "explain": ("explain_command", "explain_command", "predict what a program costs over rows of data, line by line"),
     "trace": ("picture_commands", "trace_command", "run a program and draw when what ran"),
     "recording": ("recording_command", "recording_command", "say what a recording holds"),
+    "serve": ("serve_command", "serve_command", "serve a model to OpenAI's clients, and run programs beside it"),
     "repl": ("repl", "repl_command", "work with programs at a prompt"),
 }
 _DISABLE = "leave this pass of the compiler out; may be given several times"
@@ -141,6 +142,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _describe_explain(commands["explain"])
     _describe_trace(commands["trace"])
     _describe_recording(commands["recording"])
+    _describe_serve(commands["serve"])
     _describe_repl(commands["repl"])
     return parser, commands
 
@@ -241,6 +243,25 @@ def _describe_sampling(parser: _Parser) -> None:
 def _describe_recording(parser: _Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="what `ramify run --record` or rf.record wrote")
     parser.add_argument("--jsonl", action="store_true", help="print all of it as JSON, one event a line")
+
+
+def _describe_serve(parser: _Parser) -> None:
+    add = parser.add_argument
+    _describe_model(parser)
+    add("--name", metavar="NAME", help="what clients call the model; else its directory's name")
+    add("--host", metavar="HOST", help="where to listen (127.0.0.1); 0.0.0.0 is on all of the machine's addresses")
+    add("--port", metavar="N", type=int, help="the port (8000); 0 is one that is free")
+    add("--api-key", metavar="KEY", dest="api_keys", action="append",
+        help="ask for this key, or one of several; @FILE reads it from a file")  # fmt: skip
+    add("--program-key", metavar="KEY", dest="program_keys", action="append",
+        help="run programs that hold Python if they are signed with this key; @FILE reads it from a file")  # fmt: skip
+    add("--max-requests", metavar="N", type=int, help="the most requests at a time, queue included (1024)")
+    add("--max-connections", metavar="N", type=int, help="the most clients at a time (4096)")
+    add("--max-body", metavar="BYTES", type=int, help="the largest body of a request (16 MiB)")
+    add("--max-tokens", metavar="N", type=int, help="the longest chat answer where a request does not say it (2048)")
+    add("--drain-seconds", metavar="X", type=float, help="how long to finish what runs when it ends (30)")
+    add("--kv-tokens", metavar="N", type=int, help="the most tokens of KV that are kept")
+    add("--host-kv-tokens", metavar="N", type=int, help="of how many tokens host memory keeps what that evicts")
 
 
 def _describe_repl(parser: _Parser) -> None:
