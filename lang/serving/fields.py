@@ -5,7 +5,7 @@ A field that is in no record is refused. So is one that is here only to be refus
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,6 +23,20 @@ class Structured(msgspec.Struct, forbid_unknown_fields=True):
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
+
+
+class Function(msgspec.Struct, forbid_unknown_fields=True):
+    """A function that may be called. `strict` need not be said: arguments match their schema in any case."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct, forbid_unknown_fields=True):
+    type: Literal["function"]
+    function: Function
 
 
 class Generating(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -78,7 +92,7 @@ class Chatting(Generating, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     continue_final_message: bool | None = None

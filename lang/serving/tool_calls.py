@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
@@ -17,7 +17,7 @@ from ...runtime.prompt import Prompt
 from ...runtime.tool_schema import MOST_CALLS, CallSchema, call_schema
 from ..schema_tool import SchemaTool
 from .errors import in_words, invalid
-from .fields import Chatting
+from .fields import Chatting, Function
 
 # The text of rf.gen(tools=..., num_calls=...) for a model whose template has no form for calls.
 _AS_JSON = CallFormat(
@@ -33,20 +33,14 @@ _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 def declared_tools(fields: Chatting) -> list[SchemaTool]:
     """The tools that the model is told of. Raises ApiError for what is no tool."""
-    return [_tool(each, f"tools[{index}]") for index, each in enumerate(fields.tools or ())]
+    return [_tool(each.function, f"tools[{index}]") for index, each in enumerate(fields.tools or ())]
 
 
-def _tool(given: Mapping[str, Any], place: str) -> SchemaTool:
-    match given:
-        case {"type": "function", "function": {"name": str() as name, **rest}}:
-            said: dict[str, Any] = rest
-            if unknown := sorted(said.keys() - {"description", "parameters", "strict"}):
-                raise invalid(f"{place}.function has an unknown field {unknown[0]!r}", f"{place}.function")
-            try:
-                return SchemaTool(name, said.get("description") or "", said.get("parameters") or _NO_PARAMETERS)
-            except (RamifyError, TypeError, AttributeError) as error:
-                raise invalid(f"{place}: {in_words(error)}", place) from None
-    raise invalid(f'{place} is {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}', place)
+def _tool(function: Function, place: str) -> SchemaTool:
+    try:
+        return SchemaTool(function.name, function.description or "", function.parameters or _NO_PARAMETERS)
+    except (RamifyError, TypeError, AttributeError) as error:
+        raise invalid(f"{place}: {in_words(error)}", place) from None
 
 
 def form_of_calls(prompt: Prompt) -> CallFormat:
