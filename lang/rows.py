@@ -1,4 +1,4 @@
-"""The rows of a data run, read from a file."""
+"""Files of JSON objects: the rows of a data run, and what the examples read."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ def read_rows(path: Path, loaded: Loaded) -> list[Row]:
         if not isinstance(made, Iterable):
             raise UsageError(f"load_rows of {loaded.path} returned {type(made).__name__}, not an iterable of dicts")
         return [_checked(row, f"row {number} of load_rows") for number, row in enumerate(made)]
-    return list(_parse(path))
+    return list(read_objects(path))
 
 
-def _parse(path: Path) -> Iterator[Row]:
+def read_objects(path: Path) -> Iterator[Row]:
+    """The objects of a file of JSON lines, or of one JSON list.
+
+    Raises UsageError that names the line or item that is no object, also for a file that cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the data file {path} cannot be read: {error}") from None
+        raise UsageError(f"the data file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if text.lstrip().startswith("["):
         for number, row in enumerate(_json(text, path, 1)):
             yield _checked(row, f"{path}: item {number}")
@@ -65,5 +69,5 @@ def _json(text: str, path: Path, first_line: int) -> Any:
 def _checked(row: Any, where: str) -> Row:
     if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
         kind = type(row).__name__
-        raise UsageError(f"{where} is {kind}, not an object whose keys are the program's arguments")
+        raise UsageError(f"{where} is {kind}, not an object")
     return dict(row)

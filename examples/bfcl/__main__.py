@@ -10,9 +10,10 @@ import msgspec
 from ramify.examples.command import add_run_options, run_rows
 from ramify.ir.errors import RamifyError, UsageError
 from ramify.lang.records import run_record
+from ramify.lang.rows import read_objects
 
 from .comparison import Records, answer, compare, ordered, summaries
-from .data import CATEGORIES, Question, load_questions, read_lines
+from .data import CATEGORIES, Question, load_questions
 from .evaluate import outcomes, summary, table, turn_outcomes
 from .multi_turn import Task, load_tasks
 from .own import OWN, own_questions
@@ -150,7 +151,7 @@ def turns_table(records: Records, tasks: Sequence[Task]) -> str:
 
 def score_command(given: argparse.Namespace) -> int:
     """Judge an output again."""
-    records = list(read_lines(given.file))
+    records = list(read_objects(given.file))
     values = [record["value"] for record in records if record["error"] is None]
     if values and "turns" in values[0]:
         if given.data is None:

@@ -4,16 +4,15 @@ Both forms are read: the first release (one function or a list of them, a questi
 whose repeated names are numbered) and the later ones (lists everywhere, questions as chat turns).
 """
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from ramify.ir.errors import UsageError
+from ramify.lang.rows import read_objects
 
-__all__ = ["CATEGORIES", "Accepted", "Question", "described", "load_questions", "read_lines", "read_question"]
+__all__ = ["CATEGORIES", "Accepted", "Question", "described", "load_questions", "read_question"]
 
 CATEGORIES = ("simple", "multiple", "parallel", "parallel_multiple", "relevance")
 _NAMES = {"simple": ("simple", "simple_python"), "relevance": ("relevance", "irrelevance")}
@@ -52,11 +51,11 @@ def load_questions(folder: Path, category: str) -> list[Question]:
             f"{folder} has no questions of the category {category}",
             help=f"looked for questions/{category}[_function].jsonl and BFCL_v*_{category}.json",
         )
-    questions = list(read_lines(file))
+    questions = list(read_objects(file))
     if category == "relevance":
         return [read_question(row, category) for row in questions]
     answers = _find(folder, "possible_answer", category)
-    accepted = {} if answers is None else {row["id"]: row["ground_truth"] for row in read_lines(answers)}
+    accepted = {} if answers is None else {row["id"]: row["ground_truth"] for row in read_objects(answers)}
     for row in questions:
         if row.get("id") not in accepted:
             raise UsageError(
@@ -74,20 +73,6 @@ def _find(folder: Path, kind: str, category: str) -> Path | None:
     places = (folder / kind, folder) if kind == "questions" else (folder / kind,)
     files = (file for place in places if place.is_dir() for file in sorted(place.iterdir()))
     return next((file for file in files if wanted.fullmatch(file.name)), None)
-
-
-def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines. Raises UsageError."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise UsageError(f"{file}:{number} is not JSON: {error}") from None
 
 
 def read_question(row: dict[str, Any], category: str = "", truth: Any = None) -> Question:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 from ramify.ir.errors import UsageError
+from ramify.lang.rows import read_objects
 
 from .calls import Call, call_of_source
-from .data import read_lines
 from .functions import json_schema, mistakes
 
 __all__ = ["Task", "TraceServer", "TurnVerdict", "judge", "load_tasks", "task_of"]
@@ -72,8 +72,8 @@ def load_tasks(folder: Path) -> list[Task]:
         raise UsageError(
             f"{folder} has no multi-turn tasks", help="looked for multi_turn/tasks/base.jsonl, with traces beside it"
         )
-    traces = {row["id"]: row["turns"] for row in read_lines(home / "execution_traces" / "base.jsonl")}
-    rows = list(read_lines(home / "tasks" / "base.jsonl"))
+    traces = {row["id"]: row["turns"] for row in read_objects(home / "execution_traces" / "base.jsonl")}
+    rows = list(read_objects(home / "tasks" / "base.jsonl"))
     classes = {name for row in rows for name in row["involved_classes"]}
     documents = {name: _documents(home, name) for name in classes}
     return [_task(row, traces[row["id"]], _functions(row, documents)) for row in rows]
@@ -95,7 +95,7 @@ def task_of(row: dict[str, Any]) -> Task:
 def _documents(home: Path, name: str) -> list[dict[str, Any]]:
     if name not in DOCUMENTS:
         raise UsageError(f"no file of functions is known for the class {name}")
-    documents = read_lines(home / "func_doc" / f"{DOCUMENTS[name]}.json")
+    documents = read_objects(home / "func_doc" / f"{DOCUMENTS[name]}.json")
     return [{key: document[key] for key in ("name", "description", "parameters")} for document in documents]
 
 

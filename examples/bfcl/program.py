@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ramify as rf
+from ramify.lang.rows import read_objects
 from ramify.lang.toolcalls import ToolResult
 
 from .calls import Call
-from .data import read_lines, read_question
+from .data import read_question
 from .functions import tools_of
 from .multi_turn import TraceServer, task_of
 
@@ -83,6 +84,6 @@ def converse(s, task: dict[str, Any], system: str = SYSTEM, max_steps: int = 20,
 
 def load_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows for `ramify run --data`: a file of BFCL's questions."""
-    for row in read_lines(path):
+    for row in read_objects(path):
         question = read_question(row)
         yield {"id": question.id, "question": question.text, "functions": question.functions}

@@ -1,11 +1,11 @@
 """Data to debate over: a row for each question."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ramify.ir.errors import UsageError
+from ramify.lang.rows import read_objects
 
 __all__ = ["load_rows", "records"]
 
@@ -20,14 +20,12 @@ def load_rows(path: Path) -> Iterator[dict[str, str]]:
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file. Raises UsageError for one without a question."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix not in (".json", ".jsonl"):
-        found: list[Any] = [{"question": line} for line in text.splitlines() if line.strip()]
-    elif text.lstrip().startswith("["):
-        found = json.loads(text)
+    if path.suffix in (".json", ".jsonl"):
+        found: Iterable[dict[str, Any]] = read_objects(path)
     else:
-        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = ({"question": line} for line in lines if line.strip())
     for number, record in enumerate(found, 1):
-        if not isinstance(record, dict) or not isinstance(record.get("question"), str):
+        if not isinstance(record.get("question"), str):
             raise UsageError(f'{path}: record {number} has no text "question"')
         yield record

@@ -12,7 +12,6 @@ never seen (`ramify.backends.tiny.apis`).
 import ast
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from ramify.backends.tiny import apis
 from ramify.ir.errors import UsageError
+from ramify.lang.rows import read_objects
 
 __all__ = [
     "Question",
@@ -63,7 +63,7 @@ def load_database(api: str) -> tuple[Record, ...]:
     """The records of an API database. Raises UsageError for a file that is none."""
     if not api:
         return tuple(dict(record) for record in invented())
-    records = tuple(json_lines(Path(api)))
+    records = tuple(read_objects(Path(api)))
     for number, record in enumerate(records, 1):
         if not {"api_call", "domain"} <= record.keys():
             raise UsageError(f"{api}, line {number}: a record of an API database has `api_call` and `domain`")
@@ -91,7 +91,7 @@ def load_questions(path: Path | None) -> list[Question]:
     if path is None:
         asked = [template.format(task=record["functionality"]) for record in invented() for template in apis.QUESTIONS]
         return [Question(number, text) for number, text in enumerate(asked, 1)]
-    return [question_in(row, number, path) for number, row in enumerate(json_lines(path), 1)]
+    return [question_in(row, number, path) for number, row in enumerate(read_objects(path), 1)]
 
 
 def question_in(row: Record, number: int, path: Path) -> Question:
@@ -112,7 +112,7 @@ def load_references(path: Path | None) -> list[Record]:
     if path is None:
         return [dict(record) for record in invented() for _ in apis.QUESTIONS]
     references = []
-    for number, row in enumerate(json_lines(path), 1):
+    for number, row in enumerate(read_objects(path), 1):
         if "api_data" not in row:
             raise UsageError(f"{path}, line {number}: a line of an evaluation file has `api_data`")
         references.append(row["api_data"])
@@ -121,7 +121,7 @@ def load_references(path: Path | None) -> list[Record]:
 
 def load_responses(path: Path) -> list[Response]:
     """Replies of a responses file, or of this example's output."""
-    return [response_in(row, path, number) for number, row in enumerate(json_lines(path), 1)]
+    return [response_in(row, path, number) for number, row in enumerate(read_objects(path), 1)]
 
 
 def response_in(row: Record, path: Path, number: int) -> Response:
@@ -144,19 +144,3 @@ def document_in(text: str) -> Record | None:
         return dict(ast.literal_eval(ast.literal_eval(page[1])))
     # A bracket too many follows in the released files.
     return dict(json.JSONDecoder().raw_decode(document.lstrip())[0])
-
-
-def json_lines(path: Path) -> Iterator[Record]:
-    """The objects of a file of JSON lines. Raises UsageError that names the line that is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    for number, line in enumerate(filter(str.strip, text.split("\n")), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"{path}, line {number}: no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UsageError(f"{path}, line {number}: not an object")
-        yield row

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ramify as rf
-from ramify.ir.errors import UsageError
+from ramify.examples.plot import plot
 
 from .data import Question, Record
 from .evaluate import Score, Scorer, tally
@@ -103,16 +103,7 @@ def parts(score: Score) -> dict[str, float]:
 
 def draw(measured: Sequence[Accuracy], path: Path) -> None:
     """Write a plot (SVG): a bar for each way of asking. Raises UsageError where matplotlib is missing."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(
-            "the plot needs matplotlib, which is not installed", help="pip install 'ramify[examples]'"
-        ) from error
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gorilla"}):
-        figure = Figure(figsize=(7.6, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with plot(path, 7.6, 3.6) as axes:
         labels = [each.name for each in measured]
         left = [0.0] * len(measured)
         for name, colour in COLOURS.items():
@@ -121,8 +112,7 @@ def draw(measured: Sequence[Accuracy], path: Path) -> None:
             left = [start + width for start, width in zip(left, widths, strict=True)]
         axes.set(xlim=(0, 1), xlabel="share of replies")
         axes.invert_yaxis()
-        figure.legend(loc="outside upper center", ncols=len(COLOURS), frameon=False)
-        figure.savefig(path, metadata={"Date": None, "Title": "Right and hallucinated API calls"})
+        axes.figure.legend(loc="outside upper center", ncols=len(COLOURS), frameon=False)
 
 
 def as_json(measured: Sequence[Accuracy], shared: Sequence[Sharing]) -> dict[str, Any]:

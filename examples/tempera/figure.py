@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from ramify.examples.plot import plot
 from ramify.ir.errors import UsageError
 
 from .training import CURVE, read_curve
@@ -17,27 +18,16 @@ def draw(runs: Path, path: Path) -> None:
     curves = [read_curve(file.parent) for file in sorted(runs.glob(f"seed-*/{CURVE}"))]
     if not curves:
         raise UsageError(f"{runs} holds no training run", help="python -m ramify.examples.tempera train makes one")
-    try:
-        import matplotlib
-    except ImportError:
-        raise UsageError("a plot needs matplotlib", help='pip install "ramify[examples]"') from None
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
     steps, means, errors = held_out(curves)
-    with pyplot.rc_context({"svg.hashsalt": "ramify", "font.size": 9}):
-        figure, axes = pyplot.subplots(figsize=(5.5, 3.2))
+    with plot(path, 5.5, 3.2) as axes:
         axes.errorbar(steps, means, yerr=errors, marker="o", capsize=3, label="learnt editor")
         for name, style in (("unedited", "--"), ("random", ":")):
             level = 100 * statistics.fmean(curve[0][name] for curve in curves)
             axes.axhline(level, color="grey", linestyle=style, label=name if name == "unedited" else "random edits")
-        axes.set_xlabel("edits learnt from")
-        axes.set_ylabel("held-out queries right, %")
+        axes.set(xlabel="edits learnt from", ylabel="held-out queries right, %")
         axes.set_title(f"mean and standard error of {len(curves)} seeds")
         axes.grid(alpha=0.3)
         axes.legend()
-        figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
-        pyplot.close(figure)
 
 
 def held_out(curves: Sequence[Sequence[dict[str, float]]]) -> tuple[list[int], list[float], list[float]]:

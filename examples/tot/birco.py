@@ -4,9 +4,9 @@
 the ids to rank, or "all" of the split's corpus. Each split has books of its own.
 """
 
-import json
 from pathlib import Path
-from typing import Any
+
+from ramify.lang.rows import read_objects
 
 from .catalogue import Book, Catalogue, Query, check_relevant
 
@@ -20,7 +20,7 @@ def is_birco(folder: Path) -> bool:
 
 def load_birco(folder: Path) -> Catalogue:
     """Read both splits. Raises UsageError for a query about an unknown book."""
-    corpora = {split: lines(folder / f"{split}_corpus.jsonl") for split in ("dev", "test")}
+    corpora = {split: list(read_objects(folder / f"{split}_corpus.jsonl")) for split in ("dev", "test")}
     books = {line["id"]: Book(id=line["id"], plot=line["text"]) for corpus in corpora.values() for line in corpus}
     queries = {split: read_queries(folder, split, [line["id"] for line in corpora[split]]) for split in corpora}
     check_relevant(set(books), [*queries["dev"], *queries["test"]])
@@ -31,10 +31,5 @@ def read_queries(folder: Path, split: str, corpus: list[str]) -> list[Query]:
     """The queries of a split."""
     return [
         Query(line["qid"], line["text"], line["relevant"], pool=corpus if line["pool"] == "all" else line["pool"])
-        for line in lines(folder / f"{split}_queries.jsonl")
+        for line in read_objects(folder / f"{split}_queries.jsonl")
     ]
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

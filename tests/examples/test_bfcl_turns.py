@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from ramify.backends.scripted import ScriptedBackend
 from ramify.examples.bfcl.calls import Call, call_of_source
-from ramify.examples.bfcl.data import read_lines
 from ramify.examples.bfcl.functions import shared_first
 from ramify.examples.bfcl.multi_turn import Recorded, Task, TraceServer, judge, load_tasks, task_of
 from ramify.examples.bfcl.program import converse
 from ramify.ir.errors import UsageError
+from ramify.lang.rows import read_objects
 
 READ = {
     "name": "read",
@@ -74,7 +74,7 @@ def tasks(folder: Path) -> tuple[Task, ...]:
 
 def test_ground_truth_passes_and_fails_without_its_last_call(data: Path) -> None:
     found = tasks(data / "bfcl")
-    answers = read_lines(data / "bfcl" / "multi_turn" / "possible_answer" / "base.jsonl")
+    answers = read_objects(data / "bfcl" / "multi_turn" / "possible_answer" / "base.jsonl")
     truth = {row["id"]: [[call_of_source(call) for call in turn] for turn in row["ground_truth"]] for row in answers}
     named = {task.id: [[each.call for each in turn] for turn in task.recorded] for task in found}
     assert len(found) == len(truth) == 40

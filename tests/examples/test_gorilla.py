@@ -167,8 +167,8 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     path = tmp_path / "api.jsonl"
     for text, message in (
         ("{}\n", "line 1: a record of an API database"),
-        ("{\n", "line 1: no JSON"),
-        ("[]\n", "not an object"),
+        ("{\n", "api.jsonl:1 is not JSON"),
+        ("7\n", "api.jsonl:1 is int, not an object"),
     ):
         path.write_text(text)
         with pytest.raises(UsageError, match=message):
@@ -177,7 +177,7 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
         path.write_text('{"x": 1}\n')
         with pytest.raises(UsageError, match="line 1"):
             reader(path)
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         load_questions(tmp_path / "nothing")
     with pytest.raises(UsageError, match="tells no hub"):
         hub_of(str(path))
@@ -249,11 +249,11 @@ def test_the_command_measures_a_retriever(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["score", "nothing.jsonl"], "cannot read nothing.jsonl"),
+        (["score", "nothing.jsonl"], "nothing.jsonl cannot be read"),
         (["run", "--api", "nothing.jsonl"], "there are no questions for nothing.jsonl"),
         (["run", "--template", "song"], "there is no template 'song'"),
         (["score", "x.jsonl", "--api", "torchhub_api.jsonl"], "give --eval"),
-        (["run", "--data", "nothing.jsonl"], "cannot read nothing.jsonl"),
+        (["run", "--data", "nothing.jsonl"], "nothing.jsonl cannot be read"),
     ],
 )
 def test_mistakes_are_named(
