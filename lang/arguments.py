@@ -106,6 +106,13 @@ class Signature:
         before, values = (*self._receiver, *given_args[:skip]), tuple(bound.arguments.values())
         return Arguments(before, given_args[skip:], given_kwargs, values[skip:])
 
+    def again(self, before: Sequence[Any], values: Sequence[Any]) -> Arguments:
+        """Arguments that were matched before, with other values: what stands before the state, and what follows it."""
+        skip = self._num_before
+        named = dict(zip(self.parameters, (*before[len(self._receiver) :], *values), strict=True))
+        bound = inspect.BoundArguments(self._signature, named)
+        return Arguments(tuple(before), bound.args[skip:], bound.kwargs, tuple(values))
+
     def _all_given(self, values: tuple[Any, ...]) -> Arguments:
         skip = self._num_before
         return Arguments((*self._receiver, *values[:skip]), values[skip:], {}, values[skip:])

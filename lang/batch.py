@@ -87,7 +87,7 @@ class BatchKeywords(TypedDict, total=False):
     out: str | PathLike[str] | None
     resume: bool
     overwrite: bool
-    record: str | PathLike[str] | None
+    record: str | PathLike[str] | bool | None
     replay: str | PathLike[str] | None
     partial: bool
 

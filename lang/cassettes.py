@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import RecordingWarning
 from ..runtime.context import running
@@ -45,16 +45,25 @@ def plays(given: Cassette | None = None) -> bool:
 
 @contextmanager
 def opened(options: Options) -> Iterator[Cassette | None]:
-    """The cassette that a run's own options ask for; None for none."""
-    if options.record is None and options.replay is None and not options.partial:
-        yield None
+    """The cassette that a run's own options ask for; None for none, or for one of its own in memory (`in_memory`)."""
+    has_file = options.replay is not None or options.partial or options.record not in (None, True)
+    if options.cassette is not None or not has_file:
+        yield options.cassette
         return
     from ..backends.replay.cassette import Cassette
 
+    record: Any = options.record
     with _closing(
-        Cassette(code_identity, record=options.record, replay=options.replay, is_partial=options.partial)
+        Cassette(code_identity, record=record, replay=options.replay, is_partial=options.partial)
     ) as cassette:
         yield cassette
+
+
+def in_memory() -> Cassette:
+    """One that keeps what is recorded as long as its run is kept."""
+    from ..backends.replay.cassette import Cassette
+
+    return Cassette(code_identity, record=True)
 
 
 @contextmanager
@@ -65,7 +74,7 @@ def record(path: str | PathLike[str]) -> Iterator[Cassette]:
     """
     from ..backends.replay.cassette import Cassette
 
-    with _closing(Cassette(code_identity, record=path)) as cassette, _used(cassette):
+    with _closing(Cassette(code_identity, record=path)) as cassette, used(cassette):
         yield cassette
 
 
@@ -90,7 +99,7 @@ def replay(
         with recorded_as(path) as cassette:
             yield cassette
         return
-    with _closing(Cassette(code_identity, record=record, replay=path, is_partial=partial)) as cassette, _used(cassette):
+    with _closing(Cassette(code_identity, record=record, replay=path, is_partial=partial)) as cassette, used(cassette):
         yield cassette
 
 
@@ -120,7 +129,8 @@ def _closing(cassette: Cassette) -> Iterator[Cassette]:
 
 
 @contextmanager
-def _used(cassette: Cassette) -> Iterator[None]:
+def used(cassette: Cassette) -> Iterator[None]:
+    """Everything that runs inside is recorded to it, or played from it."""
     token = _here.set(cassette)
     _open.append(cassette)
     try:

@@ -27,13 +27,14 @@ from . import cassettes
 from .arguments import Arguments, definition
 from .failures import wants_debug
 from .options import Options
-from .run import Live, Run
+from .run import Live, Origin, Run
 from .state import State
 
 if TYPE_CHECKING:
     from ..backends.replay.cassette import Cassette
     from ..backends.replay.track import RunTrack
     from .compiled import Compiled
+    from .program import Program
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -46,7 +47,7 @@ class Execution:
 
     ended: the run, which carries its error if it has one; it comes on the loop thread.
     home: the event loop on which an `async def` program awaits; without one, the run makes its own. cassette: what
-    records or plays it; else that of the program that begins it, or of the `with` around.
+    records or plays it; else that of the program that begins it, or of the `with` around. program: what runs it again.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Execution:
         "_compiled",
         "_function",
         "_is_over",
+        "_origin",
         "_routine",
         "_timeout",
         "_track",
@@ -74,6 +76,7 @@ class Execution:
         home: asyncio.AbstractEventLoop | None = None,
         sharing: Sharing | None = None,
         cassette: Cassette | None = None,
+        program: Program | None = None,
     ) -> None:
         self._function = function
         self._compiled = compiled
@@ -81,6 +84,7 @@ class Execution:
         self._timeout = options.timeout
         track = self._track = self._begin_track(cassette, options)
         backend = options.open_backend() if track is None else track.backend
+        self._origin = Origin(program, arguments, options) if program is not None and track is not None else None
         self.context = Context(backend, options.sampling, emit, sharing)
         self.context.track = track
         self.context.is_compiled = compiled is not None
@@ -94,8 +98,9 @@ class Execution:
 
     def _begin_track(self, cassette: Cassette | None, options: Options) -> RunTrack | None:
         cassette = cassettes.in_use(cassette)
-        if cassette is None:
+        if cassette is None and options.record is not True:
             return None
+        cassette = cassette or cassettes.in_memory()
         function = inspect.unwrap(self._function)
         arguments = (*self._arguments.before, *self._arguments.values)
         form = "eager" if self._compiled is None else "compiled"
@@ -192,13 +197,13 @@ class Execution:
         locate(error)
         if error is not None and not wants_debug():
             tidy(error)
-        return Run(Live(self.context, self.state), None if error is not None else value, error)
+        return Run(Live(self.context, self.state, self._origin), None if error is not None else value, error)
 
     def unbegun(self, error: BaseException | None) -> Run:
         """The run, without having begun, and why."""
         if self._track is not None:
             self._track.end(error, ())
-        return Run(Live(self.context, self.state), None, error)
+        return Run(Live(self.context, self.state, self._origin), None, error)
 
     def run_here(self) -> Run:
         """Run the body eagerly on this very thread, and wait for what it leaves unfinished."""

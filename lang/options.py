@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import UsageError, nearest
 from ..runtime.backend import Backend
@@ -15,6 +15,9 @@ from ..runtime.expression import SAMPLING_NAMES
 from ..runtime.generation import StreamEvent
 from ..runtime.request import SamplingParams
 from ..runtime.weight_format import FORMATS
+
+if TYPE_CHECKING:
+    from ..backends.replay.cassette import Cassette
 
 RUN_OPTIONS = ("backend", "eager", "stream", "timeout", "disable", "record", "replay", "partial")
 _default: str | Path | Backend | None = None
@@ -24,7 +27,8 @@ _default: str | Path | Backend | None = None
 class Options:
     """Options of a run. backend None is the default one; timeout in seconds; sampling is what gens do not say.
 
-    disable: passes of the compiler to leave out. record, replay, partial: see docs/replay.md.
+    disable: passes of the compiler to leave out. record, replay, partial: see docs/replay.md. cassette: what records
+    and plays the run, in place of those three; no option of users'.
     stream is called with each StreamEvent on the thread that called `run`, and may raise to end the run.
     """
 
@@ -33,9 +37,10 @@ class Options:
     stream: Callable[[StreamEvent], None] | None = None
     timeout: float | None = None
     disable: tuple[str, ...] = ()
-    record: str | PathLike[str] | None = None
+    record: str | PathLike[str] | bool | None = None
     replay: str | PathLike[str] | None = None
     partial: bool = False
+    cassette: Cassette | None = None
     sampling: SamplingParams = SamplingParams()  # noqa: RUF009 (frozen)
 
     def updated(self, given: Mapping[str, Any]) -> Options:
@@ -46,6 +51,8 @@ class Options:
                 value = sampling[name]
                 sampling[name] = (value,) if isinstance(value, str) else tuple(value)
         options = {name: given[name] for name in given if name in RUN_OPTIONS}
+        if options.get("record") is False:
+            options["record"] = None
         if "disable" in options:
             options["disable"] = _pass_names(options["disable"])
         if unknown := sorted(given.keys() - sampling.keys() - options.keys()):

@@ -35,7 +35,7 @@ from .mailbox import Mailbox
 from .options import RUN_OPTIONS, Options
 from .ordering import depth_first
 from .progress import Progress
-from .run import Run
+from .run import Run, checked
 from .state import State
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Program:
         a parameter of that name.
         """
         arguments, options = self._split(args, kwargs)
-        return _checked(self.finish(arguments, options))
+        return checked(self.finish(arguments, options))
 
     def finish(self, arguments: Arguments, options: Options) -> Run:
         """Run and wait; what the program raised stays in the run."""
@@ -140,7 +140,7 @@ class Program:
             finally:
                 if relay is not None:
                     relay.close()
-        return _checked(run)
+        return checked(run)
 
     @overload
     def run_batch(
@@ -167,7 +167,7 @@ class Program:
         out: str | PathLike[str] | None = None,
         resume: bool = False,
         overwrite: bool = False,
-        record: str | PathLike[str] | None = None,
+        record: str | PathLike[str] | bool | None = None,
         replay: str | PathLike[str] | None = None,
         partial: bool = False,
     ) -> list[Run] | Batch:
@@ -211,7 +211,7 @@ class Program:
                 len(rows) if isinstance(rows, Sized) else None,
                 self._row_order(compiled, bound, max_in_flight),
                 lambda arguments: Execution(
-                    self.fn, compiled, arguments, ready, emit, home.asyncio if home else None, sharing, cassette
+                    self.fn, compiled, arguments, ready, emit, home.asyncio if home else None, sharing, cassette, self
                 ),
                 how,
                 mailbox,
@@ -412,7 +412,7 @@ class Program:
     ) -> Execution:
         """One run in the making; `emit` takes its stream events, on any thread. home, cassette: see Execution."""
         compiled = self._form(options)
-        return Execution(self.fn, compiled, arguments, options, emit, home, cassette=cassette)
+        return Execution(self.fn, compiled, arguments, options, emit, home, cassette=cassette, program=self)
 
 
 def _yields(function: Callable[..., Any]) -> bool:
@@ -620,12 +620,6 @@ def _stream_to(mailbox: Mailbox, options: Options) -> Callable[[StreamEvent], No
             stream(event)
 
     return lambda event: mailbox.post(deliver, event)
-
-
-def _checked(run: Run) -> Run:
-    if run.error is not None:
-        raise run.error
-    return run
 
 
 def load(path: str | PathLike[str], *, trust: bool = False) -> Program:

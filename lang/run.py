@@ -17,6 +17,10 @@ from ..runtime.toolcall import ToolRecord
 from .state import State
 
 if TYPE_CHECKING:
+    from ..backends.replay.reuse import Reuse
+    from .arguments import Arguments
+    from .options import Options
+    from .program import Program
     from .timeline import Timeline
 
 T = TypeVar("T")
@@ -113,6 +117,33 @@ class Run:
         """What is known of a variable's generation."""
         return self._source.meta_info(name)
 
+    @property
+    def reuse(self) -> Reuse | None:
+        """How much of a run that was edited, or played from a recording, was asked anew; None for others."""
+        return self._source.reuse
+
+    @property
+    def origin(self) -> Origin | None:
+        """What it was made from, if it was recorded by this process."""
+        return self._source.origin
+
+    def edit(self, node: int | str, new: Any) -> Run:
+        """The run made again with another answer at one place; what does not depend on that is taken from this run.
+
+        node: the number of a record in `trace`, from 1, or the name of a variable or tool: "answer", "answer#2" where
+        there are several. new: a text (or the value, of typed gens), one of a select's choices, a tool's value.
+        Raises UsageError for what cannot be edited so, and what the program raises.
+        """
+        from .editing import edited
+
+        return checked(edited(self, node, new))
+
+    def retry(self, node: int | str, **params: Any) -> Run:
+        """The same where the model, or a tool, is asked once more; params: other sampling parameters, for a gen."""
+        from .editing import retried
+
+        return checked(retried(self, node, params))
+
     def show(self, file: IO[str] | None = None) -> None:
         """Print messages, variables, value, each generation and what was used, or the error; in colour on a terminal.
 
@@ -145,14 +176,29 @@ class Run:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a recorded run was made from."""
+
+    program: Program
+    arguments: Arguments
+    options: Options
+
+
 class Live:
-    """What a run of this process is asked: its context and its state."""
+    """What a run of this process is asked: its context and its state. origin: see Run."""
 
-    __slots__ = ("context", "state")
+    __slots__ = ("context", "origin", "state")
 
-    def __init__(self, context: Context, state: State) -> None:
+    def __init__(self, context: Context, state: State, origin: Origin | None = None) -> None:
         self.context = context
         self.state = state
+        self.origin = origin
+
+    @property
+    def reuse(self) -> Reuse | None:
+        track: Any = self.context.track
+        return None if track is None else track.reuse
 
     @property
     def text(self) -> str:
@@ -196,7 +242,7 @@ class Live:
         }
         trace = [_portable_record(record) for record in self.trace]
         shown = "" if error is None else self.traceback(error)
-        return Snapshot(self.text, self.messages, self.vars, self.usage, trace, meta, shown, self.unread)
+        return Snapshot(self.text, self.messages, self.vars, self.usage, trace, meta, shown, self.unread, self.reuse)
 
     def _complete(self) -> Prompt:
         """The longest part of the state's prompt that has arrived: all of it, unless the run failed."""
@@ -218,6 +264,8 @@ class Snapshot:
     meta: dict[str, dict[str, Any]] | None
     shown: str
     unread: bool
+    reuse: Reuse | None = None
+    origin: None = None
 
     def variable(self, name: str) -> Any:
         if name not in self.vars:
@@ -281,6 +329,13 @@ def _portable(error: BaseException) -> BaseException:
     if type(same) is type(error) and str(same) == str(error):
         return error
     return RecordedError(str(error), kind=type(error).__name__)
+
+
+def checked(run: Run) -> Run:
+    """The run. Raises the error that it ended with."""
+    if run.error is not None:
+        raise run.error
+    return run
 
 
 def _short(value: Any) -> str:

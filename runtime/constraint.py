@@ -131,6 +131,19 @@ def matches(constraint: Constraint, text: str) -> bool:
         return any(_takes(replace(constraint, has_space=has_space), text) for has_space in (False, True))
 
 
+def violation(constraint: Constraint, text: str) -> str | None:
+    """Where a text leaves a constraint, in words; None where it fulfils it. Raises RequestError as `matches` does."""
+    if matches(constraint, text):
+        return None
+    is_json = constraint.kind == "json_schema"
+    matcher = _byte_matcher(replace(constraint, has_space=True) if is_json else constraint).deep_copy()
+    data = text.encode()
+    rest = data[matcher.try_consume_tokens(list(data)) :].decode(errors="ignore")
+    if rest:
+        return f"nothing that matches has {rest!r:.60} behind {text.removesuffix(rest)[-40:]!r}"
+    return "nothing that matches ends so" if not matcher.is_accepting() else "it does not match"
+
+
 def _takes(constraint: Constraint, text: str) -> bool:
     matcher = _byte_matcher(constraint).deep_copy()
     if matcher.is_error():

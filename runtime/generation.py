@@ -321,7 +321,9 @@ class Generation:
             self.context.track.read(self)
         if len(self.samples) == 1:
             return self._own_value()
-        if self._values is None:
+        # One that waits, though all is there: whoever is told first of the last sample reads before it is.
+        is_late = self._values is not None and not self._values.done and self.is_whole
+        if self._values is None or is_late:
             self._values = gather([sample._own_value() for sample in self.samples]).then(_same, PendingObject())
         return self._values.result() if self._values.done and self._values.error is None else self._values
 

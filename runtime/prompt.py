@@ -337,6 +337,14 @@ class Prompt(Reading):
             return self.value if isinstance(self.value, Pending) and not self.value.done else None
         return self.value.late() if self.kind in CALLS else None
 
+    def tell_of_reading(self) -> None:
+        """All that was generated in it is looked at; what records the run wants to know."""
+        track = self.context.track
+        if track is not None:
+            for node in self.upwards():
+                if node.kind in CALLS:
+                    track.read(node.value)
+
     def upwards(self) -> Iterator[Prompt]:
         """The nodes from this one to the root."""
         node: Prompt | None = self

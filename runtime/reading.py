@@ -50,11 +50,13 @@ class Reading:
     def text(self) -> str:
         """The whole text, role marks included; waits for it."""
         prompt = self.prompt
+        prompt.tell_of_reading()
         return _wait(prompt, prompt.text_value)  # type: ignore[no-any-return]
 
     def messages(self) -> list[dict[str, Any]]:
         """The chat messages as dicts of "role" and "content"; waits for them."""
         prompt = self.prompt
+        prompt.tell_of_reading()
         return _wait(prompt, prompt.messages_value)  # type: ignore[no-any-return]
 
     def sync(self) -> None:
@@ -79,6 +81,8 @@ class Reading:
         generation = prompt.find(name).generation()
         if generation is None:
             raise UsageError(f"variable {name!r} was assigned, not generated, so there is nothing to tell of it")
+        if (track := prompt.context.track) is not None:
+            track.read(generation)
         return _wait(prompt, generation.meta_info)
 
 

@@ -9,20 +9,21 @@ from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, Literal
 
 from ...ir.errors import RecordingError, UsageError
 from ...ir.span import Span
 from ...runtime.backend import Backend
 from ...runtime.chat import DEFAULT_CHAT
 from .asked import short
+from .edit import Edit
 from .events import ChatRecord, ModelRecord, RunRecord, digest, where_of
 from .hosting import key_of
-from .model import RecordedModel
+from .model import RecordedModel, of_model
 from .recorder import Recorder
 from .recording import RecordedRun, Recording
 from .track import RunTrack
-from .values import described
+from .values import told
 
 _NO_MODEL = ModelRecord(0, "nothing", (), {}, ChatRecord.of(DEFAULT_CHAT))
 
@@ -31,23 +32,32 @@ class Cassette:
     """A recording that is played, one that is made, or both: then what was played stands in the new one too.
 
     is_partial: whether what is not in the recording may be asked anew. identify: gives a hash of some code of a
-    function, with all that it calls: only the same code still gives what was recorded.
+    function, with all that it calls: only the same code still gives what was recorded. edit: what one event of a run
+    becomes; the first run is made as that one, partially. is_endless: whether equal runs, when each was played once,
+    begin again with the first.
     """
 
     def __init__(
         self,
         identify: Callable[[str, FunctionType], str],
         *,
-        record: str | PathLike[str] | None = None,
-        replay: str | PathLike[str] | None = None,
+        record: str | PathLike[str] | Recorder | Literal[True] | None = None,
+        replay: str | PathLike[str] | Recording | None = None,
         is_partial: bool = False,
+        edit: Edit | None = None,
+        is_endless: bool = False,
     ) -> None:
-        """Raises RecordingError for files that cannot be read or written, UsageError for what does not go together."""
+        """record: True keeps the recording in memory; a Recorder is another's, which closes it.
+
+        Raises RecordingError for files that cannot be read or written, UsageError for what does not go together.
+        """
         if is_partial and replay is None:
             raise UsageError("a partial replay needs the recording to be replayed: replay=FILE (--replay FILE)")
-        self.recording = None if replay is None else Recording(replay)
-        self.recorder = None if record is None else Recorder(Path(record))
-        self.is_partial = is_partial
+        self.recording = replay if isinstance(replay, Recording) or replay is None else Recording(replay)
+        self.recorder = _recorder(record)
+        self.is_partial = is_partial or edit is not None
+        self.edit = edit
+        self._is_endless = is_endless
         self.identify = lru_cache(maxsize=None)(identify)
         self._lock = threading.Lock()
         self._num_equal: Counter[Hashable] = Counter()
@@ -75,8 +85,8 @@ class Cassette:
         open: gives the backend that the run asks where it is not played. Thread-safe. Equal runs are told apart by the
         order in which they begin.
         """
-        told = described(list(arguments))
-        asked = digest([key_of(told)])
+        given = [told(each) for each in arguments]
+        asked = digest([key_of([data for data, _ in given])])
         with self._lock:
             number, ordinal = self._count(parent, program, asked)
             self._num_open += 1
@@ -107,6 +117,8 @@ class Cassette:
             is_partial=self.is_partial,
             is_same_form=recorded is not None and recorded.record.form == form,
             missing=missing,
+            arguments=given,
+            edit=self.edit if parent is None else None,
         )
 
     def ended(self) -> None:
@@ -128,6 +140,8 @@ class Cassette:
     def _backend(self, recorded: RecordedRun | None, open: Callable[[], Backend]) -> Backend:
         """What a run asks: the backend itself, or what stands in for it in a replay."""
         recording = self.recording
+        if self.edit is not None and recording is not None and recorded is not None:
+            return of_model(recording.models[recorded.record.model], open)
         if recording is None or (self.is_partial and not recording.models):
             return open()
         if not recording.models:
@@ -147,10 +161,12 @@ class Cassette:
         """The recorded run with the same arguments; else the one that began as the same of its program, which will
         show what differs.
         """
+        if parent is None and self.edit is not None and self.recording is not None:
+            return self.recording.runs[self.edit.run]
         above = parent.recorded.record.id if parent is not None and parent.recorded is not None else None
         equal = self._runs.get((above, program, asked), ())
-        if number < len(equal):
-            return equal[number]
+        if equal and (self._is_endless or number < len(equal)):
+            return equal[number % len(equal)]
         others = self._runs.get((above, program), ())
         if not equal and ordinal < len(others):
             return others[ordinal]
@@ -161,8 +177,15 @@ class Cassette:
         known = sorted({run.record.program for run in self.recording.runs.values()})
         count = sum(run.record.program == program for run in self.recording.runs.values())
         told = f"{count} runs of it" if count else f"runs of {', '.join(known) or 'nothing'}"
+        name = "the recording" if self.recording.path is None else f"the recording {self.recording.path}"
         return RecordingError(
-            f"the recording {self.recording.path} has no such run of {program}; it has {told}",
+            f"{name} has no such run of {program}; it has {told}",
             span=span,
             help="record again, or replay partially (--partial, partial=True), which runs what is new",
         )
+
+
+def _recorder(record: str | PathLike[str] | Recorder | Literal[True] | None) -> Recorder | None:
+    if record is None or isinstance(record, Recorder):
+        return record
+    return Recorder() if record is True else Recorder(Path(record))

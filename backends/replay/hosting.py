@@ -2,7 +2,8 @@
 
 The code runs in a replay too, since it may change what the program holds. What it gives then is made what it was: a
 number that was drawn, a time, what a file held. That goes for code that is what it was, with all of the user's own that
-it calls, and whose inputs are data and equal to those of then; so nothing new is ever hidden by what was recorded.
+it calls, and whose inputs are data and equal to those of then, as long as nothing before was new to the program's code:
+so nothing new is ever hidden by what was recorded.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def run_hosted(track: RunTrack, op: Op, host: HostOp, branch: tuple[int, ...], v
     event = track.host_event((where, branch, hashed))
     is_one = op.name == "py.expr"
     outcome = _run(host, values, is_one=is_one)
-    if event.recorded is not None:
+    if event.recorded is None:
+        track.read_new()
+    elif not track.has_read_new:
         _play(event.recorded, outcome, host, values)
     if outcome.error is not None or outcome.outputs or lists:
         code = " ".join(op.attrs["code"].split())[:_SHOWN]

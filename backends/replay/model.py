@@ -18,6 +18,7 @@ class RecordedModel:
 
     def __init__(self, record: ModelRecord, chat: ChatFormat, open: Callable[[], Backend] | None = None) -> None:
         self.name = record.name
+        self._record = record
         self.chat = chat
         self.features = frozenset(record.features) - {"prefill", "embed"}
         self.reasons = record.reasons | {"embed": "hidden states are not recorded: call rf.embed outside of the replay"}
@@ -43,11 +44,16 @@ class RecordedModel:
         if self._opened is None:
             if self._open is None:
                 raise RecordingError("a run that is replayed asks no model")
-            opened = self._open()
-            if opened.name != self.name:
-                raise RecordingError(
-                    f"the recording is of the model {self.name}, and its tokens mean nothing to {opened.name}",
-                    help="replay on the model that was recorded, or record again",
-                )
-            self._opened = opened
+            self._opened = of_model(self._record, self._open)
         return self._opened
+
+
+def of_model(record: ModelRecord, open: Callable[[], Backend]) -> Backend:
+    """The backend, if it is the one that was recorded. Raises RecordingError for another one."""
+    opened = open()
+    if opened.name != record.name:
+        raise RecordingError(
+            f"the recording is of the model {record.name}, and its tokens mean nothing to {opened.name}",
+            help="replay on the model that was recorded, or record again",
+        )
+    return opened

@@ -1,4 +1,4 @@
-"""Writes a recording: gives models and runs their numbers, and keeps what several prompts begin with once."""
+"""Makes a recording: gives models and runs their numbers, and writes what several prompts begin with once."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ from ...runtime.call_declaration import declaration_key, declaring
 from ...runtime.chat import common_start
 from .events import ChatRecord, DeclaredRecord, LMRecord, ModelRecord, Record, to_bytes
 from .frames import FrameWriter
+from .recording import Recording
 
 # A shorter beginning is written again.
 _WORTH_SHARING = 100
 
 
 class Recorder:
-    """A recording in the making. All methods are thread-safe. notes: what could not be recorded, in words."""
+    """A recording in the making. All methods are thread-safe. notes: what could not be recorded, in words.
 
-    def __init__(self, path: Path) -> None:
+    path: the file; None keeps it in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
         """Raises RecordingError where the file is there already, or cannot be written."""
         self.path = path
-        self._file = FrameWriter(path)
+        self._file = None if path is None else FrameWriter(path)
+        self._kept = Recording(None) if path is None else None
         self._lock = threading.Lock()
         self._num_runs = 0
         self._models: dict[int, tuple[int, Backend]] = {}
@@ -34,6 +39,10 @@ class Recorder:
         self._begins: dict[Hashable, tuple[str, str]] = {}
         self._error: RecordingError | None = None
         self.notes: list[str] = []
+
+    def recording(self) -> Recording:
+        """What was recorded up to now. Raises RecordingError for a file that is gone or damaged."""
+        return Recording(self.path) if self._kept is None else self._kept
 
     def note(self, words: str) -> None:
         """Remember something that could not be recorded."""
@@ -93,10 +102,15 @@ class Recorder:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _add(self, record: Record) -> None:
         if self._error is not None:
+            return
+        if self._file is None:
+            assert self._kept is not None
+            self._kept.add(record)
             return
         try:
             self._file.add(to_bytes(record))

@@ -53,20 +53,24 @@ class RecordedRun:
 
 
 class Recording:
-    """All that a file holds. models: the backends by their numbers. runs: in the order in which they began."""
+    """All that a file holds. models: the backends by their numbers. runs: in the order in which they began.
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    path: the file; None begins one in memory, to which records are added.
+    """
+
+    def __init__(self, path: str | PathLike[str] | None) -> None:
         """Raises RecordingError for a file that is not there, is no recording, or is damaged."""
-        self.path = Path(path)
+        self.path = None if path is None else Path(path)
         self.models: dict[int, ModelRecord] = {}
         self.runs: dict[int, RecordedRun] = {}
         self._answers: dict[str, LMRecord] = {}
         self._chats: dict[int, ChatFormat] = {}
         self._declared: list[DeclaredRecord] = []
-        for record in records(self.path):
-            self._take(record)
+        for record in records(self.path) if self.path is not None else ():
+            self.add(record)
 
-    def _take(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
+        """Take a record. Raises RecordingError for one of a run that is not in it."""
         try:
             if isinstance(record, ModelRecord):
                 self.models[record.id] = record

@@ -28,17 +28,21 @@ from ...runtime.request import Delta, Done, Event, Failed
 from ...runtime.sharing import is_deterministic
 from ...runtime.toolcall import ToolCall
 from .asked import PromptText, PromptTexts, request_difference, request_of, short, text_difference, whole_text
+from .edit import Anew, Editing, Value
 from .events import EndRecord, HostRecord, LMRecord, OrderRecord, ToolRecord, digest, place_text, where_of
 from .hosting import HostEvent, Place, host_key, key_of, run_hosted
 from .recorder import Recorder
 from .recording import LMPlace, RecordedRun, Recording, place_of
+from .reuse import Reuse
 from .values import Unencodable, Unknown, decode, decode_error, described, encode, encode_error
 
 if TYPE_CHECKING:
     from .cassette import Cassette
+    from .edit import Edit
 
 # A program that catches every error and tries again would go on for ever.
 _MOST_MISMATCHES = 100
+_counting = threading.Lock()
 _ANEW = "record again, or replay partially (--partial, partial=True), which runs what is new"
 
 
@@ -70,6 +74,8 @@ class RunTrack:
     written down, as which run. recording, recorded: what it is played from; recorded is None where the recording has no
     such run. is_partial: whether what is missing there may be asked anew. is_same_form: whether both runs are eager or
     both compiled, which ask for the same. missing: why the run cannot be played at all. cancel: ends the run.
+    arguments: the run's, as they were when it began (values.told). edit: what one of its events becomes. reuse: how
+    much was played.
     """
 
     def __init__(
@@ -86,12 +92,16 @@ class RunTrack:
         is_partial: bool = False,
         is_same_form: bool = True,
         missing: RecordingError | None = None,
+        arguments: Sequence[tuple[Any, bool]] = (),
+        edit: Edit | None = None,
     ) -> None:
         self.backend = backend
         self.cassette = cassette
         self.number = number
         self.recorded = recorded
         self.missing = missing
+        self.arguments = arguments
+        self.reuse = None if recording is None else Reuse()
         self.cancel: Callable[[BaseException], object] = lambda error: None
         self._parent = parent
         self._program = program
@@ -105,7 +115,11 @@ class RunTrack:
         self._reads: list[str] = []
         self._texts = PromptTexts()
         self._has_read: set[str] = set()
-        self._ids: dict[Generation, str] = {}
+        self._ids: dict[Generation | ToolCall, str] = {}
+        self._anew: set[Generation] = set()
+        self._new_answers: set[Generation] = set()
+        self._was_read: set[Generation] = set()
+        self._has_read_new = False
         self._asked: dict[Generation, _Asked] = {}
         self._deltas: dict[Generation, list[Delta]] = defaultdict(list)
         self._num_calls: Counter[Hashable] = Counter()
@@ -126,6 +140,7 @@ class RunTrack:
             else {}
         )
         self._hosts = {host_key(host): host for host in recorded.hosts} if recorded is not None else {}
+        self._editing = Editing(edit, recorded) if edit is not None and recorded is not None else None
 
     # What the runtime tells.
 
@@ -145,6 +160,10 @@ class RunTrack:
                 if id is not None and id not in self._has_read:
                     self._has_read.add(id)
                     self._reads.append(id)
+            self._was_read.add(generation)
+            is_new = not self._new_answers.isdisjoint(generation.samples)
+        if is_new:
+            self.read_new()
 
     def send(self, generation: Generation) -> Handle:
         """See Track."""
@@ -152,9 +171,12 @@ class RunTrack:
         asked.prompt, asked.request = self._texts.of(generation.prompt), request_of(generation)
         if self._recording is None:
             return generation.send()
+        self._count("generations")
+        if self._is_edited(generation, asked.prompt, asked.request):
+            return self._send_edited(generation)
         answer = self._answer(generation, asked.prompt, asked.request)
         if answer is None and not self._is_strict:
-            return generation.send()
+            return self._send_anew(generation)
         if answer is None:
             loop().soon(generation, Failed(self._wrong(generation, asked.prompt, asked.request)))
         else:
@@ -167,6 +189,9 @@ class RunTrack:
         if isinstance(event, Delta):
             self._deltas[generation].append(event)
             return
+        if generation in self._anew and isinstance(event, Done):
+            self._count("prompt_tokens", event.prompt_tokens)
+            self._count("cached_tokens", event.cached_tokens)
         asked, deltas = self._asked.pop(generation, None), tuple(self._deltas.pop(generation, ()))
         recorder = self._recorder
         if recorder is None or asked is None or asked.prompt is None or asked.request is None:
@@ -206,15 +231,28 @@ class RunTrack:
             before, reads = self._since()
             number = self._num_calls[key]
             self._num_calls[key] += 1
-            id = self._new_id()
+            id = self._ids[call] = self._new_id()
         if self._recorder is not None:
             where = where_of(span_of(call.where))
             record = ToolRecord(id, self.number, call.name, arguments, number, where, before, reads)
             call.pending.add_callback(lambda _: self._write_call(record, call))
         if self._recording is None:
             return False
+        self._count("tool_calls")
         known = self._calls.get(key, ())
-        found = known[number] if number < len(known) else None
+        is_played = self._play_call(call, known[number] if number < len(known) else None, arguments)
+        if not is_played:
+            self._count("rerun_tool_calls")
+            self.read_new()
+        return is_played
+
+    def _play_call(self, call: ToolCall, found: ToolRecord | None, arguments: Any) -> bool:
+        """Give a call its recorded outcome; False where it has to be made."""
+        if self._editing is not None and self._editing.takes_call(found):
+            self.read_new()
+            if isinstance(self._editing.by, Value):
+                call.play(decode(self._editing.by.data), None)
+            return isinstance(self._editing.by, Value)
         if found is None:
             if not self._is_strict:
                 return False
@@ -257,10 +295,24 @@ class RunTrack:
             self._num_calls[place] += 1
             return HostEvent(self._new_id(), number, before, reads, self._hosts.get((place, number)))
 
+    @property
+    def has_read_new(self) -> bool:
+        """Whether the program, or one that it is a part of, has looked at what was not recorded. Thread-safe.
+
+        What its own code gives then may be something else than what was recorded, by ways that nobody sees.
+        """
+        return self._has_read_new or (self._parent is not None and self._parent.has_read_new)
+
     def write_host(self, record: HostRecord) -> None:
         """Write down what host code gave."""
         if self._recorder is not None:
             self._recorder.add(record)
+
+    # What is asked of it later.
+
+    def event_of(self, asked: Generation | ToolCall) -> str | None:
+        """The id of the event that was recorded for it; None where there is none."""
+        return self._ids.get(asked) if self._recorder is not None else None
 
     # What the end of the run is told.
 
@@ -287,6 +339,8 @@ class RunTrack:
         if self._mismatches:
             first = next((self._mismatches[leaf] for leaf in leaves if leaf in self._mismatches), None)
             return first or next(iter(self._mismatches.values()))
+        if self._editing is not None:
+            return self._editing.missed(error)
         if error is not None or not self._is_strict or self.recorded is None:
             return error
         if self.recorded.end is not None and self.recorded.end.error is not None:
@@ -340,6 +394,53 @@ class RunTrack:
             return answer.name == generation.expression.name
         return answer.done is not None and answer.done.finish_reason != "cancelled"  # what failed is tried again
 
+    def _is_edited(self, generation: Generation, prompt: PromptText, request: dict[str, Any]) -> bool:
+        place = generation.prompt
+        at = generation.expression.kind, place.branch, place.num_gens, generation.sample
+        event = None if self._editing is None else self._editing.comes_to(at)
+        if self._editing is None or event is None:
+            return False
+        if self._editing.takes(event, prompt.hash, request):
+            return True
+        self._editing.differs(self._how(event, generation, prompt, request))
+        return False
+
+    def _send_edited(self, generation: Generation) -> Handle:
+        assert self._editing is not None
+        by = self._editing.by
+        self._answered_anew(generation)
+        if isinstance(by, Done):
+            loop().soon(self._tell, generation, (), by)
+            return _PLAYED
+        assert isinstance(by, Anew)
+        # What is written down is what the program asked, so that this answer is played where it asks that again.
+        generation.params = by.changed(generation.params)
+        return self._send_anew(generation)
+
+    def _send_anew(self, generation: Generation) -> Handle:
+        self._count("rerun_generations")
+        self._anew.add(generation)
+        self._answered_anew(generation)
+        return generation.send()
+
+    def _answered_anew(self, generation: Generation) -> None:
+        """A request has another answer than was recorded, or was not recorded."""
+        with self._lock:
+            self._new_answers.add(generation)
+            was_read = generation.samples[0] in self._was_read
+        if was_read:
+            self.read_new()
+        if self._parent is not None:
+            self._parent.read_new()  # its code has the value of this run
+
+    def read_new(self) -> None:
+        """Something was new to the program's code, which in a run that is all played nothing is."""
+        if self._is_strict:
+            return
+        self._has_read_new = True
+        if self._parent is not None:
+            self._parent.read_new()
+
     def _play(self, generation: Generation, answer: LMRecord) -> None:
         generation.is_played = True
         if answer.done is None:
@@ -348,12 +449,14 @@ class RunTrack:
             error = Cancelled("the run that was recorded ended before this was answered")
             generation(Failed(error))
         else:
-            deltas, done = answer.deltas, answer.done
-            if not deltas and done.text:
-                deltas = (Delta(done.text, done.token_ids, done.logprobs),)
-            for delta in deltas if generation.wants_deltas and generation.expression.kind == "gen" else ():
-                generation(delta)
-            generation(done)
+            self._tell(generation, answer.deltas, answer.done)
+
+    def _tell(self, generation: Generation, deltas: Sequence[Delta], done: Done) -> None:
+        if not deltas and done.text:
+            deltas = (Delta(done.text, done.token_ids, done.logprobs),)
+        for delta in deltas if generation.wants_deltas and generation.expression.kind == "gen" else ():
+            generation(delta)
+        generation(done)
 
     def _wrong(self, generation: Generation, prompt: PromptText, request: dict[str, Any]) -> BaseException:
         """What a request fails with that is not in the recording."""
@@ -436,6 +539,14 @@ class RunTrack:
         return self._mismatch(call, ReplayMismatch(told, span=span_of(call.where), help=_ANEW))
 
     # Both.
+
+    def _count(self, name: str, number: int = 1) -> None:
+        """Add to what is known of how much was played, also of the runs that this one is a part of."""
+        track: RunTrack | None = self
+        with _counting:
+            while track is not None and track.reuse is not None:
+                setattr(track.reuse, name, getattr(track.reuse, name) + number)
+                track = track._parent
 
     def _mismatch(self, of: Any, error: RecordingError) -> RecordingError:
         """Remember it: the first in the program's order is what the run ends with."""

@@ -250,6 +250,14 @@ def described(value: Any, depth: int = 0) -> Any:
     return ["repr", _ADDRESS.sub("", _repr(value))]
 
 
+def told(value: Any) -> tuple[Any, bool]:
+    """A value as data that tells it from others, and whether that is all of it, so that `decode` gives it again."""
+    try:
+        return encode(value), True
+    except Unencodable:
+        return described(value), False
+
+
 def _repr(value: Any) -> str:
     try:
         return repr(value)
