@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 	$(BIN)/ramify run examples/debate --arg question="What is 8 + 7?"
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # OUT: the folder for what is found. WHEELS: one with wheels of packages that are not installed.
 gpu:
