@@ -66,7 +66,8 @@ class Flavour:
     holds calls to schemas in OpenAI's strict mode. choice:
     the fields that make an answer one of some texts, or None. echoes_logprobs: whether it tells the
     log-probabilities of a text model's prompt. tokens_as_ids: the fields that make it name tokens by their ids.
-    holds_stops_back: whether a stream never shows the beginning of what turns out to be a stop string.
+    holds_stops_back: whether a stream never shows the beginning of what turns out to be a stop string. tells_tokens:
+    whether it tells the tokens of an answer, with their log-probabilities, whatever the model.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Flavour:
     has_tools: bool = False
     is_strict: bool = False
     holds_stops_back: bool = True
+    tells_tokens: bool = False
 
     def features(self, *, is_chat: bool) -> frozenset[str]:
         """The features of runtime/features.py that its fields make."""
@@ -172,6 +174,7 @@ FLAVOURS = {
             text=_VLLM,
             choice=lambda texts: {"structured_outputs": {"choice": list(texts)}},
             echoes_logprobs=True,
+            tells_tokens=True,
             tokens_as_ids={"return_tokens_as_token_ids": True},
         ),
         Flavour(
@@ -181,6 +184,7 @@ FLAVOURS = {
             chat={**_JSON_ONLY, **_SGLANG},
             text={**_SGLANG, "json_schema": lambda schema: {"json_schema": schema}},
             holds_stops_back=False,
+            tells_tokens=True,
             choice=lambda texts: {"regex": "|".join(f"({literal(text)})" for text in texts)},
         ),
         Flavour(

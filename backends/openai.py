@@ -24,17 +24,19 @@ except ImportError as error:
     raise ImportError(f"{error}; servers need more packages: pip install 'ramify[openai]'") from error
 
 from ..ir.errors import Unsupported, UsageError
-from ..runtime.backend import Sink
+from ..runtime.backend import Handle, Sink
 from ..runtime.chat import DEFAULT_CHAT, ChatFormat
+from ..runtime.context import Context
 from ..runtime.prices import Prices
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, SamplingParams
 from .chats import chat_format
 from .echo import echo_fields, echoed_scores
 from .flavours import FLAVOURS, Flavour
-from .messages import conversation
+from .messages import Conversation, conversation
 from .native_tools import SHOWN_CALLS, asking_for_calls, declaring
-from .remote import Call, Remote, Retry, Traffic, Trouble, decode, limits, nothing, server_sent, timeouts
+from .overrun import TRIES, Begun, Overrun, deviation, known_part, may_overrun, shared_params, with_usage, without_end
+from .remote import Call, Remote, Retry, Traffic, Trouble, decode, limits, nothing, server_sent, tell, timeouts
 from .scoring import nothing_before
 from .wire import Answer, Collector
 
@@ -139,14 +141,30 @@ class OpenAI:
             help=f"leave {option} out; flavours that can: {able}",
         )
 
-    def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Call:
+    def generate(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Handle:
         """See Backend. Raises Unsupported for a prompt or parameters that the server would not take as they are."""
+        if params.max_tokens and may_overrun(params):
+            return self._generate_on(prompt, params, sink)
         body = self._prompt(prompt) | self._tools(prompt, params) | self._sampling(params)
         if params.max_tokens == 0:
             return self._remote.send(nothing, sink, None)
         if sink.wants_deltas and (self.flavour.holds_stops_back or not params.stop):
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return self._remote.send(partial(self._ask, body), sink, _prompt_of(body), params.max_tokens)
+
+    def _generate_on(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Handle:
+        """The same by a request that goes on past the generation, or by one that has gone on to it."""
+        fields, begun = self._begun(prompt)
+        tools = self._tools(prompt, params)
+        asked = (begun.base, msgspec.json.encode(tools), shared_params(params))
+        known = known_part(prompt.context, asked, begun.text, params)
+        if known is not None:
+            return tell(known, sink)
+        on = without_end(params, with_tokens=self.flavour.tells_tokens)
+        body = fields | tools | self._sampling(on)
+        plain = fields | tools | self._sampling(params) if begun.is_sent else None
+        work = partial(self._ask_on, body, plain, asked, begun, params, prompt.context)
+        return self._remote.send(work, sink, _prompt_of(body), on.max_tokens)
 
     def select(self, prompt: Prompt, choices: Sequence[str], sink: Sink) -> Call:
         """See Selector. The server generates greedily, and may generate nothing but one of the choices."""
@@ -183,6 +201,37 @@ class OpenAI:
     def _prompt(self, prompt: Prompt) -> dict[str, Any]:
         if not self.is_chat_model:
             return {"prompt": prompt.text_value()}
+        talk = self._conversation(prompt)
+        if not talk.continued:
+            return {"messages": talk.messages}
+        if self._continues is None:
+            raise Unsupported(
+                "a chat request cannot continue an assistant message that the program began: "
+                f"{_shown(str(talk.messages[-1]['content']))}",
+                help="begin the assistant's message with the generation; or, where the server can continue it, say so "
+                "with OpenAI(..., flavour='vllm', continue_final_message=True); or give speculative_tokens=N",
+            )
+        return {"messages": talk.messages, **self._continues}
+
+    def _begun(self, prompt: Prompt) -> tuple[dict[str, Any], Begun]:
+        """The prompt's fields, and the text in them that the model goes on from.
+
+        What a chat server cannot go on from is left out: then the model has to begin with it by itself.
+        """
+        if not self.is_chat_model:
+            text = str(prompt.text_value())
+            return {"prompt": text}, Begun(b"", text, True)
+        talk = self._conversation(prompt)
+        if not talk.continued:
+            return {"messages": talk.messages}, Begun(msgspec.json.encode(talk.messages), "", True)
+        *messages, last = talk.messages
+        if not messages or not isinstance(last["content"], str):
+            return self._prompt(prompt), Begun(msgspec.json.encode(talk.messages), "", True)
+        begun = Begun(msgspec.json.encode(messages), last["content"], self._continues is not None)
+        sent = {"messages": talk.messages, **self._continues} if self._continues is not None else {"messages": messages}
+        return sent, begun
+
+    def _conversation(self, prompt: Prompt) -> Conversation:
         talk = conversation(prompt)
         unnamed = (each for each in talk.messages if each["role"] == "tool" and "tool_call_id" not in each)
         if not self.flavour.tool_role and any(unnamed):
@@ -191,16 +240,7 @@ class OpenAI:
                 help="append a result of rf.call_tools for calls of gen(tools=...), or write it as "
                 "rf.user(result.content)",
             )
-        if not talk.continued:
-            return {"messages": talk.messages}
-        if self._continues is None:
-            raise Unsupported(
-                "a chat request cannot continue an assistant message that the program began: "
-                f"{_shown(str(talk.messages[-1]['content']))}",
-                help="begin the assistant's message with the generation; or, where the server can continue it, say so "
-                "with OpenAI(..., flavour='vllm', continue_final_message=True)",
-            )
-        return {"messages": talk.messages, **self._continues}
+        return talk
 
     def _tools(self, prompt: Prompt, params: SamplingParams) -> dict[str, Any]:
         """The fields for tools: those that may be called, else those that the conversation has declared."""
@@ -243,6 +283,36 @@ class OpenAI:
         if collector.calls:
             call.hand_on(Delta(collector.calls))
         return collector.done()
+
+    async def _ask_on(
+        self,
+        body: dict[str, Any],
+        plain: dict[str, Any] | None,
+        asked: tuple[Any, ...],
+        begun: Begun,
+        params: SamplingParams,
+        context: Context,
+        call: Call,
+    ) -> Done:
+        """Send a request without its stops, and take the generation's part of the answer. Raises Trouble.
+
+        plain: the request with its stops, for where the answer has no such part.
+        """
+        used: list[Done] = []
+        part: Done | None = None
+        while part is None and len(used) < (1 if plain is not None or params.temperature == 0 else TRIES):
+            used.append(await self._whole(body))
+            overrun = Overrun.of(asked, begun.text if begun.is_sent else "", params, used[-1])
+            context.overruns.append(overrun)
+            part = overrun.part(begun.text, params)
+        if part is None:
+            if plain is None:
+                raise deviation(begun.text, used[-1])
+            part = await self._whole(plain)
+            used.append(part)
+        if call.wants_deltas:
+            call.hand_on(Delta(part.text))
+        return with_usage(part, used)
 
     async def _choose(self, body: dict[str, Any], choices: Sequence[str], call: Call) -> Done:
         done = await self._whole(body)

@@ -82,6 +82,7 @@ def gen(
     whitespace: bool | None = None,
     close: bool | None = None,
     processors: Iterable[Processor] | None = None,
+    speculative_tokens: int | None = None,
     max_new_tokens: int | None = None,
 ) -> Gen | Select:
     """Text that the model generates; `name` makes it a variable.
@@ -92,9 +93,9 @@ def gen(
     grammar (Lark): what the text must match. schema: a type; the text is JSON of one, the value the decoded object.
     tools: the text is JSON of a call of one of them, the value the call, which call_tools takes; num_calls: a list of
     so many calls (a number, the least and the most, or "any", up to 8). whitespace: JSON may hold white space. close: a
-    text that max_tokens cuts off is ended in the shortest way that matches, instead of an OutputError. processors: see
-    SamplingParams. max_new_tokens, return_logprob and top_logprobs_num are SGLang's words for max_tokens and logprobs;
-    the order of the arguments is SGLang's too.
+    text that max_tokens cuts off is ended in the shortest way that matches, instead of an OutputError. processors,
+    speculative_tokens: see SamplingParams. max_new_tokens, return_logprob and top_logprobs_num are SGLang's words for
+    max_tokens and logprobs; the order of the arguments is SGLang's too.
     """
     given = dict(locals())
     del given["name"]

@@ -255,5 +255,5 @@ def _is_text(code: str) -> bool:
 _PUT = "put it into rf.system(...), rf.user(...) or rf.assistant(...)"
 _BEGIN = (
     "begin the assistant's message with the generation; or, where the server can continue it, say so with "
-    "OpenAI(..., flavour='vllm', continue_final_message=True)"
+    "OpenAI(..., flavour='vllm', continue_final_message=True); or run with speculative_tokens=N (docs/backends.md)"
 )

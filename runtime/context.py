@@ -105,7 +105,8 @@ class Context:
     beside the run's own, and end with it. sharing: the answers to this run's requests, or to those of all rows of a
     batch. told_ahead: what the backend was told may come next, by branch (runtime/warming.py). owner: the run as
     engines know it. run_guarded: in a prediction, what runs host code or refuses to. track: what records the run, or
-    plays one that was recorded; None for most. num_groups: how many unordered groups are open eagerly whose items are
+    plays one that was recorded; None for most. overruns: what servers have written beyond what they were asked for
+    (backends/overrun.py). num_groups: how many unordered groups are open eagerly whose items are
     told apart. began_at: when it began, by `time.perf_counter`. host_times: when host code ran on threads and tasks.
     stepper: who goes through the run step by step; None for most.
     """
@@ -113,8 +114,8 @@ class Context:
     __slots__ = (
         "_branches", "_is_entered", "_released", "_told", "_trace", "apart", "backend", "began_at", "cancelled",
         "defaults", "here", "host_context", "host_times", "in_flight", "is_compiled", "num_groups", "on_cancel",
-        "owner", "run_guarded", "sharing", "stepper", "strand", "stream", "streams", "told_ahead", "track", "unread",
-        "usage",
+        "overruns", "owner", "run_guarded", "sharing", "stepper", "strand", "stream", "streams", "told_ahead", "track",
+        "unread", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -141,6 +142,7 @@ class Context:
         self.is_compiled = False
         self.in_flight = 0
         self.num_groups = 0
+        self.overruns: list[Any] = []
         self.told_ahead: dict[tuple[int, ...], list[Handle]] = {}
         self.unread = False
         self.on_cancel: Callable[[BaseException], None] | None = None

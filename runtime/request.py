@@ -40,7 +40,8 @@ class SamplingParams:
     max_tokens cuts off before it does gets the shortest end with which it does. processors: called one
     after another before each token with the token ids so far (a LongTensor of prompt and generation) and the raw logits
     (vocab,) in float32, which they edit in place or replace; one with an attribute `batched` that is true is called
-    once for all rows of a step, with a list of their token ids and with logits (rows, vocab).
+    once for all rows of a step, with a list of their token ids and with logits (rows, vocab). speculative_tokens: how
+    far a server may go on past a stop, so that one request answers the generations that follow (backends/overrun.py).
     """
 
     max_tokens: int = 128
@@ -64,6 +65,7 @@ class SamplingParams:
     constraint: Constraint | None = None
     close: bool = False
     processors: tuple[Processor, ...] = ()
+    speculative_tokens: int = 0
 
     @property
     def is_greedy(self) -> bool:
@@ -87,6 +89,7 @@ class SamplingParams:
             ("logprobs", self.logprobs, (self.logprobs or 0) >= 0, "None or >= 0"),
             ("logprob_start_len", self.logprob_start_len, (self.logprob_start_len or 0) >= 0, "None or >= 0"),
             ("n", self.n, self.n >= 1, ">= 1"),
+            ("speculative_tokens", self.speculative_tokens, self.speculative_tokens >= 0, ">= 0 (0 is off)"),
         ):
             if not holds:
                 raise RequestError(f"{name} must be {want}, got {value!r}")
@@ -99,7 +102,7 @@ class SamplingParams:
 
     def _check_types(self) -> None:
         """What is not a number would fail inside a step, and that fails everything in the batch."""
-        for name in ("max_tokens", "min_tokens", "top_k", "n", *_OPTIONAL):
+        for name in ("max_tokens", "min_tokens", "top_k", "n", "speculative_tokens", *_OPTIONAL):
             value = getattr(self, name)
             if not isinstance(value, Integral) and not (value is None and name in _OPTIONAL):
                 raise TypeError(f"{name} must be an int, got {value!r}")

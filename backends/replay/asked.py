@@ -18,6 +18,8 @@ from .values import described
 
 _DEFAULTS = SamplingParams()
 _SHOWN = 60
+# Parameters that do not tell what a request is answered: `n` is one request each, and how a server is asked.
+_OF_THE_WAY = ("n", "speculative_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,11 @@ def request_of(generation: Generation) -> dict[str, Any]:
     """What a backend is asked beside the prompt, as data."""
     expression, params = generation.expression, generation.params
     if params is not None:
-        found = {f.name: getattr(params, f.name) for f in fields(SamplingParams)}
+        found = {f.name: getattr(params, f.name) for f in fields(SamplingParams) if f.name not in _OF_THE_WAY}
         return {
             name: _as_data(name, value)
             for name, value in found.items()
-            if name != "n" and (value is not None if name == "constraint" else value != getattr(_DEFAULTS, name))
+            if (value is not None if name == "constraint" else value != getattr(_DEFAULTS, name))
         }
     if isinstance(expression, Select):
         method = getattr(expression.method, "name", None) or getattr(expression.method, "__qualname__", "a method")

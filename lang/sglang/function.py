@@ -183,10 +183,11 @@ def function(*, num_api_spec_tokens: int | None = None) -> Callable[[Callable[..
 def function(func: Any = None, /, num_api_spec_tokens: int | None = None) -> Any:
     """SGLang's decorator. As there, gens sample at temperature 1 unless something else is said.
 
-    num_api_spec_tokens is taken and does nothing: no text is generated ahead of its gen.
+    num_api_spec_tokens is the option speculative_tokens (docs/backends.md).
     """
+    given = {**DEFAULTS, "speculative_tokens": num_api_spec_tokens or 0}
 
     def decorate(function: Callable[..., Any]) -> SglFunction:
-        return SglFunction(Program(function, Options().updated(DEFAULTS)))
+        return SglFunction(Program(function, Options().updated(given)))
 
     return decorate if func is None else decorate(func)
