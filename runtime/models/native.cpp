@@ -117,10 +117,42 @@ inline float exponential(float x) {
     return x < -87.0f ? 0.0f : result;
 }
 
+// 2 to the x, to two units in the last place, for x of at most 127; 0 below the least normal number.
+inline Vector power_of_two(Vector x) {
+    Vector clamped = x < -150.0f ? spread(-150.0f) : x;
+    Vector shifted = clamped + 12582912.0f;  // rounds to a whole number, in the last bits
+    Vector rest = clamped - (shifted - 12582912.0f);
+    Vector sum = rest * 1.32647245e-3f + 9.67151229e-3f;
+    sum = sum * rest + 5.55073375e-2f;
+    sum = sum * rest + 2.40222421e-1f;
+    sum = sum * rest + 6.93146978e-1f;
+    sum = sum * rest + 1.0f;
+#if defined(__AVX512F__)
+    return (Vector)_mm512_scalef_ps((__m512)sum, (__m512)(shifted - 12582912.0f));
+#else
+    Vector result = (Vector)((Integers)sum + ((Integers)shifted << 23));
+    return x < -126.0f ? Vector{} : result;
+#endif
+}
+
 inline float add_up(Vector vector) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)vector);
+#else
     float sum = 0.0f;
     for (int i = 0; i < kWidth; i++) sum += vector[i];
     return sum;
+#endif
+}
+
+inline float greatest_of(Vector vector) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)vector);
+#else
+    float greatest = vector[0];
+    for (int i = 1; i < kWidth; i++) greatest = std::max(greatest, vector[i]);
+    return greatest;
+#endif
 }
 
 // The sum of the squares of `size` floats.
@@ -253,6 +285,7 @@ struct Floats {
     static void put(const Bfloat16* from, int64_t count, float* to) {
         for (int64_t i = 0; i < count; i++) to[i] = widen(from[i]);
     }
+    static void put(Vector values, float* to) { store(to, values); }
 };
 
 #if defined(__AVX512BF16__)
@@ -264,10 +297,11 @@ struct Pairs {
     }
     static void put(const Bfloat16* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(Bfloat16)); }
     static void put(const float* from, int64_t count, float* to) {
-        for (int64_t i = 0; i < count; i += kWidth) {
-            __m256bh half = _mm512_cvtneps_pbh((__m512)load(from + i));
-            std::memcpy(to + i / 2, &half, sizeof(half));
-        }
+        for (int64_t i = 0; i < count; i += kWidth) put(load(from + i), to + i / 2);
+    }
+    static void put(Vector values, float* to) {
+        __m256bh half = _mm512_cvtneps_pbh((__m512)values);
+        std::memcpy(to, &half, sizeof(half));
     }
 };
 #endif
@@ -343,7 +377,7 @@ void linear(
     const T* rows, const Weight* panels, const T* bias, const Out* residual, Out* to, int64_t num_rows, int64_t inner,
     int64_t outputs, int threads) {
     constexpr int64_t kWords = 1024, kMostRows = 96;
-    static const float ones[kRows] = {1, 1, 1, 1, 1, 1};
+    static const float ones[6] = {1, 1, 1, 1, 1, 1};
     int64_t num_panels = (outputs + kTile - 1) / kTile, chunks = (num_rows + kMostRows - 1) / kMostRows;
     int64_t words = inner / Format::kPer;
     const float* left = reinterpret_cast<const float*>(rows);
@@ -438,7 +472,7 @@ void byte_linear(
     const T* rows, const Weight* panels, const float* scale, const float* bias, const T* residual, T* to,
     int64_t num_rows, int64_t inner, int64_t outputs, int threads) {
     constexpr int64_t kInner = 64, kMostRows = 96;
-    static const float ones[kRows] = {1, 1, 1, 1, 1, 1};
+    static const float ones[6] = {1, 1, 1, 1, 1, 1};
     int64_t num_panels = (outputs + kTile - 1) / kTile, chunks = (num_rows + kMostRows - 1) / kMostRows;
 #pragma omp parallel num_threads(threads) if (num_rows * inner * outputs > kParallelProducts)
     {
@@ -602,33 +636,45 @@ struct Item {
     int64_t begin, end;
 };
 
+// Of the rows of an item: the greatest score so far, what sums have to be multiplied by since it has grown, and the sums
+// of weights, a vector each.
 struct Softmax {
     float* greatest;
-    float* sums;
     float* scales;
+    float* sums;
 };
 
-// Scores to weights, for rows that see so many of the tile's keys; `width` columns. Updates `softmax`.
-inline void soften(float* scores, int64_t rows, int64_t width, const int64_t* seen, float scale, Softmax softmax) {
+// Scores to weights, for rows that see so many of the tile's keys; `width` columns. A weight is 2 to the power of `scale`
+// times what a score lies below the greatest. Updates `softmax`.
+template <class Format>
+inline void soften(
+    float* scores, int64_t rows, int64_t width, const int64_t* seen, float scale, Softmax softmax, float* weights) {
+    constexpr int kPadded = (kRows + kWidth - 1) / kWidth * kWidth;
+    float scales[kPadded] = {};
     for (int64_t r = 0; r < rows; r++) {
         float* row = scores + r * kTile;
-        int64_t visible = std::min(std::max<int64_t>(seen[r], 0), width);
-        std::fill(row + visible, row + width, -std::numeric_limits<float>::infinity());
-        Vector most = load(row) * scale;
-        store(row, most);
+        int64_t visible = std::max<int64_t>(seen[r], 0);
+        if (visible < width) std::fill(row + visible, row + width, -std::numeric_limits<float>::infinity());
+        Vector most = load(row);
         for (int64_t i = kWidth; i < width; i += kWidth) {
-            Vector scaled = load(row + i) * scale;
-            store(row + i, scaled);
-            most = scaled > most ? scaled : most;
+            Vector score = load(row + i);
+            most = score > most ? score : most;
         }
-        float greatest = softmax.greatest[r];
-        for (int i = 0; i < kWidth; i++) greatest = std::max(greatest, most[i]);
-        for (int64_t i = 0; i < width; i++) row[i] = exponential(row[i] - greatest);
-        Vector sum{};
-        for (int64_t i = 0; i < width; i += kWidth) sum += load(row + i);
-        softmax.scales[r] = exponential(softmax.greatest[r] - greatest);
-        softmax.sums[r] = softmax.sums[r] * softmax.scales[r] + add_up(sum);
+        float greatest = std::max(softmax.greatest[r], greatest_of(most));
+        scales[r] = softmax.greatest[r] - greatest;
         softmax.greatest[r] = greatest;
+    }
+    for (int i = 0; i < kPadded; i += kWidth) store(scales + i, power_of_two(load(scales + i) * scale));
+    for (int64_t r = 0; r < rows; r++) {
+        const float* row = scores + r * kTile;
+        Vector sum = load(softmax.sums + r * kWidth) * scales[r];
+        for (int64_t i = 0; i < width; i += kWidth) {
+            Vector weight = power_of_two((load(row + i) - softmax.greatest[r]) * scale);
+            sum += weight;
+            Format::put(weight, weights + (r * kTile + i) / Format::kPer);
+        }
+        store(softmax.sums + r * kWidth, sum);
+        softmax.scales[r] = scales[r];
     }
 }
 
@@ -654,14 +700,14 @@ void meet(const Attention& a, const Item& item, const Item& next, const T* query
     float* queries = scratch(2, kMostQueries * size);
     float* packed = scratch(3, kTile * (size + width));
     float* packed_values = packed + kTile * size;
-    float* output = scratch(4, kMostQueries * (width + 3));
+    float* output = scratch(4, kMostQueries * (width + 2 + kWidth));
     float* totals = output + kMostQueries * width;
     float* scores = scratch(5, 2 * kRows * kTile);
     float* weights = scores + kRows * kTile;
     Softmax whole{totals, totals + kMostQueries, totals + 2 * kMostQueries};
     std::fill(output, output + count * width, 0.0f);
     std::fill(whole.greatest, whole.greatest + count, -std::numeric_limits<float>::infinity());
-    std::fill(whole.sums, whole.sums + count, 0.0f);
+    std::fill(whole.sums, whole.sums + count * kWidth, 0.0f);
 
     int64_t seen[kMostQueries];
     for (int64_t i = 0; i < count; i++) {
@@ -670,7 +716,7 @@ void meet(const Attention& a, const Item& item, const Item& next, const T* query
         int64_t head = item.head * group + i % group;
         Format::put(query + a.rows[meeting.first_row + row] * a.query_stride + head * size, size, queries + i * words);
     }
-    float scale = 1.0f / std::sqrt(static_cast<float>(size));
+    float scale = 1.0f / std::sqrt(static_cast<float>(size)), scale_of_two = scale * 1.44269504f;
     int64_t limit = seen[count - 1];
     for (int64_t tile = 0; tile < limit; tile += kTile) {
         int64_t here = std::min(kTile, limit - tile), columns = (here + kWidth - 1) / kWidth * kWidth;
@@ -692,29 +738,24 @@ void meet(const Attention& a, const Item& item, const Item& next, const T* query
             any_product<Format>(
                 rows, (const float*)queries + at * words, words, (const float*)packed, kTile, words, scores, kTile,
                 columns, (const float*)nullptr);
-            Softmax part{whole.greatest + at, whole.sums + at, whole.scales + at};
-            soften(scores, rows, columns, visible, scale, part);
-            const float* left = scores;
-            if (Format::kPer > 1) {
-                Format::put((const float*)scores, rows * kTile, weights);
-                left = weights;
-            }
+            Softmax part{whole.greatest + at, whole.scales + at, whole.sums + at * kWidth};
+            soften<Format>(scores, rows, columns, visible, scale_of_two, part, weights);
             any_product<Format>(
-                rows, left, kTile / Format::kPer, tile_values, width, (here + Format::kPer - 1) / Format::kPer,
+                rows, (const float*)weights, kTile / Format::kPer, tile_values, width, (here + Format::kPer - 1) / Format::kPer,
                 output + at * width, width, width, (const float*)part.scales);
         }
     }
     for (int64_t i = 0; i < count; i++) {
         int64_t index = item.begin + i / group, row = a.rows[meeting.first_row + index];
         int64_t head = item.head * group + i % group;
-        float factor = 1.0f / whole.sums[i];
+        float sum = add_up(load(whole.sums + i * kWidth)), factor = 1.0f / sum;
         if (a.slot_begin[row] == a.slot_begin[row + 1]) {
             T* to = result + (row * a.num_heads + head) * size;
             for (int64_t j = 0; j < size; j++) narrow(output[i * width + j] * factor, to[j]);
         } else {
             int64_t slot = (meeting.first_slot + index) * a.num_heads + head;
             for (int64_t j = 0; j < size; j++) a.parts[slot * size + j] = output[i * width + j] * factor;
-            a.parts[a.num_slots * a.num_heads * size + slot] = whole.greatest[i] + std::log(whole.sums[i]);
+            a.parts[a.num_slots * a.num_heads * size + slot] = whole.greatest[i] * scale + std::log(sum);
         }
     }
 }
