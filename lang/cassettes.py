@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .options import Options
 
 _here: ContextVar[Cassette | None] = ContextVar("ramify_cassette", default=None)
-# Those whose `with` is open, for threads that were started inside and have no context variables of it.
+# Those that are in use, also for threads that were started in a `with` and have no context variables of it.
 _open: list[Cassette] = []
 
 
@@ -132,9 +132,19 @@ def _closing(cassette: Cassette) -> Iterator[Cassette]:
 def used(cassette: Cassette) -> Iterator[None]:
     """Everything that runs inside is recorded to it, or played from it."""
     token = _here.set(cassette)
-    _open.append(cassette)
+    begin_use(cassette)
     try:
         yield
     finally:
-        _open.remove(cassette)
+        end_use(cassette)
         _here.reset(token)
+
+
+def begin_use(cassette: Cassette) -> None:
+    """Runs that begin from now on, outside of a `with`, are recorded to it, or played from it."""
+    _open.append(cassette)
+
+
+def end_use(cassette: Cassette) -> None:
+    """They no longer are."""
+    _open.remove(cassette)

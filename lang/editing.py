@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from ..ir.errors import OutputError, RequestError, UsageError, nearest
-from ..runtime.constraint import violation
-from ..runtime.expression import Gen, Score, Select
+from ..ir.errors import UsageError, nearest
+from ..runtime.expression import Score
 from ..runtime.generation import Generation
+from ..runtime.replacing import said
 from ..runtime.request import Done, SamplingParams
 from ..runtime.toolcall import ToolCall
-from ..runtime.values import read_value
 from .arguments import Arguments
 from .identity import code_identity
 from .nodes import Node, node_of
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
     from ..backends.replay.track import RunTrack
 
 _FIXED = ("n", "constraint", "close", "processors", "logprobs", "logprob_start_len", "return_text_in_logprobs")
-_RETRIED = tuple(each.name for each in fields(SamplingParams) if each.name not in _FIXED)
+RETRIED = tuple(each.name for each in fields(SamplingParams) if each.name not in _FIXED)
 
 
 def edited(run: Run, wanted: int | str, new: Any) -> Run:
@@ -41,8 +38,7 @@ def edited(run: Run, wanted: int | str, new: Any) -> Run:
         return _made_again(run, node, _tool_value(node, new))
     if isinstance(asked.expression, Score):
         raise UsageError(f"{node.label} is a score, and only generations, choices and tool calls can be edited")
-    text = _choice(node, asked.expression, new) if isinstance(asked.expression, Select) else _text(node, asked, new)
-    return _made_again(run, node, _answer(text, asked.done))
+    return _made_again(run, node, _answer(said(asked, new)[0], asked.done))
 
 
 def retried(run: Run, wanted: int | str, params: Mapping[str, Any]) -> Run:
@@ -53,8 +49,8 @@ def retried(run: Run, wanted: int | str, params: Mapping[str, Any]) -> Run:
     own = node.asked.params if isinstance(node.asked, Generation) else None
     if params and own is None:
         raise UsageError(f"{node.label} is no generation, so it takes no {next(iter(params))}")
-    if unknown := next((name for name in params if name not in _RETRIED), None):
-        raise UsageError(f"a retry takes no {unknown}", help=nearest(unknown, _RETRIED, "it takes"))
+    if unknown := next((name for name in params if name not in RETRIED), None):
+        raise UsageError(f"a retry takes no {unknown}", help=nearest(unknown, RETRIED, "it takes"))
     if own is not None:
         params = {name: (value,) if name.startswith("stop") and isinstance(value, str) else value
                   for name, value in params.items()}  # fmt: skip
@@ -93,7 +89,7 @@ def _origin(run: Run) -> tuple[Origin, RunTrack]:
     if run.origin is None:
         run.state  # noqa: B018 (raises for a run of another process)
         raise UsageError(
-            "the run was not recorded, so it cannot be made again",
+            "the run was not recorded (or it was stepped), so it cannot be made again",
             help="run the program with record=True, which keeps its answers in memory, or with record=FILE",
         )
     track: Any = run.state.prompt.context.track
@@ -138,42 +134,6 @@ def _answer(text: str, done: Done | None) -> Done:
     return Done(text, (), "stop", tail=text, prompt_tokens=num_tokens, cached_tokens=num_tokens)
 
 
-def _choice(node: Node, expression: Select, new: Any) -> str:
-    if new not in expression.choices:
-        known = nearest(str(new), expression.choices, "its choices are")
-        raise UsageError(f"{new!r} is none of the choices of {node.label}", help=known)
-    return str(new)
-
-
-def _text(node: Node, call: Generation, new: Any) -> str:
-    """What a generation is to have said: as the model could have. Raises UsageError."""
-    expression, constraint = call.expression, call.params.constraint if call.params is not None else None
-    assert isinstance(expression, Gen)
-    text = new if isinstance(new, str) else _as_said(node, expression, new)
-    try:
-        wrong = None if constraint is None else violation(constraint, text)
-    except RequestError:  # it names special tokens of the model, which are no text
-        wrong = None
-    if wrong is not None and constraint is not None:
-        label = f"dtype={expression.dtype.__name__}" if expression.dtype is not None else constraint.label
-        raise UsageError(f"{_short(text)} does not match the {label} of {node.label}: {wrong}")
-    try:
-        read_value(expression, Done(text, (), "stop"), call.params)
-    except OutputError as error:
-        raise UsageError(f"{_short(text)} is no value of {node.label}: {error.__context__}") from None
-    return text
-
-
-def _as_said(node: Node, expression: Gen, new: Any) -> str:
-    """A value as the text that stands for it."""
-    if expression.schema is None and expression.dtype in (None, str):
-        raise UsageError(f"{node.label} is a text, not {type(new).__name__}: {_short(new)}")
-    try:
-        return msgspec.json.encode(new).decode()
-    except TypeError as error:
-        raise UsageError(f"{_short(new)} is no value of {node.label}: {error}") from None
-
-
 def _tool_value(node: Node, new: Any) -> Value:
     from ..backends.replay.edit import Value
     from ..backends.replay.values import Unencodable, encode
@@ -182,8 +142,3 @@ def _tool_value(node: Node, new: Any) -> Value:
         return Value(encode(new))
     except Unencodable as error:
         raise UsageError(f"{node.label} is given {error}, which no recording can hold") from None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."

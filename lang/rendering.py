@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ..runtime.context import Usage
 from ..runtime.generation import StreamEvent
 from .plain import to_json
 from .transcript import Transcript, Turn
+
+if TYPE_CHECKING:
+    from ..backends.replay.reuse import Reuse
 
 _SILENCE_SECONDS = 1.0
 
@@ -123,6 +126,16 @@ def tokens_line(usage: Usage) -> str:
         f"prompt {_count(usage.prompt_tokens, 'token')}, {usage.cached_tokens:,} cached{share}, "
         f"generated {_count(usage.generated_tokens, 'token')}, {_count(usage.calls, 'call')}{cost}"
     )
+
+
+def reuse_line(reuse: Reuse) -> str:
+    """How much of a run was asked anew, in one line."""
+    told = f"re-ran {reuse.rerun_generations:,} of {_count(reuse.generations, 'generation')}"
+    if reuse.tool_calls:
+        told += f", {reuse.rerun_tool_calls:,} of {_count(reuse.tool_calls, 'tool call')}"
+    if reuse.prompt_tokens:
+        told += f"; {reuse.cached_tokens:,} of {_count(reuse.prompt_tokens, 'prompt token')} cached"
+    return told
 
 
 def seconds(milliseconds: float, *, digits: int = 0) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..ir.errors import UsageError
+from .commands.recording import end_tape
 from .commands.table import Commands, is_command
 from .failures import wants_debug
 from .loading import split_target
@@ -43,6 +44,8 @@ def repl_command(given: argparse.Namespace) -> int:
     finally:
         if session.debugger is not None:
             session.debugger.leave()
+        if session.tape is not None:
+            print(end_tape(session))
     return 0
 
 

@@ -32,6 +32,10 @@ class RunLog:
             self.kept.popitem(last=False)
         self.usage.add(run.usage)
 
+    def number_of(self, run: Run) -> int | None:
+        """The number of a run; None for one that is not kept."""
+        return next((number for number, (_, each) in self.kept.items() if each is run), None)
+
     def run(self, number: int) -> Run:
         """The run of that number. Raises UsageError if there is none, or it is not kept."""
         if number in self.kept:

@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +35,7 @@ from .sglang.function import SglFunction
 
 if TYPE_CHECKING:
     from .stepping.debugger import Debugger
+    from .tape import Tape
 
 _UNBOUNDED = 100_000
 _CONTINUES_A_BLOCK = re.compile(r"(elif|else|except|finally)\b")
@@ -55,6 +57,8 @@ class Session:
         self.shows_times = False
         # The program that is stepped, if one is.
         self.debugger: Debugger | None = None
+        # What runs are recorded to or played from, if anything.
+        self.tape: Tape | None = None
         self._num_inputs = 0
         self.names = _own_names() if names is None else names
 
@@ -263,7 +267,9 @@ class WatchedProgram(Program):
     @property
     def _options(self) -> Options:
         settings = {name: value for name, value in self._session.settings.items() if name not in self._said}
-        return self._own_options.updated(settings) if settings else self._own_options
+        options = self._own_options.updated(settings) if settings else self._own_options
+        # So that each run can be edited.
+        return replace(options, record=True) if options.record is None else options
 
     @_options.setter
     def _options(self, options: Options) -> None:

@@ -14,8 +14,11 @@ from rich.tree import Tree
 
 from ..runtime.generation import Generation, GenRecord
 from ..runtime.prompt import CALLS, Prompt
+from ..runtime.toolcall import ToolCall
 from .live import printable
+from .nodes import Node, nodes_of
 from .origins import Piece, origins, still_cached
+from .rendering import seconds
 from .run import Run
 from .transcript import branch_label
 
@@ -44,13 +47,14 @@ class Stretch:
         """More text of the line that is being made."""
         self.open_pieces += pieces
 
-    def add_call(self, call: Generation) -> None:
-        """A generation; it shares the line of a message that begins with it."""
+    def add_call(self, call: Generation, number: int | None) -> None:
+        """A generation, with its number in the trace; it shares the line of a message that begins with it."""
         mark = self.open_mark if self.open_mark and _joined(self.open_pieces) == self.open_mark else ""
         if not mark:
             self.end_line()
         self.open_pieces, self.open_mark = [], None
-        self.lines.append(Text(mark or "") + call_line(call.record()))
+        told = "" if number is None else f"[{number}] "
+        self.lines.append(Text.assemble(mark or "", (told, "dim"), call_line(call.record())))
         self.last_call = call
 
     def begin_message(self, role: str) -> None:
@@ -73,13 +77,17 @@ def prompt_tree(run: Run, *, with_origins: bool = False) -> Stretch:
     """
     children = _children(run)
     known = origins(run) if with_origins else {}
+    numbers = {node.asked: node.number for node in nodes_of(run)}
     top = Stretch("the first state")
     (root,) = children[None]
     todo = [(root, top)]
     while todo:
         node, stretch = todo.pop()
         while True:
-            _add(node, stretch, known)
+            if node.kind in CALLS:
+                stretch.add_call(node.value, numbers.get(node.value))
+            else:
+                _add(node, stretch, known)
             following = children.get(node, [])
             if len(following) != 1 or following[0].branch != node.branch:
                 break
@@ -144,8 +152,6 @@ def _add(node: Prompt, stretch: Stretch, known: Mapping[Prompt, list[Piece]]) ->
             stretch.begin_message(node.value.role)
         else:
             stretch.end_line()
-    elif node.kind in CALLS:
-        stretch.add_call(node.value)
 
 
 def _late_text(pending: Any) -> str:
@@ -162,6 +168,16 @@ def call_line(record: GenRecord) -> Text:
         tokens += f", generated {record.generated_tokens}"
     result = repr(_head(record.text)) if record.kind != "score" else _totals(record)
     return Text.assemble(f"{name} = ", (printable(result), STYLES["generated"]), (f"  ({tokens})", "dim"))
+
+
+def _tool_line(node: Node) -> Text:
+    call = node.asked
+    assert isinstance(call, ToolCall)
+    arguments = ", ".join(f"{name}={value!r}" for name, value in call.arguments.items())
+    error = call.pending.error
+    result = f"failed: {_head(str(error))}" if error is not None else _head(repr(call.pending.result()))
+    told = _head(f"{call.name}({arguments})"), " -> ", (printable(result), "red" if error is not None else "")
+    return Text.assemble((f"[{node.number}] ", "dim"), *told, (f"  ({seconds(call.ms)})", "dim"))
 
 
 def _totals(record: GenRecord) -> str:
@@ -201,6 +217,10 @@ def print_tree(run: Run, out: IO[str]) -> None:
         for line in stretch.lines:
             place.add(line)
         todo.extend((child, place) for child in stretch.children)
+    tools = [node for node in nodes_of(run) if isinstance(node.asked, ToolCall)]
+    called = top.add(Text("tools", style="bold")) if tools else top
+    for node in tools:
+        called.add(_tool_line(node))
     console.print(top)
     if has_colours:
         console.print(Text.assemble(*((f"{name} ", style) for name, style in STYLES.items())))

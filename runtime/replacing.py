@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from ..ir.errors import OutputError, UsageError
-from .constraint import matches
+from ..ir.errors import OutputError, RequestError, UsageError, nearest
+from .constraint import violation
 from .expression import Gen, Score, Select
 from .generation import Generation
 from .pending import Pending
@@ -22,29 +22,59 @@ def answered(asked: Generation, value: Any) -> Generation:
 
     Raises UsageError for what cannot be its answer.
     """
-    expression = asked.expression
     done = asked.done or Done("", (), "stop")
+    if isinstance(asked.expression, Score):
+        return asked.answered(done, value)
+    text, value = said(asked, value)
+    return asked.answered(_text_of(done, text), value)
+
+
+def said(asked: Generation, value: Any) -> tuple[str, Any]:
+    """A text that the model could have answered a generation or choice with, and its value.
+
+    value: the text, or of a typed generation its value. Raises UsageError for what cannot be the answer, and says why.
+    """
+    expression = asked.expression
     if isinstance(expression, Select):
         if value not in expression.choices:
-            choices = ", ".join(map(repr, expression.choices))
-            raise UsageError(f"{value!r} is not one of the choices", help=f"they are {choices}")
-        return asked.answered(_text_of(done, value), value)
-    if isinstance(expression, Score):
-        return asked.answered(done, value)
+            choices = nearest(str(value), expression.choices, "they are")
+            raise UsageError(f"{value!r} is not one of the choices", help=choices)
+        return value, value
+    assert isinstance(expression, Gen)
     text = value if isinstance(value, str) else _written(value, expression)
-    done = _text_of(done, text)
-    constraint = None if asked.params is None else asked.params.constraint
-    if constraint is not None and not matches(constraint, text):
-        raise UsageError(f"{text!r:.80} does not match the {constraint.label} of the generation")
+    _check_constraint(asked, expression, text)
     try:
-        return asked.answered(done, read_value(expression, done, asked.params))
+        return text, read_value(expression, Done(text, (), "stop"), asked.params)
     except OutputError as error:
-        raise UsageError(error.message.replace("generated", "is given", 1), help=error.help) from None
+        raise UsageError(f"{_short(text)} does not stand for a value: {error.__context__}", help=error.help) from None
+
+
+def _check_constraint(asked: Generation, expression: Gen, text: str) -> None:
+    constraint = None if asked.params is None else asked.params.constraint
+    if constraint is None:
+        return
+    try:
+        wrong = violation(constraint, text)
+    except RequestError:  # it names special tokens of the model, which are no text
+        return
+    if wrong is not None:
+        label = constraint.label if expression.dtype is None else f"dtype={expression.dtype.__name__}"
+        raise UsageError(f"{_short(text)} does not match the {label} of the generation: {wrong}")
 
 
 def _written(value: Any, expression: Gen) -> str:
     """A value as the text that stands for it."""
-    return str(value) if expression.schema is None else msgspec.json.encode(value).decode()
+    if expression.schema is None and expression.dtype in (None, str):
+        raise UsageError(f"what was generated is a text, not {type(value).__name__}: {_short(value)}")
+    try:
+        return msgspec.json.encode(value).decode()
+    except TypeError as error:
+        raise UsageError(f"{_short(value)} does not stand for a value: {error}") from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _text_of(done: Done, text: str) -> Done:

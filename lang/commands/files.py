@@ -37,13 +37,14 @@ def _save(session: Session, rest: str) -> None:
     session.print(f"{path}: {save_session(session, path)}")
 
 
-def _complete_path(session: Session, words: Sequence[str]) -> Iterable[str]:
+def complete_path(session: Session, words: Sequence[str]) -> Iterable[str]:
+    """Completes the first word to a file."""
     if len(words) != 1:
         return ()
     found = sorted(glob.glob(f"{glob.escape(words[0])}*"))
     return [f"{path}/" if Path(path).is_dir() else path for path in found]
 
 
-LOAD = Command(":load", "FILE", "run a Python file and take over its names", _load, _complete_path)
+LOAD = Command(":load", "FILE", "run a Python file and take over its names", _load, complete_path)
 RELOAD = Command(":reload", "", "run the loaded files again that have changed; all, if none has", _reload)
-SAVE = Command(":save", "FILE", "write the session's inputs as a Python file that runs", _save, _complete_path)
+SAVE = Command(":save", "FILE", "write the session's inputs as a Python file that runs", _save, complete_path)

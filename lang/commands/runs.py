@@ -13,7 +13,9 @@ from .command import Command
 
 
 def _tree(session: Session, rest: str) -> None:
-    print_tree(session.latest_run(), session.out)
+    if rest and not rest.isdecimal():
+        raise UsageError(f"{rest} is no number of a run", help=":runs lists them")
+    print_tree(session.log.run(int(rest)) if rest else session.latest_run(), session.out)
 
 
 def _usage(session: Session, rest: str) -> None:
@@ -41,6 +43,10 @@ def _complete_time(session: Session, words: Sequence[str]) -> Iterable[str]:
     return ("on", "off") if len(words) == 1 else ()
 
 
-TREE = Command(":tree", "", "the prompt tree of the last run", _tree)
+def _complete_tree(session: Session, words: Sequence[str]) -> Iterable[str]:
+    return map(str, session.log.kept) if len(words) == 1 else ()
+
+
+TREE = Command(":tree", "[RUN]", "the prompt tree of the last run", _tree, _complete_tree)
 USAGE = Command(":usage", "", "what the last run and the session have used", _usage)
 TIME = Command(":time", "INPUT | on | off", "how long an input takes, or each from now on", _time, _complete_time)

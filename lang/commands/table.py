@@ -12,9 +12,11 @@ from ..session import Session
 from .cache import CACHE
 from .command import Command
 from .comparing import DIFF, RUNS
+from .editing import EDIT, RETRY
 from .files import LOAD, RELOAD, SAVE
 from .help import show_help
 from .programs import EXPLAIN, IR, PASSES
+from .recording import RECORD, REPLAY
 from .runs import TIME, TREE, USAGE
 from .settings import SET
 from .stepping import STEP
@@ -23,6 +25,7 @@ from .tokens import TOKENS
 _GROUPS = (
     (IR, PASSES, EXPLAIN, STEP),
     (TREE, TOKENS, USAGE, TIME, RUNS, DIFF),
+    (EDIT, RETRY, RECORD, REPLAY),
     (CACHE, SET),
     (LOAD, RELOAD, SAVE),
 )

@@ -234,13 +234,13 @@ def test_an_edit_is_something_that_the_model_could_have_said() -> None:
     assert run.edit("person", Person("Tom", 3)).value[2] == Person("Tom", 3)
     assert run.edit("person", '{"name": "Tom", "age": 3}').value[2] == Person("Tom", 3)
     for node, new, words in (
-        ("digits", "1x", r"'1x' does not match the regex of digits: nothing that matches has 'x' behind '1'"),
+        ("digits", "1x", r"'1x' does not match the regex of the generation: nothing that matches has 'x' behind '1'"),
         ("digits", "1", "nothing that matches ends so"),
-        ("digits", 12, "digits is a text, not int: 12"),
-        ("number", "many", "'many' .* of number"),
-        ("person", '{"name": "Tom"}', "does not match the json_schema of person"),
-        ("person", Person("Tom", "x"), "does not match the json_schema of person"),  # type: ignore[arg-type]
-        ("person", object(), "is no value of person"),
+        ("digits", 12, "what was generated is a text, not int: 12"),
+        ("number", "many", "'many' does not .*"),
+        ("person", '{"name": "Tom"}', "does not match the json_schema of the generation"),
+        ("person", Person("Tom", "x"), "does not match the json_schema of the generation"),  # type: ignore[arg-type]
+        ("person", object(), "does not stand for a value"),
         ("sure", "a", "sure is a score"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -250,7 +250,7 @@ def test_an_edit_is_something_that_the_model_could_have_said() -> None:
 @pytest.mark.parametrize(
     ("node", "words", "help"),
     [
-        ("buy#1", "'maybe' is none of the choices of buy#1", "its choices are yes, no"),
+        ("buy#1", "'maybe' is not one of the choices", "they are yes, no"),
         ("why", "the run has 2 nodes 'why'", r"say which: why#1 \(branch 0\), why#2 \(branch 1\)"),
         ("frist", "the run has no node 'frist'", "first"),
         ("why#7", "the run has no node 'why#7'", r"it has why#1 \(branch 0\), why#2"),

@@ -93,19 +93,19 @@ r = spread.run()
         "the first state\n"
         f"├── Some words {'x' * 46}...\n"
         "├── goes on\n"
-        "│   └── end = ' 0'  (prompt 3 tokens, 0 cached, generated 1)\n"
+        "│   └── [5] end = ' 0'  (prompt 3 tokens, 0 cached, generated 1)\n"
         "├── branch 0\n"
         "│   ├── user: Say\n"
-        "│   ├── assistant: x = ' 2 times'  (prompt 4 tokens, 0 cached, generated 2)\n"
+        "│   ├── assistant: [1] x = ' 2 times'  (prompt 4 tokens, 0 cached, generated 2)\n"
         "│   ├── user: More\n"
         "│   ├── assistant: It is\n"
-        "│   └── y = 'a'  (prompt 10 tokens, 0 cached)\n"
+        "│   └── [2] y = 'a'  (prompt 10 tokens, 0 cached)\n"
         "└── branch 1\n"
         "    ├── user: Say\n"
-        "    ├── assistant: x = ' 2 times'  (prompt 4 tokens, 0 cached, generated 2)\n"
+        "    ├── assistant: [3] x = ' 2 times'  (prompt 4 tokens, 0 cached, generated 2)\n"
         "    ├── user: More\n"
         "    ├── assistant: It is\n"
-        "    └── y = 'a'  (prompt 10 tokens, 0 cached)\n"
+        "    └── [4] y = 'a'  (prompt 10 tokens, 0 cached)\n"
     )
 
 
@@ -123,7 +123,7 @@ def test_commands(type_in: Type) -> None:
     assert type_in(":tre\n") == "error: there is no command :tre\n  help: did you mean ':tree'?\n"
     shown = [line.split()[0] for line in type_in(":help\n").splitlines()]
     assert shown[0] == ":ir" and shown[-2:] == [":help", ":quit"] and ":tree" in shown
-    assert type_in(":tree now\n") == "error: :tree does not know what to do with now\n  help: :tree\n"
+    assert type_in(":usage now\n") == "error: :usage does not know what to do with now\n  help: :usage\n"
     assert type_in("if True:\n    1\n:help\n").startswith("1\n:ir")
     with pytest.raises(SystemExit):
         type_in(":quit\n")
@@ -180,7 +180,7 @@ def test_completion(session: Session, type_in: Type) -> None:
     assert completions(session, "x = hel") == ["x = hello", "x = help"]
     assert "hello.run_batch" in completions(session, "hello.run")
     assert completions(session, "rf.sel") == ["rf.select"]
-    assert {":ir ", ":tree", ":quit"} <= set(completions(session, ":"))
+    assert {":ir ", ":tree ", ":quit"} <= set(completions(session, ":"))
     assert completions(session, ":ir he") == [":ir hello"]
     assert completions(session, ":ir hello --after pro") == [":ir hello --after promote"]
     assert completions(session, "nothing_like_this.") == []

@@ -75,7 +75,7 @@ def test_help_of_other_names(type_in: Type) -> None:
     assert type_in("?rf.embd\n") == "error: rf has no attribute 'embd'\n  help: did you mean 'embed'?\n"
     assert type_in("?nobody\n").startswith("error: there is no name 'nobody'")
     assert type_in("?x[0]\n").startswith("error: 'x[0]' is no name")
-    assert type_in("?:tree\n") == ":tree  the prompt tree of the last run\n"
+    assert type_in("?:tree\n") == ":tree [RUN]  the prompt tree of the last run\n"
     assert type_in("?:tre\n") == "error: there is no command :tre\n  help: did you mean ':tree'?\n"
     assert type_in("?\n") == type_in(":help\n")
 
