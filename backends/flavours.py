@@ -133,6 +133,10 @@ def _structured(name: str) -> Constraining:
     return lambda source: {"structured_outputs": {name: source}}
 
 
+def _structured_choice(texts: Sequence[str]) -> Fields:
+    return {"structured_outputs": {"choice": list(texts)}}
+
+
 def literal(text: str) -> str:
     """A regular expression that matches this text alone, in every dialect."""
     return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", text)
@@ -172,7 +176,7 @@ FLAVOURS = {
             continues={"continue_final_message": True, "add_generation_prompt": False},
             chat=_VLLM,
             text=_VLLM,
-            choice=lambda texts: {"structured_outputs": {"choice": list(texts)}},
+            choice=_structured_choice,
             echoes_logprobs=True,
             tells_tokens=True,
             tokens_as_ids={"return_tokens_as_token_ids": True},
@@ -186,6 +190,18 @@ FLAVOURS = {
             holds_stops_back=False,
             tells_tokens=True,
             choice=lambda texts: {"regex": "|".join(f"({literal(text)})" for text in texts)},
+        ),
+        Flavour(
+            "ramify",
+            {**_OPEN, "stop_regex": "stop_regex"},
+            {**_UNSAID, "stop_regex": ()},
+            continues={"continue_final_message": True},
+            chat=_VLLM,
+            text=_VLLM,
+            choice=_structured_choice,
+            echoes_logprobs=True,
+            tokens_as_ids={"return_tokens_as_token_ids": True},
+            has_tools=True,
         ),
         Flavour(
             "llama.cpp",
