@@ -27,11 +27,7 @@ def embedded(
     What ends the wait early, as Ctrl-C does, cancels them. Raises what the first that failed raised, which names the
     prompt's number; UsageError for a pooling that there is not.
     """
-    _check_pooling(pooling, start)
-    firsts = [_first(number, token_ids, pooling, start) for number, token_ids in enumerate(prompts)]
-    if not prompts:
-        return np.zeros((0, hidden_size), np.float32)
-    asked = _Asked(engine, prompts, firsts, hidden_size)
+    asked = Embedded(engine, prompts, pooling, start, hidden_size)
     try:
         asked.begin()
         asked.ended.wait()
@@ -64,10 +60,14 @@ def _first(number: int, token_ids: list[int], pooling: Pooling, start: int) -> i
     return start
 
 
-class _Asked:
-    """Requests for hidden states. found: (n, hidden_size), whole when `ended` is done."""
+class Embedded:
+    """Requests for hidden states, as `embedded` makes them. found: (n, hidden_size), whole when `ended` is done."""
 
-    def __init__(self, engine: Engine, prompts: Sequence[list[int]], firsts: list[int], hidden_size: int) -> None:
+    def __init__(
+        self, engine: Engine, prompts: Sequence[list[int]], pooling: Pooling, start: int, hidden_size: int
+    ) -> None:
+        _check_pooling(pooling, start)
+        firsts = [_first(number, token_ids, pooling, start) for number, token_ids in enumerate(prompts)]
         self.found = np.empty((len(prompts), hidden_size), np.float32)
         self.ended: Pending[None] = Pending()
         self._engine = engine
@@ -79,10 +79,14 @@ class _Asked:
         ]
 
     def begin(self) -> None:
+        """Ask the engine."""
+        if not self._requests:
+            self.ended.set_result(None)
         for request in self._requests:
             self._engine.submit(request)
 
     def cancel(self) -> None:
+        """Nobody waits any more."""
         for request in self._requests:
             self._engine.cancel(request)
 

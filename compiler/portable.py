@@ -13,22 +13,49 @@ import importlib
 import inspect
 import linecache
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from ..ir.core import Module
+from ..ir.core import Module, Op
 from ..ir.errors import CompileError, DecodeError
+from ..ir.files import host_code
 from .frontend import Lowered
 
 _LITERALS = (bool, int, float, str)
 
 
 def pack(lowered: Lowered, module: Module) -> None:
-    """Fill in the module's sources, imports and constants. Raises CompileError for a name that cannot travel."""
+    """Fill in the module's sources, imports and constants; a module that needs no Python gets none.
+
+    Raises CompileError for a name that cannot travel.
+    """
+    if not _needs_python(lowered, module):
+        return
     packing = _Packing(module)
     for name, function in lowered.python.items():
         packing.add_function(name, function)
+
+
+def _needs_python(lowered: Lowered, module: Module) -> bool:
+    """Whether its functions are more than what the ops say: host code, names from outside, defaults."""
+    return (
+        bool(host_code(module))
+        or any(op.name == "py.default" or _names_globals(op) for op in module.walk())
+        or any(map(_has_more_than_names, lowered.python.values()))
+    )
+
+
+def _names_globals(op: Op) -> bool:
+    return op.name == "hint.warm" and any(isinstance(part, dict) and "global" in part for part in op.attrs["parts"])
+
+
+def _has_more_than_names(function: FunctionType) -> bool:
+    """Whether a function's parameters have defaults, or are of kinds that a list of names does not tell."""
+    plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = inspect.signature(function).parameters.values()
+    is_plain = all(each.kind is plain and each.default is each.empty for each in parameters)
+    return not is_plain or inspect.iscoroutinefunction(function)
 
 
 class _Packing:
@@ -162,9 +189,14 @@ def _source(function: FunctionType) -> str:
 def unpack(module: Module) -> dict[str, FunctionType]:
     """Run the sources of a loaded module and return its functions. The caller has agreed to trust them.
 
+    A function without source is known by its parameters only: what it does is in its ops.
+
     Raises DecodeError for an import that is not to be had here, and for a source that does not define its function.
     """
-    space: dict[str, Any] = {name: _import(name, home) for name, home in module.imports.items()}
+    inlined = {call.callee for op in module.walk() for call in op.inlined}
+    space: dict[str, Any] = {name: _named_only(name, ()) for name in inlined}
+    space |= {name: _named_only(name, each.param_names) for name, each in module.functions.items()}
+    space |= {name: _import(name, home) for name, home in module.imports.items()}
     space |= module.constants
     for name, source in module.sources.items():
         file = f"<ramify module {module.entry}: {name}>"
@@ -172,7 +204,16 @@ def unpack(module: Module) -> dict[str, FunctionType]:
         defined: dict[str, Any] = {}
         exec(compile(source, file, "exec"), space, defined)
         space |= defined if name in defined else dict.fromkeys([name], _only(defined, name))
-    return {name: space[name] for name in (*module.functions, *module.sources)}
+    return {name: space[name] for name in (*inlined, *module.functions, *module.sources)}
+
+
+def _named_only(name: str, param_names: Sequence[str]) -> FunctionType:
+    """A function that has the name and the parameters of one of the module's, and does nothing."""
+    names = tuple(param_names)
+    code = (lambda: None).__code__.replace(
+        co_argcount=len(names), co_nlocals=len(names), co_varnames=names, co_name=name, co_qualname=name
+    )
+    return FunctionType(code, {}, name)
 
 
 def _only(defined: dict[str, Any], name: str) -> Any:

@@ -16,7 +16,7 @@ from .parser import parse
 from .printer import print_module
 from .verify import verify
 
-_HOST_CODE = ("py.expr", "py.block", "py.call")
+_HOST_CODE = ("py.expr", "py.block", "py.call", "flow.invoke")
 _EXCERPTS = 5
 _EXCERPT_WIDTH = 80
 
@@ -43,31 +43,40 @@ def load(path: str | os.PathLike[str], *, trust: bool = False) -> Module:
     Raises UntrustedCode for host code without `trust`; ParseError, DecodeError or VerifyError for a file that holds no
     valid module; OSError for one that cannot be read.
     """
-    module = _read(Path(path))
+    return loads(Path(path).read_bytes(), os.fspath(path), trust=trust)
+
+
+def loads(data: bytes, name: str, *, trust: bool = False) -> Module:
+    """The same for what a file holds. name: of where it comes from, for errors."""
+    module = _decoded(data, name)
     verify(module)
     if not trust:
-        _refuse_host_code(module, os.fspath(path))
+        _refuse_host_code(module, name)
     return module
 
 
-def _read(path: Path) -> Module:
-    data = path.read_bytes()
+def host_code(module: Module) -> list[tuple[str, Op]]:
+    """The ops that run Python, each with its function's name: host code, and calls of what a value is or has."""
+    return [
+        (name, op)
+        for name, function in module.functions.items()
+        for op in function.body.walk()
+        if op.name in _HOST_CODE or (op.name == "flow.call" and "method" in op.attrs)
+    ]
+
+
+def _decoded(data: bytes, name: str) -> Module:
     if data[:1] == MAGIC[:1]:  # a byte that no UTF-8 text starts with
         return decode(data)
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise DecodeError(f"{path} holds neither binary IR nor text: it starts with {data[:10]!r}") from None
-    return parse(text, str(path))
+        raise DecodeError(f"{name} holds neither binary IR nor text: it starts with {data[:10]!r}") from None
+    return parse(text, name)
 
 
 def _refuse_host_code(module: Module, path: str) -> None:
-    pieces = [
-        (name, op)
-        for name, function in module.functions.items()
-        for op in function.body.walk()
-        if op.name in _HOST_CODE
-    ]
+    pieces = host_code(module)
     if not pieces and not module.sources and not module.imports:
         return
     lines = [f"{path} holds host code, which loading it would let run: {_summary(module, len(pieces))}"]
@@ -90,6 +99,10 @@ def _summary(module: Module, num_pieces: int) -> str:
 def _code_excerpt(op: Op) -> str:
     if op.name == "py.call":
         return f"the whole body of {_printable(op.attrs['callee'])}"
+    if op.name == "flow.invoke":
+        return "a call of a value"
+    if op.name == "flow.call":
+        return f"a call of the method {_printable(op.attrs['method'])}"
     lines = [line.strip() for line in op.attrs["code"].strip().split("\n")]
     more = f" ... ({len(lines)} lines)" if len(lines) > 1 else " ..." if len(lines[0]) > _EXCERPT_WIDTH else ""
     return _printable(lines[0][:_EXCERPT_WIDTH]) + more

@@ -163,6 +163,11 @@ def _describe_run(parser: _Parser) -> None:
     add("--kv-tokens", metavar="N", type=int, help="the most tokens of KV that a model in this process keeps")
     add("--host-kv-tokens", metavar="N", type=int, help="of how many tokens host memory keeps what that evicts")
     add("--trust", action="store_true", help="run the host code that a saved program holds")
+    add("--on", metavar="URL", help="run it on a server (`ramify serve`), beside its KV cache")
+    add("--api-key", metavar="KEY", help="with --on: the server's key, if it asks for one; @FILE reads it from a file")
+    add(
+        "--program-key", metavar="KEY", help="with --on: signs the program, which one with Python in it needs; or @FILE"
+    )
     add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
     add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
     _describe_sampling(parser)

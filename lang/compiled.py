@@ -13,6 +13,7 @@ from ..compiler.pipeline import run_pipeline
 from ..compiler.portable import pack, unpack
 from ..compiler.rebound import warn_rebound
 from ..ir import files
+from ..ir.codec import encode
 from ..ir.core import Module, clone
 from ..ir.debug_info import DebugInfo
 from ..ir.printer import print_module
@@ -80,7 +81,15 @@ class Compiled:
 
         Raises UntrustedCode, which lists that code, without `trust`; DecodeError for imports that are missing here.
         """
-        module = files.load(path, trust=trust)
+        return cls._of_module(files.load(path, trust=trust))
+
+    @classmethod
+    def loads(cls, data: bytes, name: str, *, trust: bool = False) -> Compiled:
+        """The same of what such a file holds. name: of where it comes from, for errors."""
+        return cls._of_module(files.loads(data, name, trust=trust))
+
+    @classmethod
+    def _of_module(cls, module: Module) -> Compiled:
         return cls(Lowered(module, unpack(module)), module)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -88,9 +97,16 @@ class Compiled:
 
         Raises CompileError for a global or closure variable that cannot travel.
         """
+        files.save(self._packed(), path)
+
+    def saved(self) -> bytes:
+        """What `save` writes, in binary. Raises as that does."""
+        return encode(self._packed())
+
+    def _packed(self) -> Module:
         module = clone(self.module)
         pack(self.lowered, module)
-        files.save(module, path)
+        return module
 
     def without(self, name: str) -> Compiled:
         """The same program without one more pass. Raises UsageError for a name that is no pass."""

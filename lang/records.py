@@ -31,7 +31,7 @@ def error_record(run: Run) -> dict[str, str]:
     return {"type": type(error).__name__, "message": str(error), "traceback": user_traceback(error)}
 
 
-def recorded_run(record: Mapping[str, Any], row: int) -> Run:
+def recorded_run(record: Mapping[str, Any], row: int | None) -> Run:
     """The run that a record tells of: its value and variables are what JSON makes of them."""
     failure = record["error"]
     error = None if failure is None else RecordedError(failure["message"], kind=failure["type"])

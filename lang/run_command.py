@@ -16,7 +16,8 @@ from .parameters import parse_arguments
 from .plain import to_json
 from .program import Program
 from .records import run_record
-from .rendering import open_view, usage_line, value_text
+from .rendering import View, open_view, usage_line, value_text
+from .run import Run
 
 
 def run_command(given: argparse.Namespace) -> int:
@@ -46,6 +47,7 @@ def _check_options(given: argparse.Namespace) -> None:
         raise UsageError("--resume and --overwrite need --out, the file that the rows are in")
     if given.cache is None and given.cache_tokens is not None:
         raise UsageError("--cache-tokens needs --cache, the file of the cache")
+    _check_place(given)
     if given.partial and given.replay is None:
         raise UsageError("--partial needs --replay, the recording of which a part is played")
     if given.replay is not None and not given.partial:
@@ -55,6 +57,20 @@ def _check_options(given: argparse.Namespace) -> None:
                 raise UsageError(f"{option} is for a model that computes, and --replay loads none")
     if given.resume and given.overwrite:
         raise UsageError("--resume goes on with an output and --overwrite replaces it: give one of them")
+
+
+_OF_THIS_PROCESS = (
+    "data", "model", "cache", "kv_tokens", "host_kv_tokens", "eager", "record", "replay", "partial",
+)  # fmt: skip
+
+
+def _check_place(given: argparse.Namespace) -> None:
+    """Raises UsageError for what does not go with --on, or goes only with it."""
+    if given.on is None and (given.api_key or given.program_key):
+        raise UsageError("--api-key and --program-key belong to --on, a run on a server")
+    for name in _OF_THIS_PROCESS if given.on is not None else ():
+        if getattr(given, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for runs in this process, and --on runs on a server")
 
 
 def _cache(program: Program, given: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
@@ -104,11 +120,30 @@ def summary(usage: Usage, program: Program) -> str:
     return "; ".join(filter(None, [usage_line(usage), approximation(options), replayed]))
 
 
+def _run_there(program: Program, arguments: dict[str, Any], given: argparse.Namespace, view: View | None) -> Run:
+    """Run it on the server of --on."""
+    from .serving.client import run_on
+    from .serving.keys import key_of
+
+    options = {name: getattr(given, name) for name in ("temperature", "max_tokens", "seed")}
+    return run_on(
+        given.on,
+        program.compile(),
+        arguments,
+        api_key=given.api_key and key_of(given.api_key),
+        program_key=given.program_key and key_of(given.program_key),
+        sampling={name: value for name, value in options.items() if value is not None},
+        stream=view,
+    )
+
+
 def _run_once(program: Program, arguments: dict[str, Any], given: argparse.Namespace, out: IO[str]) -> int:
     program.signature.bind((), arguments)
     view = None if given.json or given.quiet else open_view(out)
     try:
-        (run,) = program.run_batch([arguments], stream=view)
+        run = (
+            _run_there(program, arguments, given, view) if given.on else program.run_batch([arguments], stream=view)[0]
+        )
     finally:
         if view is not None:
             view.close()

@@ -12,6 +12,7 @@ from ..backends import open_backend, open_local
 from ..backends.local import LocalBackend
 from ..ir.errors import UsageError
 from .options import default_backend
+from .serving.keys import key_of
 from .serving.settings import Settings
 
 
@@ -32,7 +33,7 @@ def settings(given: argparse.Namespace) -> Settings:
     """What the command line says of the server. Raises UsageError."""
     names = [field.name for field in fields(Settings)]
     said = {name: value for name in names if (value := getattr(given, name, None)) is not None}
-    keys = {name: tuple(map(_key, said.get(name, ()))) for name in ("api_keys", "program_keys")}
+    keys = {name: tuple(map(key_of, said.get(name, ()))) for name in ("api_keys", "program_keys")}
     return Settings(**{**said, **keys})
 
 
@@ -46,16 +47,6 @@ def _backend(given: argparse.Namespace) -> LocalBackend:
     if not isinstance(backend, LocalBackend):
         raise UsageError(f"a server needs a model of this process, not {backend.name!r}", help="give --model DIR")
     return backend
-
-
-def _key(given: str) -> str:
-    """A key, or what is in the file that it names. Raises UsageError."""
-    if not given.startswith("@"):
-        return given
-    try:
-        return Path(given[1:]).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the key's file {given[1:]} cannot be read: {error}") from None
 
 
 def _is_local(host: str) -> bool:

@@ -20,10 +20,12 @@ from ...runtime.request import Delta, Done
 from .asking import Asking, Wanted
 from .chats import Chat
 from .completions import Completion
+from .embeddings import Embeddings
 from .errors import ApiError, Gone, not_understood, told
 from .exchange import ClientDisconnect, Exchange
-from .fields import Chatting, Completing
+from .fields import Chatting, Completing, Embedding
 from .metrics import CONTENT_TYPE, Metrics
+from .programs import ProgramRun, Running, loaded, record_of
 from .settings import Settings
 from .usage import Counting
 
@@ -67,6 +69,8 @@ class Service:
             _route("/v1/models", "GET", self, self.tell_models),
             _route("/v1/completions", "POST", self, self.complete, takes_room=True),
             _route("/v1/chat/completions", "POST", self, self.chat, takes_room=True),
+            _route("/v1/embeddings", "POST", self, self.embed, takes_room=True),
+            _route("/v1/programs", "POST", self, self.run_program, takes_room=True),
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
 
@@ -119,6 +123,37 @@ class Service:
         """/v1/chat/completions."""
         most = self.settings.max_tokens
         await self._generate(exchange, Chatting, lambda fields: Chat(fields, self.backend, self.model, most))
+
+    async def embed(self, exchange: Exchange) -> None:
+        """/v1/embeddings."""
+        fields = decoded(exchange.body, Embedding)
+        self.check_model(fields.model)
+        try:
+            asked = Embeddings(fields, self.backend, self.model)
+            async with exchange.watched(asked.cancel):
+                await exchange.answer(await asked.answer())
+        except Gone:
+            raise
+        except Exception as error:
+            raise told(error, Embedding.__struct_fields__) from error
+        self.metrics.prompt_tokens += asked.prompt_tokens
+
+    async def run_program(self, exchange: Exchange) -> None:
+        """/v1/programs."""
+        fields = decoded(exchange.body, Running)
+        self.check_model(fields.model)
+        try:
+            compiled = await asyncio.to_thread(loaded, fields, self.settings)
+            running = ProgramRun(compiled, fields, self.backend, self.settings.max_tokens)
+            async with exchange.watched(running.cancel):
+                if fields.stream:
+                    await exchange.stream(running.events())
+                else:
+                    await exchange.answer(record_of(await running.ended()))
+        except Gone:
+            raise
+        except Exception as error:
+            raise told(error, Running.__struct_fields__) from error
 
     async def _generate(self, exchange: Exchange, kind: type[Any], make: Callable[[Any], Answerable]) -> None:
         fields, is_long = decoded(exchange.body, kind), len(exchange.body) > _LONG_BODY

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 import ramify as rf
@@ -297,3 +299,36 @@ def test_prompts_that_are_none(api: openai.OpenAI, prompt: Any) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         api.completions.create(model="tiny", prompt=prompt)
     assert str(caught.value.param).startswith("prompt")
+
+
+def test_embeddings_are_the_hidden_states(api: openai.OpenAI) -> None:
+    texts = ["The dog", "A cat sits."]
+    for pooling in ("last", "mean"):
+        expected = rf.embed(texts, backend=tiny(), pooling=pooling)
+        for coding in ("float", "base64"):
+            answer = api.embeddings.create(
+                model="tiny", input=texts, encoding_format=coding, extra_body={"pooling": pooling}
+            )
+            vectors = [_vector(each.embedding) for each in answer.data]
+            np.testing.assert_allclose(vectors, expected, rtol=2e-5, atol=2e-5)
+    ids = list(tiny().tokens.first_ids) + tiny().tokenizer.encode("The dog")
+    np.testing.assert_allclose(
+        api.embeddings.create(model="tiny", input=ids).data[0].embedding,
+        rf.embed(["The dog"], backend=tiny())[0],
+        rtol=2e-5,
+        atol=2e-5,
+    )
+
+
+def _vector(given: Any) -> Any:
+    return np.frombuffer(base64.b64decode(given), "<f4") if isinstance(given, str) else given
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"dimensions": 7}, "dimensions"), ({"input": []}, "input"), ({"extra_body": {"pooling": "max"}}, "pooling")],
+)
+def test_embeddings_that_cannot_be(api: openai.OpenAI, fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        api.embeddings.create(**({"model": "tiny", "input": "x"} | fields))
+    assert caught.value.param == param
