@@ -43,7 +43,7 @@ def repl_command(given: argparse.Namespace) -> int:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     finally:
         if session.debugger is not None:
-            session.debugger.leave()
+            session.debugger.quit()
         if session.tape is not None:
             print(end_tape(session))
     return 0

@@ -55,8 +55,9 @@ class Session:
         self.inputs: list[tuple[str, bool]] = []
         self.settings: dict[str, Any] = {}
         self.shows_times = False
-        # The program that is stepped, if one is.
+        # The program that is stepped, if one is, and the one that was stepped to its end last.
         self.debugger: Debugger | None = None
+        self.stepped: Debugger | None = None
         # What runs are recorded to or played from, if anything.
         self.tape: Tape | None = None
         self._num_inputs = 0

@@ -9,11 +9,13 @@ from .programs import program_call
 
 
 def _step(session: Session, rest: str) -> None:
-    from ..stepping.commands import begin
+    from ..stepping.commands import begin, reopen
     from ..stepping.debugger import Debugger
 
     if session.debugger is not None:
         raise UsageError(f"{session.debugger.program.name} is being stepped", help="q ends it")
+    if not rest and session.stepped is not None:
+        return reopen(session, session.stepped)
     if not rest:
         raise UsageError(":step takes the name of a program and its arguments", help=STEP.form)
     program, args, kwargs = program_call(session, rest)
@@ -21,4 +23,10 @@ def _step(session: Session, rest: str) -> None:
     begin(session, Debugger(program, arguments, program.run_options, lambda: list(session.programs().values())))
 
 
-STEP = Command(":step", "PROGRAM [ARGUMENTS]", "go through a run step by step", _step, program_names)
+STEP = Command(
+    ":step",
+    "[PROGRAM [ARGUMENTS]]",
+    "go through a run step by step; alone, back into the last one",
+    _step,
+    program_names,
+)

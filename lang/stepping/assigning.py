@@ -77,8 +77,8 @@ def _assign_generated(name: str, value: Any, prompt: Prompt, scene: Scene) -> st
     held += [value for frame, _ in scene.calls() for value in frame.values if isinstance(value, Prompt)]
     _put({each: replacing.prompt(each) for each in held}, scene)
     prompt.context.replace(old, new)
-    others = sorted({each.branch for each in held if replacing.prompt(each) is not each} - {prompt.branch})
-    also = f", and in {', '.join(map(branch_label, others)) or 'the first state'}" if others else ""
+    others = {each.branch: each for each in held if replacing.prompt(each) is not each and each.branch != prompt.branch}
+    also = f", and in {', '.join(_branch(others[branch]) for branch in sorted(others))}" if others else ""
     return f"{name} is {new.value()!r} now in {where}{also}"
 
 

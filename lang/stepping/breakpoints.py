@@ -14,7 +14,8 @@ from ...ir.errors import UsageError, nearest
 from ...ir.span import Span
 from ...runtime.generation import Generation
 from ...runtime.program_steps import KINDS, ProgramStep
-from ...runtime.stepping import Visit
+from ..compiled import Compiled
+from .attempt import Moment
 from .scene import Scene
 
 _FORM = "b LINE | FILE:LINE | OP | NAME [if EXPRESSION]"
@@ -31,6 +32,15 @@ class Known:
     steps: Sequence[tuple[ProgramStep, str]]
     functions: Sequence[str]
     names: frozenset[str]
+
+    @classmethod
+    def of(cls, forms: Sequence[Compiled]) -> Known:
+        """That of a program and of those that it may call, in the forms in which they are stepped."""
+        steps = [each for form in forms for each in form.interpreter.steps]
+        names = {name for step, _ in steps for name in (*step.names, *([step.name] if step.name else ()))}
+        for function in (function for form in forms for function in form.lowered.python.values()):
+            names |= {*function.__globals__, *function.__code__.co_freevars}
+        return cls(steps, list(dict.fromkeys(name for _, name in steps)), frozenset(names))
 
     @property
     def variables(self) -> list[str]:
@@ -55,9 +65,9 @@ class Breakpoint:
     is_after: bool = field(default=False)
     num_hits: int = 0
 
-    def is_at(self, visit: Visit, *, enters: bool) -> bool:
-        """Whether a step is one of those it is for. enters: whether it is the first step of a called function."""
-        step = visit.step
+    def is_at(self, moment: Moment) -> bool:
+        """Whether a step is one of those it is for."""
+        step = moment.visit.step
         if self.is_after:
             return False
         if self.line is not None:
@@ -66,9 +76,8 @@ class Breakpoint:
             return step.kind == self.kind
         if step.kind == "call":
             return False  # it stops inside
-        return (step.name == self.name and step.kind != "read") or (
-            enters and visit.frame.function.python_name == self.name
-        )
+        is_entered = moment.enters and moment.visit.frame.function.python_name == self.name
+        return is_entered or (step.name == self.name and step.kind != "read")
 
     def is_for(self, call: Generation) -> bool:
         """Whether it waits for what has been generated for a variable."""

@@ -70,22 +70,34 @@ def begin(session: Session, debugger: Debugger) -> None:
     _tell(session, debugger)
 
 
+def reopen(session: Session, debugger: Debugger) -> None:
+    """Go back into a program that has ended, to its last step."""
+    session.debugger = debugger
+    try:
+        debugger.reopen()
+    except BaseException:
+        leave(session)
+        raise
+    _tell_again(session, debugger)
+
+
 def leave(session: Session) -> None:
     """End the run that is stepped, if one is."""
     debugger, session.debugger = session.debugger, None
     if debugger is not None:
-        debugger.leave()
+        debugger.quit()
 
 
 def _tell(session: Session, debugger: Debugger) -> None:
     """Say where the program stands; of one that has ended, what came of it. Raises the error that it ended with."""
     _print(session, showing.news(debugger.news))
     if debugger.halt is not None:
-        _print(session, showing.halted(debugger.halt, debugger.number))
+        _print(session, showing.halted(debugger.halt))
         return
-    session.debugger = None
+    session.debugger, session.stepped = None, debugger
     run = session.remember(debugger.program.name, debugger.run)
     if run.error is not None:
+        run.error.add_note(":step goes back into it")
         raise run.error
     session.show(run)
 
@@ -107,6 +119,20 @@ def _step(session: Session, debugger: Debugger, rest: str) -> None:
 
 def _go_on(session: Session, debugger: Debugger, rest: str) -> None:
     debugger.go_on()
+    _tell(session, debugger)
+
+
+def _back(session: Session, debugger: Debugger, rest: str) -> None:
+    if rest and not (rest.isdigit() and int(rest)):
+        raise UsageError(f"back takes a number of steps, not {rest}", help="back [NUMBER]")
+    debugger.back(int(rest or 1))
+    _tell_again(session, debugger)
+
+
+def _tell_again(session: Session, debugger: Debugger) -> None:
+    """Say where the program stands that was run again, and what it asked for again."""
+    _print(session, debugger.notes)
+    debugger.notes.clear()
     _tell(session, debugger)
 
 
@@ -180,6 +206,7 @@ COMMANDS = (
     StepCommand(("b-",), "NUMBER", "delete a breakpoint", _delete),
     StepCommand(("p", "print"), "EXPRESSION", "its value, with the program's variables and generated texts", _evaluate),
     StepCommand(("set",), "NAME = VALUE", "go on with another value of a variable, or another text", _set),
+    StepCommand(("back",), "[NUMBER]", "one step back, or so many", _back),
     StepCommand(("w", "where"), "", "the line, the op and the calls that led here", _where),
     StepCommand(("u", "up"), "", "look at the branch before this one", _up),
     StepCommand(("d", "down"), "", "look at the branch after this one", _down),

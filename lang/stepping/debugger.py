@@ -1,31 +1,36 @@
-"""Steps through a run of a program: forward to a step, a breakpoint or the end, and other values on the way.
+"""Steps through a run of a program: forward to a step, a breakpoint or the end; back; and other values on the way.
 
 A run that is stepped goes in the program's order, one thing after the other: its form is the one before any pass, and a
-step begins when all that was asked for before it has come.
+step begins when all that was asked for before it has come. To go back, the program is run again up to an earlier step,
+with what it was answered before (memory.py), and given the same other values on the way.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from ...ir.errors import UsageError
+from ...ir.core import Op
+from ...ir.errors import RamifyError, UsageError
 from ...runtime.generation import Generation
-from ...runtime.linker import Frame
-from ...runtime.stepping import Visit
-from ...runtime.strand import Strand
-from ...runtime.toolcall import ToolCall
 from ..arguments import Arguments
+from ..compiled import Compiled
 from ..options import Options
 from ..program import Program
 from ..run import Run
-from .assigning import assign
+from ..transcript import Branch
+from .assigning import Assignment, assign
 from .assigning import parse as parse_assignment
-from .attempt import Attempt
+from .attempt import Attempt, Heard, Moment
 from .breakpoints import Breakpoint, Known, holds, parse
+from .memory import Memory
 from .scene import Scene
 
-_Reached = Callable[[Visit], bool]
+_Place = tuple[Op, Branch]
+_CHANGED = "the program did something else here when it was run again"
 
 
 @dataclass(slots=True)
@@ -33,57 +38,38 @@ class Halt:
     """Where the program has stopped, and why."""
 
     scene: Scene
+    moment: Moment
     reasons: list[str]
 
 
 class Debugger:
-    """A program that is stepped. halt: where it stands; None once it has ended. number: of the step, from 1.
+    """A program that is stepped. halt: where it stands; None once it has ended.
 
     news: what has been answered since it stopped before.
     """
 
-    def __init__(self, program: Program, arguments: Arguments, options: Options, others: Callable[[], list[Program]]):
+    def __init__(
+        self, program: Program, arguments: Arguments, options: Options, others: Callable[[], list[Program]]
+    ) -> None:
         """others: the programs that a call of a value may turn out to be.
 
         Raises UsageError for a program that runs as Python, and what compiling it raises.
         """
+        check_steps(program)
         self.program = program
         self.halt: Halt | None = None
-        self.number = 0
-        self.news: list[Generation | ToolCall] = []
+        self.news: Heard = []
         self.breakpoints: list[Breakpoint] = []
+        self._values = copied(arguments.values)
         self._options = options
         self._others = others
         self._known: Known | None = None
         self._num_made = 0
-        self._told: set[int] = set()
-        self._strands: list[Strand] = []
-        self._last_frame: Frame | None = None
-        _refuse_python(program)
-        self._attempt = Attempt(program, arguments, options)
-
-    def begin(self) -> None:
-        """Come to the first step."""
-        self._arrive(self._attempt.next(), lambda visit: True)
-
-    def next(self) -> None:
-        """Go on to the next step here, over the programs that are called."""
-        here = self.scene.visit
-        place = self._place(here)
-
-        def is_here(visit: Visit) -> bool:
-            strand, depth = self._place(visit)
-            return strand < place[0] or (strand == place[0] and depth <= place[1])
-
-        self._go(is_here)
-
-    def step(self) -> None:
-        """Go on to the next step, wherever it is."""
-        self._go(lambda visit: True)
-
-    def go_on(self) -> None:
-        """Go on to the next breakpoint, or the end."""
-        self._go(lambda visit: False)
+        self._places: list[_Place] = []
+        self._assignments: list[tuple[int, Assignment]] = []
+        self._memory = Memory()
+        self._arguments = arguments
+        self._attempt = Attempt(program, arguments, options, self._memory.cassette())
 
     @property
     def scene(self) -> Scene:
@@ -96,56 +82,104 @@ class Debugger:
         """The run, once it has ended."""
         return self._attempt.run
 
-    def leave(self) -> None:
+    @property
+    def notes(self) -> list[str]:
+        """What going back asks for again, since it could not be recorded."""
+        return self._memory.notes
+
+    # Forward.
+
+    def begin(self) -> None:
+        """Come to the first step."""
+        self._go(lambda moment: True)
+
+    def next(self) -> None:
+        """Go on to the next step here, over the programs that are called."""
+        assert self.halt is not None
+        strand, calls = self.halt.moment.depth
+        self._leave()
+        self._go(lambda moment: moment.depth <= (strand, calls))
+
+    def step(self) -> None:
+        """Go on to the next step, wherever it is."""
+        self._leave()
+        self._go(lambda moment: True)
+
+    def go_on(self) -> None:
+        """Go on to the next breakpoint, or the end."""
+        self._leave()
+        self._go(lambda moment: False)
+
+    def _leave(self) -> None:
+        assert self.halt is not None
+        self._attempt.leave(self.halt.moment)
+
+    def _go(self, is_reached: Callable[[Moment], bool]) -> None:
+        """Take the step that the run comes to next, and go on from it until one is reached."""
+        self.news = []
+        while (moment := self._attempt.next()) is not None:
+            self.news += moment.heard
+            scene = Scene(moment.visit)
+            self._places[moment.number - 1 :] = [_place(moment)]
+            reasons = list(self._hits(scene, moment))
+            if reasons or is_reached(moment):
+                self.halt = Halt(scene, moment, reasons)
+                return
+            self._attempt.leave(moment)
+        self.news += self._attempt.heard()
+        self.halt = None
+
+    def quit(self) -> None:
         """End the run here."""
         self.halt = None
         self._attempt.cancel()
 
-    def _place(self, visit: Visit) -> tuple[int, int]:
-        """How deep a step is: the number of its strand, and the calls in that."""
-        strand = visit.frame.strand
-        if not any(each is strand for each in self._strands):
-            self._strands.append(strand)
-        return next(n for n, each in enumerate(self._strands) if each is strand), visit.frame.depth
+    # Back.
 
-    def _go(self, is_reached: _Reached) -> None:
-        self._attempt.leave(self.scene.visit)
-        self._arrive(self._attempt.next(), is_reached)
+    def back(self, count: int = 1) -> None:
+        """Go back by so many steps. Raises UsageError for more than there were."""
+        assert self.halt is not None
+        number = self.halt.moment.number
+        if count >= number:
+            raise UsageError("there is no step before the first" if count == 1 else f"{number - 1} steps lie behind")
+        self._again(number - count)
 
-    def _arrive(self, visit: Visit | None, is_reached: _Reached) -> None:
-        """Take a step that the run has come to, and go on from it until one is reached."""
-        self.news = []
-        while visit is not None:
-            self.number += 1
-            self._place(visit)
-            heard = self._heard()
-            self.news += heard
-            enters, self._last_frame = self._enters(visit), visit.frame
-            scene = Scene(visit)
-            reasons = list(self._hits(scene, heard, enters=enters))
-            if reasons or is_reached(visit):
-                self.halt = Halt(scene, reasons)
-                return
-            self._attempt.leave(visit)
-            visit = self._attempt.next()
-        self.news += self._heard()
-        self.halt = None
+    def reopen(self) -> None:
+        """Go back into a run that has ended, to its last step. Raises UsageError for one that had none."""
+        if not self._places:
+            raise UsageError(f"{self.program.name} has come to no step")
+        self._again(len(self._places))
 
-    def _enters(self, visit: Visit) -> bool:
-        """Whether a step is the first of a called function."""
-        frame, last = visit.frame, self._last_frame
-        return frame is not last and (last is None or frame.depth > last.depth or frame.strand is not last.strand)
+    def _again(self, number: int) -> None:
+        """Run the program again up to the step of a number, as it went before."""
+        self._attempt.cancel()
+        self._assignments = [each for each in self._assignments if each[0] <= number]
+        arguments = replace(self._arguments, values=copied(self._values))
+        self._attempt = Attempt(self.program, arguments, self._options, self._memory.cassette())
+        self.halt, self.news = None, []
+        with contextlib.redirect_stdout(io.StringIO()):  # what the program prints was printed before
+            while (moment := self._attempt.next()) is not None:
+                scene = Scene(moment.visit)
+                changed = [] if _place(moment) == self._places[moment.number - 1] else [_CHANGED]
+                for at, assignment in self._assignments:
+                    if at == moment.number and not changed:
+                        assign(replace(assignment, value=copied(assignment.value)), scene)
+                if changed or moment.number == number:
+                    self._attempt.heard()
+                    self.halt = Halt(scene, moment, changed)
+                    return
+                self._attempt.leave(moment)
 
-    def _heard(self) -> list[Generation | ToolCall]:
-        """What has been answered since this was asked for before."""
-        asked = [each for each in self._attempt.asked if id(each) not in self._told]
-        self._told.update(map(id, asked))
-        return asked
+    # Other values.
 
     def set(self, text: str) -> str:
         """Give something another value: `NAME = VALUE`. Says what was set. Raises UsageError where that cannot be."""
-        told = assign(parse_assignment(text, self.scene), self.scene)
-        self._told.update(id(each) for each in self._attempt.asked)
+        assert self.halt is not None
+        assignment = parse_assignment(text, self.scene)
+        kept = replace(assignment, value=copied(assignment.value))
+        told = assign(assignment, self.scene)
+        self._assignments.append((self.halt.moment.number, kept))
+        self._attempt.heard()
         return told
 
     # Breakpoints.
@@ -153,8 +187,7 @@ class Debugger:
     def add_breakpoint(self, text: str) -> Breakpoint:
         """Set one. Raises UsageError for what can never bind."""
         span = self.scene.visit.step.statement
-        file = span.file if span is not None else ""
-        made = parse(text, self._num_made + 1, self.known, file)
+        made = parse(text, self._num_made + 1, self.known, span.file if span is not None else "")
         self._num_made += 1
         self.breakpoints.append(made)
         return made
@@ -170,37 +203,55 @@ class Debugger:
         """What the program may come to."""
         if self._known is None:
             forms = [self.program.stepped()]
-            if any(step.op.name == "flow.invoke" for step, _ in forms[0].interpreter.steps):
-                forms += [each.stepped() for each in self._others()]
-            steps = [each for form in forms for each in form.interpreter.steps]
-            functions = [function for form in forms for function in form.lowered.python.values()]
-            names = {name for step, _ in steps for name in (*step.names, *([step.name] if step.name else ()))}
-            names |= {name for each in functions for name in (*each.__globals__, *each.__code__.co_freevars)}
-            compiled = dict.fromkeys(name for _, name in steps)
-            self._known = Known(steps, list(compiled), frozenset(names))
+            calls_values = any(step.op.name == "flow.invoke" for step, _ in forms[0].interpreter.steps)
+            if calls_values or forms[0].is_async:
+                forms += [form for each in self._others() if (form := _form(each)) is not None]
+            self._known = Known.of(forms)
         return self._known
 
-    def _hits(self, scene: Scene, heard: list[Generation | ToolCall], *, enters: bool) -> Iterator[str]:
+    def _hits(self, scene: Scene, moment: Moment) -> Iterator[str]:
         """Why the program stops here, if it does."""
         for each in self.breakpoints:
-            if each.is_at(scene.visit, enters=enters):
+            if each.is_at(moment):
                 hit, wrong = holds(each, scene)
             else:
-                hit, wrong = self._has_generated(each, scene, heard)
+                hit, wrong = _has_generated(each, scene, moment.heard)
             if hit:
                 each.num_hits += 1
                 yield wrong or f"breakpoint {each.number}: {each.told}"
 
-    def _has_generated(self, each: Breakpoint, scene: Scene, heard: list[Generation | ToolCall]) -> tuple[bool, str]:
-        for call in heard:
-            if isinstance(call, Generation) and each.is_for(call) and call.error is None:
-                found = holds(each, scene, {str(call.expression.name): call.value()})
-                if found[0]:
-                    return found
-        return False, ""
+
+def _has_generated(each: Breakpoint, scene: Scene, heard: Heard) -> tuple[bool, str]:
+    for call in heard:
+        if isinstance(call, Generation) and each.is_for(call) and call.error is None:
+            found = holds(each, scene, {str(call.expression.name): call.value()})
+            if found[0]:
+                return found
+    return False, ""
 
 
-def _refuse_python(program: Program) -> None:
+def _place(moment: Moment) -> _Place:
+    return moment.visit.step.op, moment.visit.prompt.branch
+
+
+def copied(value: Any) -> Any:
+    """A value with lists, tuples, dicts and sets of its own; what else is in it is the same."""
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(copied(item) for item in value)
+    return value
+
+
+def _form(program: Program) -> Compiled | None:
+    """The form in which another program is stepped; None for one that does not compile, and so is not called."""
+    try:
+        return program.stepped()
+    except RamifyError:
+        return None
+
+
+def check_steps(program: Program) -> None:
     """Raises UsageError for a program that the compiler leaves to Python as a whole: there are no steps to stop at."""
     compiled = program.stepped()
     body = compiled.module.functions[compiled.module.entry].body

@@ -7,7 +7,6 @@ from types import CellType
 from typing import Any
 
 from ...ir.core import Op
-from ...ir.errors import RamifyError
 from ...runtime.host import Variable
 from ...runtime.linker import Frame
 from ...runtime.pending import Pending
@@ -58,9 +57,16 @@ class Scene:
         return _arrived({name: node.bound_value() for name, node in self.selected.names().items()})
 
     def evaluate(self, source: str) -> Any:
-        """The value of a Python expression here. Raises what it raises."""
+        """The value of a Python expression here. Raises what it raises; what failed to be generated, its own error."""
         code = compile(source.strip(), "<expression>", "eval")
-        return eval(code, self.namespace())
+        try:
+            return eval(code, self.namespace())
+        except NameError as error:
+            node = self.selected.names().get(str(error.name))
+            late = None if node is None else node.bound_value()
+            if isinstance(late, Pending):
+                late.wait()
+            raise
 
     def namespace(self) -> dict[str, Any]:
         """What names mean here: local variables, then the selected prompt's, then those of the function's module."""
@@ -83,7 +89,7 @@ def _arrived(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         try:
             found[name] = value.wait() if isinstance(value, Pending) else value
-        except (RamifyError, Exception):
+        except Exception:
             continue
     return found
 

@@ -22,13 +22,13 @@ from .scene import Scene
 _MOST_CHARACTERS = 200
 
 
-def halted(halt: Halt, number: int) -> Iterator[Text]:
+def halted(halt: Halt) -> Iterator[Text]:
     """Why the program stands here, and where that is."""
     yield from map(Text, halt.reasons)
     visit = halt.scene.visit
     step = visit.step
     branch = f"branch {branch_label(visit.prompt.branch)}, " if visit.prompt.branch else ""
-    where = f"step {number}, {branch}{place(step.op.span)} in {visit.frame.function.python_name}: "
+    where = f"step {halt.moment.number}, {branch}{place(step.op.span)} in {visit.frame.function.python_name}: "
     yield Text.assemble(where, (_label(step), "bold"))
     yield from excerpt(step.op.span)
 
@@ -86,8 +86,7 @@ def excerpt(span: Span | None) -> Iterator[Text]:
 def where(scene: Scene) -> Iterator[Text]:
     """The user's line and the op, then the calls that led there."""
     for number, (frame, op) in enumerate(scene.calls()):
-        places = frame.function.places(op) or [(None, frame.function.python_name)]
-        for level, (span, name) in enumerate(places):
+        for level, (span, name) in enumerate(frame.function.places(op)):
             yield Text(f"{'called from ' if number or level else ''}{place(span)} in {name}")
             yield from excerpt(span)
         if number == 0:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,17 @@ Stepped = Callable[[str], str]
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Session:
-    """A session with the programs, on a backend that says yes to lamps."""
-    backend = ScriptedBackend(lambda text, params: " yes" if "lamp" in text.splitlines()[-1] else " no")
+def backend() -> Iterator[ScriptedBackend]:
+    """One that says yes to lamps."""
+    backend = ScriptedBackend(lambda text, params: " yes" if "lamp" in text.rpartition("\n")[2] else " no")
     set_default_backend(backend)
+    yield backend
+    set_default_backend(None)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, backend: ScriptedBackend) -> Session:
+    """A session with the programs."""
     (tmp_path / "shop.py").write_text(SHOP)
     session = Session(io.StringIO())
     session.load(tmp_path / "shop.py")
@@ -232,3 +240,223 @@ def test_mistakes_are_named(stepped: Stepped, line: str, error: str, help: str) 
     shown = stepped(f':step shop ["lamp"]\nn\n{line}\np total\nq\n1 + 1\n')
     assert f"error: {error}\n" in shown and help in shown
     assert shown.endswith("(shop:24) p total\n0\n(shop:24) q\n>>> 1 + 1\n2\n")
+
+
+def test_back_asks_nothing_again(stepped: Stepped, shop: Session, backend: ScriptedBackend) -> None:
+    shown = stepped(':step shop ["lamp", "chair"]\nb verdict\nc\n')
+    asked = list(backend.requests)
+    assert len(asked) == 3 and shop.names["CALLS"] == ["lamp", "chair"]
+    shown = stepped("back\nback 3\np word\np total\nback 20\nback 9\nn\nc\nq\n")
+    assert [line.split(" in ")[0] for line in stops(shown)] == [
+        "step 14, shop.py:17",
+        "step 11, shop.py:29",
+        "step 2, shop.py:24",
+        "step 3, shop.py:25",
+        "step 15, shop.py:30",
+    ]
+    assert "NameError: name 'word' is not defined" in shown and "\n20.0\n" in shown
+    assert "error: 10 steps lie behind\n" in shown
+    assert backend.requests == asked and shop.names["CALLS"] == ["lamp", "chair"]
+
+
+def test_what_is_printed_is_not_printed_again(stepped: Stepped) -> None:
+    shown = stepped(
+        """\
+        @program
+        def talks(s):
+            s += "a"
+            print("hello")
+            s += "b"
+            s += "c"
+        :step talks
+        c
+        :step
+        back 3
+        n
+        q
+        """
+    )
+    assert shown.count("\nhello\n") == 2
+    assert shown.split(":step\n")[1].splitlines()[0].endswith("in talks: return (the end of the function)")
+
+
+def test_another_answer_is_gone_on_with(stepped: Stepped, backend: ScriptedBackend) -> None:
+    shown = stepped(
+        """\
+        :step shop ["lamp", "chair"]
+        b 27
+        c
+        set answer = " no"
+        p branch.text()
+        c
+        set branch["answer"] = " yes"
+        set total = 7
+        back
+        n
+        p answer, total
+        b- 1
+        c
+        """
+    )
+    assert "answer is ' no' now in branch 0\n" in shown
+    assert "'A shop.\\nlamp: 20.0.  no'" in shown
+    assert "(' yes', 7)" not in shown  # the step to which they belong has been left again
+    assert "\n(' no', 0)\n" in shown and shown.splitlines()[-2] == 'value: [" no", 0]'
+
+
+def test_what_was_set_is_set_again(stepped: Stepped) -> None:
+    shown = stepped(
+        """\
+        :step shop ["lamp", "chair"]
+        b 27
+        c
+        set answer = " no"
+        set total = 7
+        n
+        n
+        back 2
+        p answer, total
+        b- 1
+        c
+        """
+    )
+    assert "\n(' no', 7)\n" in shown and shown.splitlines()[-2] == 'value: [" no", 7]'
+
+
+def test_an_answer_in_all_branches(stepped: Stepped, backend: ScriptedBackend) -> None:
+    backend.reply = lambda text, params: "x" if "then" in text else "3"
+    shown = stepped(
+        """\
+        @program
+        def forks(s):
+            s += gen("first", max_tokens=4, dtype=int) + select("pick", ["a", "b"])
+            for branch in s.fork(2):
+                branch += "then " + gen("second", regex="[xy]")
+            return s["first"]
+        :step forks
+        b second
+        c
+        set first = 12
+        set first = "x"
+        set first = 8
+        set pick = "c"
+        set pick = "b"
+        p branch.text(), first
+        d
+        p first, pick
+        u
+        c
+        u
+        set second = "z"
+        set second = "y"
+        p branch.text(), forks
+        p s.text()
+        b- 1
+        c
+        """
+    )
+    assert 'set first = "x"\nerror: ' in shown and "error: 'z' does not match the regex of the generation" in shown
+    assert "second is 'y' now in branch 0\n" in shown
+    assert "error: 'c' is not one of the choices\n  help: they are " in shown
+    assert "first is 8 now in branch 0, and in the first state, branch 1\n" in shown
+    assert "\n('8b', 8)\n" in shown and "\n(8, 'b')\n" in shown and "\n'8b'\n" in shown and "\nvalue: 8\n" in shown
+
+
+def test_errors_of_the_program(stepped: Stepped) -> None:
+    shown = stepped(
+        """\
+        @program
+        def fails(s):
+            s += gen("a", max_tokens=3)
+            s += str(1 / len(s["a"].strip()))
+            raise ValueError("bad")
+        :step fails
+        c
+        :step
+        p a
+        back
+        w
+        q
+        """
+    )
+    assert "ValueError: bad\nin program fails, <ramify-1>:5\n:step goes back into it\n" in shown
+    assert ":step\nstep 2, " in shown and "\n' no'\n" in shown
+
+
+def test_programs_that_run_as_python_are_refused(stepped: Stepped) -> None:
+    shown = stepped("@program\ndef odd(s):\n    s += 'a'\n    return eval('1')\n:step odd\n:step nothing\n:step\n")
+    assert "error: odd runs as Python, so it cannot be stepped: `eval` needs the function's own frame\n" in shown
+    assert "error: there is no program 'nothing'" in shown and "error: :step takes the name" in shown
+
+
+def test_programs_in_variables_and_methods(stepped: Stepped) -> None:
+    shown = stepped(
+        """\
+        @program
+        def chosen(s, programs):
+            for each in programs:
+                each(s, "Why?")
+        :step chosen [ask, ask]
+        b ask
+        b replyy
+        b reply
+        c
+        c
+        c
+        q
+        """
+    )
+    assert "did you mean 'reply'?" in shown
+    assert [line.split(" in ")[-1] for line in stops(shown)] == [
+        "chosen: call",
+        "ask: append",
+        "ask: gen reply",
+        "ask: append",
+    ]
+
+
+def test_an_async_program(stepped: Stepped) -> None:
+    shown = stepped(
+        """\
+        import asyncio
+        @program
+        async def part(s, n):
+            s += f"{n}: " + gen("a", max_tokens=4)
+            return s["a"]
+        @program
+        async def both(s):
+            return await asyncio.gather(*[part(branch, n) for n, branch in enumerate(s.fork(2))])
+        :step both
+        b append
+        c
+        s
+        s
+        back
+        c
+        """
+    )
+    assert shown.splitlines()[-2] == 'value: [" no", " no"]'
+    assert {line.split(", ")[1] for line in stops(shown) if "in part" in line} == {"branch 0", "branch 1"}
+
+
+def test_ctrl_c_ends_the_program_and_keeps_the_session(stepped: Stepped, backend: ScriptedBackend) -> None:
+    def interrupted(text: str, params: object) -> str:
+        _thread.interrupt_main()
+        return "late"
+
+    backend.reply, backend.delay = interrupted, 30.0
+    shown = stepped(':step ask "Why?"\nc\n1 + 1\n')
+    assert shown.endswith("(ask:15) c\ninterrupted\n>>> 1 + 1\n2\n")
+
+
+def test_a_loaded_program(stepped: Stepped, shop: Session, tmp_path: Path) -> None:
+    shop.names["path"] = tmp_path / "ask.ir"
+    shown = stepped("ask.compile().save(path)\nagain = rf.load(path, trust=True)\n:step again 'Why?'\nn\nn\nc\n")
+    assert len(stops(shown)) == 3 and shown.splitlines()[-2] == "value:  no"
+
+
+def test_what_failed_to_be_generated(stepped: Stepped, backend: ScriptedBackend) -> None:
+    backend.reply = lambda text, params: ValueError("no answer")
+    shown = stepped(':step ask "Why?"\nb 17\nc\np reply\nset reply = "because"\nc\n')
+    assert "reply failed: no answer\n" in shown and "\nValueError: no answer\n" in shown
+    assert shown.splitlines()[-2] == "value: because"
