@@ -24,6 +24,7 @@ _COMMANDS = {
     "compile": ("compile_command", "compile_command", "write the IR of a program"),
     "explain": ("explain_command", "explain_command", "predict what a program costs over rows of data, line by line"),
     "trace": ("picture_commands", "trace_command", "run a program and draw when what ran"),
+    "tree": ("picture_commands", "tree_command", "run a program and draw the tree of its prompts"),
     "recording": ("recording_command", "recording_command", "say what a recording holds"),
     "serve": ("serve_command", "serve_command", "serve a model to OpenAI's clients, and run programs beside it"),
     "repl": ("repl", "repl_command", "work with programs at a prompt"),
@@ -141,6 +142,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _describe_check(commands["check"])
     _describe_explain(commands["explain"])
     _describe_trace(commands["trace"])
+    _describe_pictured(commands["tree"])
     _describe_recording(commands["recording"])
     _describe_serve(commands["serve"])
     _describe_repl(commands["repl"])

@@ -17,6 +17,7 @@ from .rows import Row, read_rows
 from .run import Run
 from .run_command import configured
 from .timeline import timeline
+from .tree import PromptTrees
 
 Pictures = Mapping[str, Callable[[], str | bytes]]
 """What makes the file of each option."""
@@ -29,6 +30,16 @@ def trace_command(given: argparse.Namespace) -> int:
     found = timeline(runs)
     pictures: Pictures = {"html": found.html, "svg": found.svg, "perfetto": found.perfetto}
     return _write_all(paths, pictures, runs)
+
+
+def tree_command(given: argparse.Namespace) -> int:
+    """Run the program that is named, and write the tree of its prompts. Returns the exit code."""
+    paths = _paths(given, ("html", "svg"))
+    if "svg" in paths and given.data is not None:
+        raise UsageError("--svg draws the tree of one run, and --data makes many", help="use --html")
+    runs = _runs(given, sys.stdout)
+    trees = PromptTrees(runs)
+    return _write_all(paths, {"html": trees.html, "svg": trees.svg}, runs)
 
 
 def _paths(given: argparse.Namespace, options: tuple[str, ...]) -> dict[str, Path]:

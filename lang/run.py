@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .program import Program
     from .timeline import Timeline
+    from .tree import PromptTrees
 
 T = TypeVar("T")
 Record = GenRecord | ToolRecord
@@ -112,6 +113,13 @@ class Run:
         from .timeline import timeline
 
         return timeline([self])
+
+    @property
+    def tree(self) -> PromptTrees:
+        """The tree of its prompts. Raises UsageError for a run of another process."""
+        from .tree import PromptTrees
+
+        return PromptTrees([self])
 
     def get_meta_info(self, name: str) -> Any:
         """What is known of a variable's generation."""

@@ -27,11 +27,11 @@ MEANINGS: dict[Kind, str] = {
     "wait": "waits for its turn",
     "prefill": "prefill: its prompt is computed",
     "decode": "decodes",
-    "model": "the model's answer, where nobody knows more",
+    "model": "the model's answer, of which no more is known",
     "shared": "waits for the answer of an equal request",
     "replayed": "answered by a recording",
     "tool": "a tool",
-    "host": "code of yours, on a thread, and what it waits for",
+    "host": "code of yours, with what it waits for",
 }
 _TOOLS, _HOST = "tools", "your code"
 
@@ -135,8 +135,8 @@ def timeline(runs: Sequence[Run]) -> Timeline:
     """The timeline of runs of this process. Raises UsageError for one of another process."""
     contexts = [run.state.prompt.context for run in runs]
     origin = min((context.began_at for context in contexts), default=0.0)
-    labels = [_label(context, run.row if len(runs) > 1 else None) for context, run in zip(contexts, runs, strict=True)]
-    return assemble([_times(context, label, origin) for context, label in zip(contexts, labels, strict=True)])
+    pairs = zip(contexts, run_labels(runs), strict=True)
+    return assemble([_times(context, label, origin) for context, label in pairs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +193,11 @@ def _lane_label(place: tuple[int, ...] | str) -> str:
     return f"branch {branch_label(place)}" if place else "first state"
 
 
-def _label(context: Context, row: int | None) -> str:
-    name = getattr(context.owner.kind, "__qualname__", "run")
-    return name if row is None else f"{name}, row {row}"
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """What pictures call runs: their programs, with the rows of a batch. Raises UsageError as `timeline` does."""
+    names = [getattr(run.state.prompt.context.owner.kind, "__qualname__", "run") for run in runs]
+    is_row = [run.row is not None and len(runs) > 1 for run in runs]
+    return [f"{name}, row {run.row}" if row else name for name, run, row in zip(names, runs, is_row, strict=True)]
 
 
 def _times(context: Context, label: str, origin: float) -> tuple[RunTimes, list[Timed]]:

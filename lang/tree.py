@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from ..ir.errors import UsageError
 from ..runtime.generation import Generation, GenRecord
 from ..runtime.prompt import CALLS, Prompt
 from ..runtime.toolcall import ToolCall
@@ -20,6 +22,7 @@ from .nodes import Node, nodes_of
 from .origins import Piece, origins, still_cached
 from .rendering import seconds
 from .run import Run
+from .timeline import run_labels
 from .transcript import branch_label
 
 _HEAD_CHARACTERS = 60
@@ -29,45 +32,83 @@ STYLES = {"cached": "green", "computed": "yellow", "generated": "bold cyan"}
 
 
 @dataclass(slots=True, eq=False)
+class Line:
+    """A text, or a request, with the role that it begins. nodes: what of the prompt it stands for, in order.
+
+    pieces: the text, with where its tokens came from; of a request only what stands before it in the message. number:
+    that of a request in the trace.
+    """
+
+    pieces: list[Piece]
+    nodes: list[Prompt]
+    call: Generation | None = None
+    number: int | None = None
+
+    @property
+    def text(self) -> str:
+        """All its text, without what was generated."""
+        return _joined(self.pieces)
+
+    def head(self) -> Text:
+        """How it begins, and what a request came to."""
+        if self.call is None:
+            return _head_of(self.pieces)
+        number = "" if self.number is None else f"[{self.number}] "
+        return Text.assemble(self.text, (number, "dim"), call_line(self.call.record()))
+
+
+@dataclass(slots=True, eq=False)
 class Stretch:
     """A part of the tree without a parting in it: a line for each text and generation, and what goes on from there.
 
-    state: what is said of it behind its label. last_call: the last request from it.
+    branch: that of its nodes. state: what is said of it behind its label. last_call: the last request from it.
     """
 
     label: str
+    branch: tuple[int, ...] = ()
     state: str = ""
-    lines: list[Text] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     children: list[Stretch] = field(default_factory=list)
     last_call: Generation | None = None
     open_pieces: list[Piece] = field(default_factory=list)
+    open_nodes: list[Prompt] = field(default_factory=list)
     open_mark: str | None = None
 
-    def add_text(self, pieces: list[Piece]) -> None:
+    def add_text(self, node: Prompt, pieces: list[Piece]) -> None:
         """More text of the line that is being made."""
         self.open_pieces += pieces
+        self.open_nodes.append(node)
 
-    def add_call(self, call: Generation, number: int | None) -> None:
+    def add_call(self, node: Prompt, number: int | None) -> None:
         """A generation, with its number in the trace; it shares the line of a message that begins with it."""
-        mark = self.open_mark if self.open_mark and _joined(self.open_pieces) == self.open_mark else ""
-        if not mark:
+        call: Generation = node.value
+        if not self.open_mark or _joined(self.open_pieces) != self.open_mark:
             self.end_line()
-        self.open_pieces, self.open_mark = [], None
-        told = "" if number is None else f"[{number}] "
-        self.lines.append(Text.assemble(mark or "", (told, "dim"), call_line(call.record())))
+        self.lines.append(Line(self.open_pieces, [*self.open_nodes, node], call, number))
+        self._begin_line(None)
         self.last_call = call
 
-    def begin_message(self, role: str) -> None:
+    def begin_message(self, node: Prompt, role: str) -> None:
         """A new line, which begins with the role."""
         self.end_line()
-        self.open_mark = f"{role}: "
-        self.open_pieces = [(self.open_mark, "")]
+        self._begin_line(f"{role}: ")
+        self.open_nodes.append(node)
+
+    def end_message(self, node: Prompt) -> None:
+        """The line of the message is whole, and its end mark belongs to it."""
+        self.end_line()
+        if self.lines:
+            self.lines[-1].nodes.append(node)
 
     def end_line(self) -> None:
         """The line is whole."""
         if _joined(self.open_pieces).strip():
-            self.lines.append(_head_of(self.open_pieces))
-        self.open_pieces, self.open_mark = [], None
+            self.lines.append(Line(self.open_pieces, self.open_nodes))
+        self._begin_line(None)
+
+    def _begin_line(self, mark: str | None) -> None:
+        self.open_mark, self.open_nodes = mark, []
+        self.open_pieces = [(mark, "")] if mark else []
 
 
 def prompt_tree(run: Run, *, with_origins: bool = False) -> Stretch:
@@ -85,7 +126,7 @@ def prompt_tree(run: Run, *, with_origins: bool = False) -> Stretch:
         node, stretch = todo.pop()
         while True:
             if node.kind in CALLS:
-                stretch.add_call(node.value, numbers.get(node.value))
+                stretch.add_call(node, numbers.get(node.value))
             else:
                 _add(node, stretch, known)
             following = children.get(node, [])
@@ -95,7 +136,7 @@ def prompt_tree(run: Run, *, with_origins: bool = False) -> Stretch:
         stretch.end_line()
         stretch.state = _state(stretch.last_call)
         for child in following:
-            stretch.children.append(Stretch(_label(child, node)))
+            stretch.children.append(Stretch(_label(child, node), child.branch))
         todo.extend(zip(following, stretch.children, strict=True))
     return top
 
@@ -146,12 +187,12 @@ def _state(call: Generation | None) -> str:
 def _add(node: Prompt, stretch: Stretch, known: Mapping[Prompt, list[Piece]]) -> None:
     if node.kind == "text":
         text = node.value if isinstance(node.value, str) else _late_text(node.value)
-        stretch.add_text(known.get(node) or [(text, "")])
+        stretch.add_text(node, known.get(node) or [(text, "")])
     elif node.kind == "role":
         if node.open:
-            stretch.begin_message(node.value.role)
+            stretch.begin_message(node, node.value.role)
         else:
-            stretch.end_line()
+            stretch.end_message(node)
 
 
 def _late_text(pending: Any) -> str:
@@ -204,6 +245,35 @@ def _head_of(pieces: list[Piece]) -> Text:
     return line if len(line) <= _HEAD_CHARACTERS else line[: _HEAD_CHARACTERS - 3] + Text("...")
 
 
+class PromptTrees:
+    """The prompt trees of runs of this process, as pictures."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        """Raises UsageError for a run of another process."""
+        self.runs = list(runs)
+        self.labels = run_labels(self.runs)
+
+    def html(self) -> str:
+        """A page that needs nothing from elsewhere."""
+        from .pictures.tree_page import page
+
+        return page(self.runs, self.labels)
+
+    def svg(self) -> str:
+        """A drawing of the tree of a single run that stands alone. Raises UsageError for several."""
+        from .pictures.tree_drawing import drawing
+        from .pictures.tree_rows import rows_of
+
+        if len(self.runs) != 1:
+            raise UsageError(f"a drawing is of one run, not of {len(self.runs):,}", help="html() takes several")
+        return drawing(f"prompt tree of {self.labels[0]}", rows_of(self.runs[0]))
+
+    def show(self, file: IO[str] | None = None) -> None:
+        """Print them, in colour on a terminal. file: None is stdout."""
+        for run in self.runs:
+            print_tree(run, file or sys.stdout)
+
+
 def print_tree(run: Run, out: IO[str]) -> None:
     """Write the tree, in colour on a terminal."""
     console = Console(file=out, highlight=False, width=None if out.isatty() else _UNBOUNDED)
@@ -215,7 +285,7 @@ def print_tree(run: Run, out: IO[str]) -> None:
         state = f"  ({stretch.state})" if stretch.state else ""
         place = above.add(Text.assemble((stretch.label, "bold"), (state, "dim")))
         for line in stretch.lines:
-            place.add(line)
+            place.add(line.head())
         todo.extend((child, place) for child in stretch.children)
     tools = [node for node in nodes_of(run) if isinstance(node.asked, ToolCall)]
     called = top.add(Text("tools", style="bold")) if tools else top

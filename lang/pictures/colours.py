@@ -18,6 +18,7 @@ _COLOURS = {
     "model": ("#f0a58f", "#93472f"), "shared": ("#b9dcb7", "#2c5a34"), "replayed": ("#cdbfe8", "#54437c"),
     "tool": ("#d9a3d6", "#7c3f78"), "host": ("#a9bac0", "#4b626b"), "cached": ("#3f9a58", "#57bf74"),
     "computed": ("#7db4e6", "#2c6aa5"), "failed": ("#c62f2f", "#ff7b72"),
+    "told": ("#c3cad4", "#4a5563"), "made": ("#8a5200", "#f0b35a"),
 }  # fmt: skip
 
 

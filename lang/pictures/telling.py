@@ -10,6 +10,9 @@ from ...runtime.toolcall import ToolRecord
 from ..explain_text import printable
 from ..timeline import Bar
 
+# How many bytes the texts of a page take together, and how many one may take at least and at most.
+_TEXT_BYTES, _LEAST_BYTES, _MOST_BYTES = 300_000, 80, 4000
+
 
 def place_of(span: Span | None) -> str:
     """A line, as `file.py:12`; empty where it is not known."""
@@ -52,3 +55,15 @@ def head_of(text: str, most: int) -> str:
     """The beginning of a text in one line, of at most so many characters."""
     line = printable(" ".join(text[: 4 * most + 80].split()))
     return line if len(line) <= most else f"{line[: max(most - 1, 0)]}…"
+
+
+def bytes_each(count: int) -> int:
+    """How much of each of so many texts a page holds, in bytes."""
+    return min(max(_TEXT_BYTES // max(count, 1), _LEAST_BYTES), _MOST_BYTES)
+
+
+def beginning(text: str, most: int) -> str:
+    """The beginning of a text, of so many bytes at most."""
+    encoded = text.encode("utf-8", errors="replace")
+    whole = encoded[:most].decode("utf-8", errors="ignore")
+    return whole if len(encoded) <= most else f"{whole}…"

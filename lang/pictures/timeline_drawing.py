@@ -26,7 +26,7 @@ _EDGE = 3
 _STANDALONE_WIDTH, _LABELS_WIDTH, _AXIS_HEIGHT, _LEGEND_HEIGHT = 960, 130, 22, 26
 _CHARACTER = 6.7
 _LEAST_LABEL = 34
-_CACHED = "the part of its prompt that was in the cache"
+_CACHED = "the part of its prompt that was cached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,11 @@ def _bar(bar: Bar, height: int) -> str:
         shapes.append(_rect(part.kind, begin_ms, part.end_ms - begin_ms, 0, height))
         begin_ms = part.end_ms
     record = bar.record
-    if isinstance(record, GenRecord) and record.prompt_tokens and record.cached_tokens:
-        share = min(1.0, record.cached_tokens / record.prompt_tokens)
+    if isinstance(record, GenRecord) and record.cached_tokens and not record.shared:
+        share = min(1.0, record.cached_tokens / max(record.prompt_tokens, 1))
         width = (bar.end_ms - bar.begin_ms) * share
-        shapes.append(_rect("cached", bar.begin_ms, width, height - _EDGE, _EDGE))
+        edge = _EDGE if height > 2 * _EDGE + 2 else _EDGE - 1
+        shapes.append(_rect("cached", bar.begin_ms, width, height - edge, edge))
     failed = " failed" if record is not None and record.error is not None else ""
     return f'<g class="bar{failed}">{"".join(shapes)}</g>'
 
@@ -113,7 +114,7 @@ def legend_entries(timeline: Timeline) -> list[tuple[str, str]]:
     """What the colours in it mean, by their classes."""
     used = {part.kind for bar in timeline.bars for part in bar.parts}
     entries: list[tuple[str, str]] = [(kind, text) for kind, text in MEANINGS.items() if kind in used]
-    is_cached = any(record.cached_tokens for record in timeline.requests)
+    is_cached = any(record.cached_tokens and not record.shared for record in timeline.requests)
     return [*entries, ("cached", _CACHED)] if is_cached else entries
 
 

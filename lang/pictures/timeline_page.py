@@ -10,11 +10,9 @@ from ...runtime.generation import GenRecord
 from ..rendering import seconds
 from ..timeline import Bar, Timeline
 from .page import document, figures, legend
-from .telling import error_of, head_of, place_of, source_of, text_of, tokens_of
+from .telling import beginning, bytes_each, error_of, head_of, place_of, source_of, text_of, tokens_of
 from .timeline_drawing import MOST_BARS, Row, bar_label, bars_svg, height_of, legend_entries, rows_of
 
-# How many bytes the texts of all bars take together, and how many one may take at least and at most.
-_TEXT_BYTES, _LEAST_BYTES, _MOST_BYTES = 300_000, 80, 4000
 _HELP = "drag or arrow keys: move; + and −, or Ctrl and the wheel: zoom; 0: all; click a bar: keep what is said of it"
 
 
@@ -72,7 +70,7 @@ def _label(row: Row) -> str:
 def _data(timeline: Timeline) -> str:
     """For each bar: what it is called, the number of its line, its text, its tokens and its error; and the lines."""
     bars = timeline.bars[:MOST_BARS]
-    most = min(max(_TEXT_BYTES // max(len(bars), 1), _LEAST_BYTES), _MOST_BYTES)
+    most = bytes_each(len(bars))
     lines: dict[str, int] = {}
     told = [_told(timeline, bar, lines, most) for bar in bars]
     data = msgspec.json.encode({"length": timeline.length_ms, "lines": list(lines), "bars": told}, enc_hook=str)
@@ -87,11 +85,4 @@ def _told(timeline: Timeline, bar: Bar, lines: dict[str, int], most: int) -> tup
     number = lines.setdefault(line, len(lines))
     tokens = tokens_of(bar.record) if isinstance(bar.record, GenRecord) else ""
     name = bar.name if bar.record is not None else bar_label(bar)
-    return name, number, _beginning(text_of(bar), most), tokens, _beginning(error_of(bar), 400)
-
-
-def _beginning(text: str, most: int) -> str:
-    """The beginning of a text, of so many bytes at most."""
-    encoded = text.encode("utf-8", errors="replace")
-    whole = encoded[:most].decode("utf-8", errors="ignore")
-    return whole if len(encoded) <= most else f"{whole}…"
+    return name, number, beginning(text_of(bar), most), tokens, beginning(error_of(bar), 400)

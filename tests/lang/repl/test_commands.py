@@ -103,4 +103,4 @@ def test_commands_on_a_terminal(tmux: Tmux, tmp_path: Path) -> None:
     tmux.keys(":runs", "Enter")
     tmux.wait_for(r"^ +1 +hello")
     tmux.keys(":tree", "Enter")
-    tmux.wait_for(r"^└── assistant: a = .*\n")
+    tmux.wait_for(r"^└── assistant: \[1\] a = .*\n")

@@ -86,9 +86,9 @@ def test_what_a_constraint_forced(type_in: Type, session: Session, local: LocalB
 def test_where_tokens_came_from(type_in: Type, session: Session, local: LocalBackend) -> None:
     type_in(FORKS)
     assert type_in(":tree\n").count("(alive)") == 2
-    assert {origin for pieces in origins(session.latest_run()).values() for text, origin in pieces if text} == {
-        "computed"
-    }
+    known = [(text, origin) for pieces in origins(session.latest_run()).values() for text, origin in pieces if text]
+    assert known.count(("Say what is said.", "computed")) == 1  # the other branch's request is answered by an equal one
+    assert {origin for text, origin in known if text != "Say what is said."} == {"computed"}
     local.clear_cache()
     assert "branch 0  (0 of " in type_in(":tree\n")
     type_in("x = forks.run()\ny = forks.run()\n")
