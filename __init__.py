@@ -22,6 +22,7 @@ if __name__ != "ramify":
     raise ImportError("the repository root is the package `ramify`; install it (pip install -e .) and import that")
 
 if TYPE_CHECKING:
+    from .backends.anthropic import Anthropic as Anthropic
     from .backends.endpoint import RuntimeEndpoint as RuntimeEndpoint
     from .backends.openai import OpenAI as OpenAI
     from .ir.errors import OutputError as OutputError
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
     from .lang.sglang.engine import Runtime as Runtime
     from .lang.sglang.function import SglFunction as SglFunction
     from .lang.sglang.function import function as function
-    from .lang.sglang.gone import Anthropic as Anthropic
     from .lang.sglang.gone import Crusoe as Crusoe
     from .lang.sglang.gone import LiteLLM as LiteLLM
     from .lang.sglang.gone import ServerArgs as ServerArgs
@@ -118,7 +118,7 @@ _HOMES = {
     "lang.run": ("Run",),
     "lang.sglang.engine": ("Engine", "Runtime"),
     "lang.sglang.function": ("SglFunction", "function"),
-    "lang.sglang.gone": ("Anthropic", "Crusoe", "LiteLLM", "ServerArgs", "VertexAI"),
+    "lang.sglang.gone": ("Crusoe", "LiteLLM", "ServerArgs", "VertexAI"),
     "lang.sglang.process": ("flush_cache", "get_server_info", "global_config"),
     "lang.sglang.program_state": ("ProgramState",),
     "lang.state": ("ForkGroup", "State"),
@@ -134,8 +134,12 @@ _HOMES = {
     "runtime.request": ("SamplingParams",),
     "runtime.toolcall": ("ToolError",),
 }  # fmt: skip
-# These need packages of their own (`ramify[openai]`), so `from ramify import *` leaves them out.
-_EXTRA_HOMES = {"backends.endpoint": ("RuntimeEndpoint",), "backends.openai": ("OpenAI",)}
+# These need packages of their own (`ramify[openai]`, `[anthropic]`), so `from ramify import *` leaves them out.
+_EXTRA_HOMES = {
+    "backends.anthropic": ("Anthropic",),
+    "backends.endpoint": ("RuntimeEndpoint",),
+    "backends.openai": ("OpenAI",),
+}
 # What IPython asks for.
 _NOTEBOOK_HOMES = {"lang.notebook": ("load_ipython_extension", "unload_ipython_extension")}
 _HOME = {name: home for home, names in (_HOMES | _EXTRA_HOMES | _NOTEBOOK_HOMES).items() for name in names}

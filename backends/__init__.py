@@ -20,6 +20,7 @@ _opening = threading.RLock()
 TINY = "tiny"
 SCRIPTED = "scripted"
 OPENAI = "openai"
+ANTHROPIC = "anthropic"
 # The kinds of servers that are named before the model (flavours.py).
 _SERVED = (OPENAI, "compatible", "vllm", "sglang", "llama.cpp")
 
@@ -30,9 +31,9 @@ def open_backend(spec: str | Path | Backend) -> Backend:
     "tiny" is the embedded model; a path is a model directory; either with ":int8" or ":fp8" behind it has its weights
     rounded, which is approximate (docs/runtime.md); "openai:MODEL" or "openai:MODEL@BASE_URL" is a model
     behind an OpenAI-compatible server, "vllm:MODEL", "sglang:MODEL", "llama.cpp:MODEL" and "compatible:MODEL" one
-    behind a server of this kind; "http://..." is an SGLang server. "scripted" needs no model, for tests of a
-    program's flow; "scripted:0.5" takes half a second for each answer. One that was opened before is given again, so
-    that all runs share its cache. Raises UsageError, ModelError, BackendError.
+    behind a server of this kind; "anthropic:MODEL" is one of Anthropic's; "http://..." is an SGLang server. "scripted"
+    needs no model, for tests of a program's flow; "scripted:0.5" takes half a second for each answer. One that was
+    opened before is given again, so that all runs share its cache. Raises UsageError, ModelError, BackendError.
     """
     if not isinstance(spec, str | Path):
         if not hasattr(spec, "generate"):
@@ -45,6 +46,8 @@ def open_backend(spec: str | Path | Backend) -> Backend:
         return _scripted(rest)
     if name in _SERVED and rest:
         return _kept(str(spec), partial(_served, name, rest))
+    if name == ANTHROPIC and rest:
+        return _kept(str(spec), partial(_anthropic, rest))
     if name in ("http", "https"):
         return _kept(str(spec), partial(_endpoint, str(spec)))
     directory, weights = split_model(spec)
@@ -57,7 +60,7 @@ def open_local(spec: str | Path, *, kv_tokens: int | None = None, host_kv_tokens
     `open_backend` gives it from then on. Raises UsageError for what is no such model, or one that is open already, and
     what LocalBackend raises.
     """
-    if str(spec).partition(":")[0] in (SCRIPTED, *_SERVED, "http", "https"):
+    if str(spec).partition(":")[0] in (SCRIPTED, ANTHROPIC, *_SERVED, "http", "https"):
         raise UsageError(f"the model {spec} keeps no KV here", help="only a model in this process does")
     directory, weights = split_model(spec)
     key = f"{directory}:{weights}"
@@ -69,8 +72,8 @@ def open_local(spec: str | Path, *, kv_tokens: int | None = None, host_kv_tokens
 
 _WAYS = (
     'use "tiny" (the embedded model), the path of a model directory in Hugging Face layout, either with ":int8" '
-    'behind it for rounded weights, "openai:MODEL", the "http://..." address of an SGLang server, or "scripted" '
-    "(no model)"
+    'behind it for rounded weights, "openai:MODEL", "anthropic:MODEL", the "http://..." address of an SGLang '
+    'server, or "scripted" (no model)'
 )
 
 
@@ -104,13 +107,21 @@ def _served(kind: str, model: str, **options: Any) -> Backend:
     return OpenAI(model, base_url=f"http{url}" if at else None, flavour=flavour, **options)
 
 
+def _anthropic(model: str, **options: Any) -> Backend:
+    from .anthropic import Anthropic
+
+    return Anthropic(model, **options)
+
+
 def describe_backend(spec: str) -> Backend:
     """A backend that is asked what it can do and nothing else: one behind a server needs no key. Raises UsageError."""
     kind, _, model = spec.partition(":")
-    if kind not in _SERVED:
+    if kind not in (*_SERVED, ANTHROPIC):
         return open_backend(spec)
     if not model:
         raise UsageError(f"{spec!r} names no model", help=f'name one: "{kind}:MODEL"')
+    if kind == ANTHROPIC:
+        return _anthropic(model, api_key="none")
     return _served(kind, model, api_key="none")
 
 

@@ -26,7 +26,6 @@ except ImportError as error:
 from ..ir.errors import Unsupported, UsageError
 from ..runtime.backend import Handle, Sink
 from ..runtime.chat import DEFAULT_CHAT, ChatFormat
-from ..runtime.context import Context
 from ..runtime.prices import Prices
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, SamplingParams
@@ -35,7 +34,7 @@ from .echo import echo_fields, echoed_scores
 from .flavours import FLAVOURS, Flavour
 from .messages import Conversation, conversation
 from .native_tools import SHOWN_CALLS, asking_for_calls, declaring
-from .overrun import TRIES, Begun, Overrun, deviation, known_part, may_overrun, shared_params, with_usage, without_end
+from .overrun import Begun, ask_on, known_part, may_overrun, shared_params, without_end
 from .remote import Call, Remote, Retry, Traffic, Trouble, decode, limits, nothing, server_sent, tell, timeouts
 from .scoring import nothing_before
 from .wire import Answer, Collector
@@ -163,7 +162,7 @@ class OpenAI:
         on = without_end(params, with_tokens=self.flavour.tells_tokens)
         body = fields | tools | self._sampling(on)
         plain = fields | tools | self._sampling(params) if begun.is_sent else None
-        work = partial(self._ask_on, body, plain, asked, begun, params, prompt.context)
+        work = partial(ask_on, self._whole, body, plain, asked, begun, params, prompt.context)
         return self._remote.send(work, sink, _prompt_of(body), on.max_tokens)
 
     def select(self, prompt: Prompt, choices: Sequence[str], sink: Sink) -> Call:
@@ -283,36 +282,6 @@ class OpenAI:
         if collector.calls:
             call.hand_on(Delta(collector.calls))
         return collector.done()
-
-    async def _ask_on(
-        self,
-        body: dict[str, Any],
-        plain: dict[str, Any] | None,
-        asked: tuple[Any, ...],
-        begun: Begun,
-        params: SamplingParams,
-        context: Context,
-        call: Call,
-    ) -> Done:
-        """Send a request without its stops, and take the generation's part of the answer. Raises Trouble.
-
-        plain: the request with its stops, for where the answer has no such part.
-        """
-        used: list[Done] = []
-        part: Done | None = None
-        while part is None and len(used) < (1 if plain is not None or params.temperature == 0 else TRIES):
-            used.append(await self._whole(body))
-            overrun = Overrun.of(asked, begun.text if begun.is_sent else "", params, used[-1])
-            context.overruns.append(overrun)
-            part = overrun.part(begun.text, params)
-        if part is None:
-            if plain is None:
-                raise deviation(begun.text, used[-1])
-            part = await self._whole(plain)
-            used.append(part)
-        if call.wants_deltas:
-            call.hand_on(Delta(part.text))
-        return with_usage(part, used)
 
     async def _choose(self, body: dict[str, Any], choices: Sequence[str], call: Call) -> Done:
         done = await self._whole(body)

@@ -13,17 +13,19 @@ that, what was drawn is used once; an answer for which N was too little is drawn
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..runtime.context import Context
 from ..runtime.output import find_stop
-from ..runtime.request import Done, SamplingParams
-from .remote import Trouble
+from ..runtime.request import Delta, Done, SamplingParams
+from .remote import Call, Trouble
 
+Body = dict[str, Any]
 # How often a chat model that samples is asked anew, where its message must begin with what the program wrote.
-TRIES = 3
+_TRIES = 3
 
 
 def may_overrun(params: SamplingParams) -> bool:
@@ -125,7 +127,38 @@ def known_part(context: Context, asked: tuple[Any, ...], before: str, params: Sa
     return next((part for part in parts if part is not None), None)
 
 
-def deviation(before: str, done: Done) -> Trouble:
+async def ask_on(
+    ask: Callable[[Body], Awaitable[Done]],
+    body: Body,
+    plain: Body | None,
+    asked: tuple[Any, ...],
+    begun: Begun,
+    params: SamplingParams,
+    context: Context,
+    call: Call,
+) -> Done:
+    """Send a request that goes on, and take the generation's part of its answer. Raises Trouble.
+
+    plain: the request with its stops, for where the answer has no such part.
+    """
+    used: list[Done] = []
+    part: Done | None = None
+    while part is None and len(used) < (1 if plain is not None or params.temperature == 0 else _TRIES):
+        used.append(await ask(body))
+        overrun = Overrun.of(asked, begun.text if begun.is_sent else "", params, used[-1])
+        context.overruns.append(overrun)
+        part = overrun.part(begun.text, params)
+    if part is None:
+        if plain is None:
+            raise _deviation(begun.text, used[-1])
+        part = await ask(plain)
+        used.append(part)
+    if call.wants_deltas:
+        call.hand_on(Delta(part.text))
+    return _with_usage(part, used)
+
+
+def _deviation(before: str, done: Done) -> Trouble:
     """Why a chat model's answer cannot be used that should have begun with a text."""
     if done.text.startswith(before):
         return Trouble(
@@ -142,7 +175,7 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-def with_usage(done: Done, used: list[Done]) -> Done:
+def _with_usage(done: Done, used: list[Done]) -> Done:
     """An answer that took these requests."""
     return replace(
         done,

@@ -121,6 +121,7 @@ class Usage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: CachedTokens | None = None
+    cache_write_tokens: int = 0
 
     @property
     def num_cached(self) -> int:
@@ -217,6 +218,7 @@ class Collector:
             prompt_tokens=self.usage.prompt_tokens or 0,
             cached_tokens=self.usage.num_cached,
             generated_tokens=self.usage.completion_tokens or 0,
+            cache_write_tokens=self.usage.cache_write_tokens,
         )
 
 

@@ -18,9 +18,6 @@ def _gone(name: str, lack: str, help: str) -> Callable[..., NoReturn]:
 
 
 _SERVER = "there is no client for this server's own interface"
-Anthropic = _gone(
-    "Anthropic", _SERVER, 'use its OpenAI-compatible one: rf.OpenAI(model, base_url="https://api.anthropic.com/v1/")'
-)
 VertexAI = _gone(
     "VertexAI",
     _SERVER,

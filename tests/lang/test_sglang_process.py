@@ -116,7 +116,7 @@ def test_the_global_config(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert capsys.readouterr().out == state.text() + "\n"
 
 
-@pytest.mark.parametrize("name", ["Anthropic", "VertexAI", "LiteLLM", "Crusoe", "ServerArgs"])
+@pytest.mark.parametrize("name", ["VertexAI", "LiteLLM", "Crusoe", "ServerArgs"])
 def test_names_that_are_gone_say_what_to_use(name: str) -> None:
     with pytest.raises(UsageError, match=name) as caught:
         getattr(sgl, name)("model")
