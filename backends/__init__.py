@@ -22,7 +22,7 @@ SCRIPTED = "scripted"
 OPENAI = "openai"
 ANTHROPIC = "anthropic"
 # The kinds of servers that are named before the model (flavours.py).
-_SERVED = (OPENAI, "compatible", "vllm", "sglang", "llama.cpp")
+_SERVED = (OPENAI, "compatible", "vllm", "sglang", "llama.cpp", "ramify")
 
 
 def open_backend(spec: str | Path | Backend) -> Backend:

@@ -28,7 +28,7 @@ from ..runtime.prompt_tokens import KnownTokens, PromptTokens, Tokenization
 from ..runtime.request import Done, SamplingParams
 from ..runtime.tokens import Tokenizer
 from .chats import chat_format
-from .generated import Generated, Growing, TextGrowing, TokenGrowing
+from .generated import Generated, Growing, ServedGrowing, TextGrowing, TokenGrowing
 from .remote import Call, Remote, Retry, Traffic, Trouble, arrived, decode, limits, nothing, server_sent, timeouts
 from .scoring import first_judged, scored
 
@@ -64,11 +64,15 @@ class ModelInfo(msgspec.Struct):
 
 
 class ServerInfo(msgspec.Struct):
-    """What is used of /server_info: whether seeds count, and whether a stream's pieces are only what is new."""
+    """What is used of /server_info: whether seeds count, and whether a stream's pieces are only what is new.
+
+    ramify: the version of ramify's own server (`ramify serve`), which can do what the engine can.
+    """
 
     enable_deterministic_inference: bool = False
     incremental_streaming_output: bool = False
     stream_output: bool = False
+    ramify: str | None = None
 
 
 class RuntimeEndpoint:
@@ -106,7 +110,10 @@ class RuntimeEndpoint:
         self.chat = _chat(chat_template, loaded, self.model_info, as_text=not token_ids)
         self._tokens = PromptTokens(loaded) if loaded is not None and token_ids else None
         self.features = SAMPLING | {"select", "score", "prompt_logprobs", "stop_regex", "regex", "json_schema", "dtype"}
+        self._is_ramify = self._server_info.ramify is not None and self._tokens is not None
         self.reasons = {"seed": "the server would ignore it; start it with --enable-deterministic-inference"}
+        if self._is_ramify:
+            self.features = (self.features | {"grammar", "tools"}) - {"stop_regex"}
         if not self._server_info.enable_deterministic_inference:
             self.features -= {"seed"}
         traffic = Traffic(max_connections, retry, head_start=head_start)
@@ -116,7 +123,7 @@ class RuntimeEndpoint:
         """See Backend. Raises Unsupported when messages are to be marked and nobody knows how."""
         if params.max_tokens == 0:
             return self._remote.send(nothing, sink, None)
-        body = {"sampling_params": _sampling(params), **self._logprobs(params)}
+        body = {"sampling_params": _sampling(params, is_ramify=self._is_ramify), **self._logprobs(params)}
         growing = self._growing(params)
         work = partial(self._generate, self._prompt(prompt), body, growing)
         return self._remote.send(work, sink, _text(prompt), params.max_tokens)
@@ -198,6 +205,8 @@ class RuntimeEndpoint:
     def _growing(self, params: SamplingParams) -> Callable[[], Growing]:
         info = self._server_info
         is_incremental = info.incremental_streaming_output or info.stream_output
+        if self._is_ramify:
+            return partial(ServedGrowing, params)
         if self._tokens is None:
             return partial(TextGrowing, params, is_incremental)
         return partial(TokenGrowing, self._tokens.tokenizer.decode_stream, params, is_incremental)
@@ -332,13 +341,15 @@ def _chat(
     return (tokenizer.chat_in_text if as_text else tokenizer.chat) or NO_TEMPLATE
 
 
-def _sampling(params: SamplingParams) -> dict[str, Any]:
+def _sampling(params: SamplingParams, *, is_ramify: bool) -> dict[str, Any]:
     """The parameters by SGLang's names; all are sent, so that no default of the server's applies."""
     values = {theirs: getattr(params, ours) for ours, theirs in _SAMPLING_NAMES.items()}
     values |= {"top_k": params.top_k or -1, "stop": list(params.stop), "stop_token_ids": list(params.stop_token_ids)}
     values |= {"stop_regex": list(params.stop_regex)} if params.stop_regex else {}
     if params.constraint is not None:
         values[params.constraint.kind] = params.constraint.source
+        if is_ramify:
+            values["whitespace"] = params.constraint.has_space
     return values
 
 

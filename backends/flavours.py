@@ -193,8 +193,7 @@ FLAVOURS = {
         ),
         Flavour(
             "ramify",
-            {**_OPEN, "stop_regex": "stop_regex"},
-            {**_UNSAID, "stop_regex": ()},
+            _OPEN,
             continues={"continue_final_message": True},
             chat=_VLLM,
             text=_VLLM,
@@ -202,6 +201,7 @@ FLAVOURS = {
             echoes_logprobs=True,
             tokens_as_ids={"return_tokens_as_token_ids": True},
             has_tools=True,
+            takes_images=False,
         ),
         Flavour(
             "llama.cpp",

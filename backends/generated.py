@@ -40,9 +40,10 @@ class Meta(msgspec.Struct):
 
 
 class Generated(msgspec.Struct):
-    """A whole answer or one piece of a stream."""
+    """A whole answer or one piece of a stream. tail: of ramify's own server, see Done; it comes with the last piece."""
 
     text: str | None = None
+    tail: str | None = None
     output_ids: list[int] = []
     prompt_token_ids: list[int] | None = None
     meta_info: Meta = msgspec.field(default_factory=Meta)
@@ -165,6 +166,35 @@ class TokenGrowing:
         output = self._output
         done = Done(output.text, output.token_ids, "stop", output.tail, output.matched, output.logprobs)
         return _done(self._meta, self._params, done)
+
+
+class ServedGrowing:
+    """A generation of ramify's own server: its text, its tokens and its stops are what they are in this process."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        self._params = params
+        self._text = ""
+        self._token_ids: tuple[int, ...] = ()
+        self._last = Generated()
+
+    def take(self, piece: Generated) -> Delta | None:
+        """See Growing. Each piece holds all so far."""
+        piece.check()
+        self._last = piece
+        before, known = self._text, self._token_ids
+        self._text, token_ids = piece.text or "", piece.output_ids
+        finish = piece.meta_info.finish_reason
+        if finish is not None and isinstance(finish.matched, int):
+            token_ids = token_ids[:-1]  # the token that ended it is no part of it
+        self._token_ids = tuple(token_ids)
+        text, new_ids = self._text[len(before) :], self._token_ids[len(known) :]
+        return Delta(text, new_ids, tuple(piece.token_logprobs()[len(known) :])) if text or new_ids else None
+
+    def done(self) -> Done:
+        """See Growing."""
+        logprobs = tuple(self._last.token_logprobs())
+        done = Done(self._text, self._token_ids, "stop", tail=self._last.tail or "", logprobs=logprobs)
+        return _done(self._last.meta_info, self._params, done)
 
 
 def _done(meta: Meta, params: SamplingParams, done: Done) -> Done:

@@ -87,6 +87,7 @@ class LocalBackend:
         if dtype is not None and not isinstance(dtype, torch.dtype):
             raise UsageError(f"dtype is a torch.dtype such as torch.bfloat16, not {dtype!r}")
         check_format(weights)
+        self.directory = directory.resolve()
         self.name = directory_name(directory, weights)
         self.weights = weights
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

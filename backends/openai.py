@@ -61,7 +61,7 @@ class OpenAI:
 
     base_url, api_key: as OpenAI's client takes them, else OPENAI_BASE_URL and OPENAI_API_KEY. is_chat_model: None
     tells by the name; False for text completions. flavour: what kind of server it is ("openai", "compatible",
-    "vllm", "sglang", "llama.cpp"), which decides what it takes; None is "openai" for OpenAI's own, else
+    "vllm", "sglang", "llama.cpp", "ramify"), which decides what it takes; None is "openai" for OpenAI's own, else
     "compatible". chat_template: how messages are marked in the text of a model that is no chat model.
     continue_final_message: let the server continue an assistant message that the program began (where it can: vllm,
     sglang, llama.cpp). constrained_select: choose by generating under a constraint (same servers), which follows
@@ -111,7 +111,7 @@ class OpenAI:
             raise self._unable("choose under a constraint", "constrained_select", lambda each: each.choice)
         scores = not self.is_chat_model and (self.flavour.echoes_logprobs if echo_logprobs is None else echo_logprobs)
         self.features = self.flavour.features(is_chat=self.is_chat_model) | _choosing(scores, constrained_select)
-        if self.is_chat_model:
+        if self.is_chat_model and self.flavour.takes_images:
             self.features |= {"images"}
         if self._has_tools:
             self.features |= {"tools"}

@@ -7,6 +7,7 @@ import hmac
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ... import __version__
 from ...backends.local import LocalBackend
 from ...runtime.request import Delta, Done
 from .asking import Asking, Wanted
@@ -23,8 +25,9 @@ from .completions import Completion
 from .embeddings import Embeddings
 from .errors import ApiError, Gone, not_understood, told
 from .exchange import ClientDisconnect, Exchange
-from .fields import Chatting, Completing, Embedding
+from .fields import Chatting, Completing, Embedding, NativeGenerating
 from .metrics import CONTENT_TYPE, Metrics
+from .native import NativeGeneration
 from .programs import ProgramRun, Running, loaded, record_of
 from .settings import Settings
 from .usage import Counting
@@ -42,7 +45,7 @@ class Answerable(Protocol):
     streams: bool
     counting: Counting
 
-    def whole(self, dones: list[Done]) -> dict[str, Any]:
+    def whole(self, dones: list[Done]) -> Any:
         """The answer."""
 
     def pieces(self, events: AsyncGenerator[tuple[int, Delta | Done]]) -> AsyncGenerator[dict[str, Any]]:
@@ -69,6 +72,10 @@ class Service:
             _route("/v1/models", "GET", self, self.tell_models),
             _route("/v1/completions", "POST", self, self.complete, takes_room=True),
             _route("/v1/chat/completions", "POST", self, self.chat, takes_room=True),
+            _route("/generate", "POST", self, self.generate, takes_room=True),
+            *[_route(path, "GET", self, self.tell_model_info) for path in ("/model_info", "/get_model_info")],
+            *[_route(path, "GET", self, self.tell_server_info) for path in ("/server_info", "/get_server_info")],
+            _route("/flush_cache", "POST", self, self.flush_cache),
             _route("/v1/embeddings", "POST", self, self.embed, takes_room=True),
             _route("/v1/programs", "POST", self, self.run_program, takes_room=True),
         ]
@@ -124,6 +131,25 @@ class Service:
         most = self.settings.max_tokens
         await self._generate(exchange, Chatting, lambda fields: Chat(fields, self.backend, self.model, most))
 
+    async def generate(self, exchange: Exchange) -> None:
+        """/generate."""
+        await self._generate(exchange, NativeGenerating, lambda fields: NativeGeneration(fields, self.backend))
+
+    async def tell_model_info(self, exchange: Exchange) -> None:
+        """The model, as SGLang tells it."""
+        directory = str(self.backend.directory)
+        await exchange.answer({"model_path": directory, "tokenizer_path": directory, "is_generation": True})
+
+    async def tell_server_info(self, exchange: Exchange) -> None:
+        """The server, as SGLang tells it. ramify: whose server it is."""
+        told = {"ramify": __version__, "enable_deterministic_inference": True, "incremental_streaming_output": False}
+        await exchange.answer({**told, "served_model_name": self.model, **asdict(self.backend.stats())})
+
+    async def flush_cache(self, exchange: Exchange) -> None:
+        """Drop what is cached and not in use."""
+        await asyncio.to_thread(self.backend.clear_cache)
+        await exchange.send(b"Cache flushed.\n", "text/plain")
+
     async def embed(self, exchange: Exchange) -> None:
         """/v1/embeddings."""
         fields = decoded(exchange.body, Embedding)
@@ -157,7 +183,7 @@ class Service:
 
     async def _generate(self, exchange: Exchange, kind: type[Any], make: Callable[[Any], Answerable]) -> None:
         fields, is_long = decoded(exchange.body, kind), len(exchange.body) > _LONG_BODY
-        self.check_model(fields.model)
+        self.check_model(getattr(fields, "model", None))
         try:
             answer = await asyncio.to_thread(make, fields) if is_long else make(fields)
             asking = Asking(self.backend, answer.wanted, streams=answer.streams)
@@ -190,6 +216,8 @@ def decoded(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
         raise not_understood(error) from None
+    except RecursionError:
+        raise ApiError(400, "the body is nested too deeply") from None
 
 
 _Handler = Callable[[Exchange], Awaitable[None]]
@@ -217,9 +245,10 @@ class _Endpoint:
             await self._serve(exchange)
         except (ClientDisconnect, Gone):
             metrics.num_disconnected += 1
-        except ApiError as error:
+        except Exception as raised:
+            error = told(raised)
             if error.status >= 500:
-                _log.error("a request to %s failed", self._path, exc_info=error.__cause__)
+                _log.error("a request to %s failed", self._path, exc_info=raised)
             await exchange.refuse(error)
         finally:
             metrics.count(self._path, exchange.status, time.perf_counter() - begun)

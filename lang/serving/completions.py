@@ -25,7 +25,7 @@ _MAX_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class _Given:
+class Given:
     """A prompt: as it is asked with, its tokens, and its text for an echo."""
 
     prompt: Prompt
@@ -38,7 +38,7 @@ class _Choice:
     """One of the answers. number: its prompt's. offset: the next token's place in its text, in characters."""
 
     number: int
-    prompt: _Given
+    prompt: Given
     offset: int = 0
 
 
@@ -136,7 +136,7 @@ def of_sample(params: SamplingParams, number: int) -> SamplingParams:
     return params if params.seed is None or not number else replace(params, seed=sample_seed(params.seed, number))
 
 
-def given_prompts(backend: LocalBackend, given: Any, field: str = "prompt") -> list[_Given]:
+def given_prompts(backend: LocalBackend, given: Any, field: str = "prompt") -> list[Given]:
     """The prompts that a field holds: a text, token ids, or a list of texts or of lists of ids. Raises ApiError."""
     if isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], int)):
         return [_given(backend, given, field)]
@@ -145,14 +145,14 @@ def given_prompts(backend: LocalBackend, given: Any, field: str = "prompt") -> l
     return [_given(backend, each, f"{field}[{index}]") for index, each in enumerate(given)]
 
 
-def _given(backend: LocalBackend, given: Any, place: str) -> _Given:
+def _given(backend: LocalBackend, given: Any, place: str) -> Given:
     root = Context(backend).root()
     if isinstance(given, str):
         prompt = root.append_text(given)
         token_ids = backend.tokens.prepare(prompt).run(warns=False).token_ids
         if not token_ids:
             raise invalid(f"{place} is empty, and the model has no token that begins a text", place)
-        return _Given(prompt, token_ids, given)
+        return Given(prompt, token_ids, given)
     vocab_size = backend.model.config.vocab_size
     if not isinstance(given, list) or not given:
         raise invalid(f"{place} is a text or a list of token ids, and not empty", place)
@@ -160,7 +160,7 @@ def _given(backend: LocalBackend, given: Any, place: str) -> _Given:
         if type(each) is not int or not 0 <= each < vocab_size:
             raise invalid(f"{place}[{index}] is {each!r}, which is no token id below {vocab_size}", place)
     backend.tokens.begin(root, given)
-    return _Given(root, given, backend.tokenizer.decode(given))
+    return Given(root, given, backend.tokenizer.decode(given))
 
 
 def check_stream_options(given: bool, streams: bool) -> None:

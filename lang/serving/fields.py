@@ -61,7 +61,6 @@ class Generating(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     repetition_penalty: float | None = None
     min_tokens: int | None = None
     stop_token_ids: list[int] | None = None
-    stop_regex: str | list[str] | None = None
     ignore_eos: bool | None = None
     close: bool | None = None
     return_tokens_as_token_ids: bool | None = None
@@ -113,3 +112,42 @@ class Embedding(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     user: str | None = None
     pooling: str | None = None
     start: int | None = None
+
+
+class NativeSampling(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`sampling_params` of /generate. lark, calls and whitespace are ramify's own, for programs that run elsewhere."""
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    sampling_seed: int | None = None
+    n: int | None = None
+    regex: str | None = None
+    json_schema: str | None = None
+    lark: str | None = None
+    calls: str | None = None
+    whitespace: bool = False
+
+
+class NativeGenerating(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of /generate, SGLang's own interface. `rid` is a label."""
+
+    text: str | list[str] | None = None
+    input_ids: Any = None
+    sampling_params: NativeSampling = msgspec.field(default_factory=NativeSampling)
+    return_logprob: bool = False
+    logprob_start_len: int | list[int] | None = None
+    top_logprobs_num: int = 0
+    return_text_in_logprobs: bool = False
+    return_prompt_token_ids: bool = False
+    stream: bool = False
+    rid: str | None = None

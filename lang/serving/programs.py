@@ -75,7 +75,7 @@ def loaded(fields: Running, settings: Settings) -> Compiled:
     except (IRError, ValueError, RecursionError, KeyError) as error:
         raise invalid(f"module is no saved program: {in_words(error)}", "module") from None
     if not is_trusted:
-        _check_reads_no_files(compiled.module, fields.arguments)
+        _check_harmless(compiled.module)
         check_bounded(compiled.module, fields.arguments, settings.max_tokens)
     return compiled
 
@@ -90,18 +90,18 @@ def _loaded(data: bytes, *, is_trusted: bool) -> Compiled:
     return Compiled.loads(data, "the module", trust=is_trusted)
 
 
-def _check_reads_no_files(module: Module, arguments: dict[str, Any]) -> None:
-    """Raises ApiError for a program that could have the server read files of its own."""
+def _check_harmless(module: Module) -> None:
+    """Raises ApiError for a program that might have the server read files, or match patterns of Python's for ever."""
     for op in module.walk():
         given = {**op.attrs.get("params", {}), **dict.fromkeys(op.attrs.get("dynamic", ()))}
         if op.name in _FILES or ("grammar" in given and not _is_text(given["grammar"])):
-            raise ApiError(
-                403,
-                f"an unsigned program may not read files, as this one might ({op.name}); sign it, or write the grammar "
-                "into the program as text",
-                param="module",
-                code="unsigned_code",
-            )
+            raise _refused(f"read files, as this one might ({op.name}): sign it, or write the grammar into it as text")
+        if "stop_regex" in given or op.name == "lm.call":
+            raise _refused(f"have stop_regex or arguments that are checked late ({op.name}): sign it")
+
+
+def _refused(what: str) -> ApiError:
+    return ApiError(403, f"an unsigned program may not {what}", param="module", code="unsigned_code")
 
 
 def _is_text(grammar: Any) -> bool:
@@ -113,7 +113,7 @@ class ProgramRun:
     RequestError for sampling parameters that are none."""
 
     def __init__(self, compiled: Compiled, fields: Running, backend: LocalBackend, max_tokens: int) -> None:
-        sampling = {"max_tokens": max_tokens, **_listed(fields.sampling)}
+        sampling = {"max_tokens": max_tokens, **_checked(fields.sampling)}
         program = of_compiled(compiled).options(backend=backend, timeout=fields.timeout, **sampling)
         arguments = program.signature.bind((), fields.arguments)
         self._home = asyncio.get_running_loop()
@@ -169,10 +169,11 @@ class ProgramRun:
         yield {"run": record_of(await self.ended())}
 
 
-def _listed(sampling: dict[str, Any]) -> dict[str, Any]:
-    """The sampling parameters. Raises ApiError for those that are no data."""
-    if "processors" in sampling:
-        raise invalid("sampling.processors are functions, which cannot be sent", "sampling")
+def _checked(sampling: dict[str, Any]) -> dict[str, Any]:
+    """The sampling parameters. Raises ApiError for those that are not taken."""
+    for name in ("processors", "stop_regex"):
+        if name in sampling:
+            raise invalid(f"sampling.{name} is for programs that say it themselves", "sampling")
     return sampling
 
 

@@ -43,8 +43,7 @@ def sampling_params(fields: Generating, vocab_size: int) -> SamplingParams:
     params = replace(
         _DEFAULTS,
         **given,
-        stop=_texts(fields.stop, "stop"),
-        stop_regex=_texts(fields.stop_regex, "stop_regex"),
+        stop=_texts(fields.stop),
         stop_token_ids=tuple(fields.stop_token_ids or ()),
         constraint=constraint_of(fields),
         processors=_bias(fields.logit_bias, vocab_size),
@@ -69,10 +68,10 @@ def check_logprobs(num: int | None, name: str) -> int | None:
     return num
 
 
-def _texts(value: str | list[str] | None, name: str) -> tuple[str, ...]:
+def _texts(value: str | list[str] | None) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else tuple(value or ())
     if "" in texts:
-        raise invalid(f"{name} has an empty text", name)
+        raise invalid("stop has an empty text", "stop")
     return texts
 
 
