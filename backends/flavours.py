@@ -67,7 +67,8 @@ class Flavour:
     the fields that make an answer one of some texts, or None. echoes_logprobs: whether it tells the
     log-probabilities of a text model's prompt. tokens_as_ids: the fields that make it name tokens by their ids.
     holds_stops_back: whether a stream never shows the beginning of what turns out to be a stop string. tells_tokens:
-    whether it tells the tokens of an answer, with their log-probabilities, whatever the model.
+    whether it tells the tokens of an answer, with their log-probabilities, whatever the model. takes_images: whether
+    messages may have images, which a model may or may not see.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Flavour:
     is_strict: bool = False
     holds_stops_back: bool = True
     tells_tokens: bool = False
+    takes_images: bool = True
 
     def features(self, *, is_chat: bool) -> frozenset[str]:
         """The features of runtime/features.py that its fields make."""
@@ -199,6 +201,7 @@ FLAVOURS = {
             text=_VLLM,
             choice=_structured_choice,
             echoes_logprobs=True,
+            tells_tokens=True,
             tokens_as_ids={"return_tokens_as_token_ids": True},
             has_tools=True,
             takes_images=False,
