@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 from collections import deque
 from dataclasses import dataclass
 
 from ...backends.replay.cassette import Cassette
+from ...ir.core import Op
 from ...ir.errors import Cancelled
 from ...runtime.generation import Generation
 from ...runtime.linker import Frame
@@ -20,8 +22,16 @@ from ..mailbox import CANCEL_SECONDS, Mailbox
 from ..options import Options
 from ..program import Program
 from ..run import Run
+from ..transcript import Branch
 
 Heard = list[Generation | ToolCall]
+Place = tuple[Op, Branch]
+_PATIENCE_SECONDS = 2.0
+
+
+def place_of(visit: Visit) -> Place:
+    """What tells a step of a run from others: its op, and the branch that this is about."""
+    return visit.step.op, visit.prompt.branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +73,32 @@ class Attempt:
         """See Stepper."""
         self._mailbox.post(self._visits.append, visit)
 
-    def next(self) -> Moment | None:
-        """Wait for the next step that the run comes to; None once it has ended."""
-        while not self._visits:
-            if self._execution.ended.done:
-                return None
-            self._mailbox.take()
-        visit = self._visits.popleft()
+    def next(self, wanted: Place | None = None) -> Moment | None:
+        """Wait for the next step that the run comes to; None once it has ended.
+
+        wanted: where that was before. What an `async def` program does at once comes in any order, so that step is
+        waited for then, as long as there is something that may come to it.
+        """
+        visit = self._next_visit(wanted)
+        if visit is None:
+            return None
         self._number += 1
         enters, self._last = self._enters(visit.frame), visit.frame
         return Moment(visit, self._number, self.heard(), enters, (self._strand(visit.frame), visit.frame.depth))
+
+    def _next_visit(self, wanted: Place | None) -> Visit | None:
+        is_patient = wanted is not None and self._execution.is_async
+        while True:
+            found = next((each for each in self._visits if not is_patient or place_of(each) == wanted), None)
+            if found is not None:
+                self._visits.remove(found)
+                return found
+            if self._execution.ended.done and not self._visits:
+                return None
+            try:
+                self._mailbox.take(_PATIENCE_SECONDS if self._visits else None)
+            except queue.Empty:
+                is_patient = False
 
     def leave(self, moment: Moment) -> None:
         """Let the run go on from a step."""

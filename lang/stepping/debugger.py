@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...ir.core import Op
 from ...ir.errors import RamifyError, UsageError
 from ...runtime.generation import Generation
 from ..arguments import Arguments
@@ -21,15 +20,13 @@ from ..compiled import Compiled
 from ..options import Options
 from ..program import Program
 from ..run import Run
-from ..transcript import Branch
 from .assigning import Assignment, assign
 from .assigning import parse as parse_assignment
-from .attempt import Attempt, Heard, Moment
+from .attempt import Attempt, Heard, Moment, Place, place_of
 from .breakpoints import Breakpoint, Known, holds, parse
 from .memory import Memory
 from .scene import Scene
 
-_Place = tuple[Op, Branch]
 _CHANGED = "the program did something else here when it was run again"
 
 
@@ -60,15 +57,15 @@ class Debugger:
         self.halt: Halt | None = None
         self.news: Heard = []
         self.breakpoints: list[Breakpoint] = []
-        self._values = copied(arguments.values)
         self._options = options
         self._others = others
         self._known: Known | None = None
         self._num_made = 0
-        self._places: list[_Place] = []
+        self._places: list[Place] = []
         self._assignments: list[tuple[int, Assignment]] = []
         self._memory = Memory()
         self._arguments = arguments
+        self._values = copied(arguments.values)
         self._attempt = Attempt(program, arguments, options, self._memory.cassette())
 
     @property
@@ -120,7 +117,7 @@ class Debugger:
         while (moment := self._attempt.next()) is not None:
             self.news += moment.heard
             scene = Scene(moment.visit)
-            self._places[moment.number - 1 :] = [_place(moment)]
+            self._places[moment.number - 1 :] = [place_of(moment.visit)]
             reasons = list(self._hits(scene, moment))
             if reasons or is_reached(moment):
                 self.halt = Halt(scene, moment, reasons)
@@ -154,13 +151,14 @@ class Debugger:
         """Run the program again up to the step of a number, as it went before."""
         self._attempt.cancel()
         self._assignments = [each for each in self._assignments if each[0] <= number]
-        arguments = replace(self._arguments, values=copied(self._values))
-        self._attempt = Attempt(self.program, arguments, self._options, self._memory.cassette())
+        self._attempt = Attempt(self.program, self._fresh_arguments(), self._options, self._memory.cassette())
         self.halt, self.news = None, []
         with contextlib.redirect_stdout(io.StringIO()):  # what the program prints was printed before
-            while (moment := self._attempt.next()) is not None:
+            for place in self._places[:number]:
+                if (moment := self._attempt.next(place)) is None:
+                    return
                 scene = Scene(moment.visit)
-                changed = [] if _place(moment) == self._places[moment.number - 1] else [_CHANGED]
+                changed = [] if place_of(moment.visit) == place else [_CHANGED]
                 for at, assignment in self._assignments:
                     if at == moment.number and not changed:
                         assign(replace(assignment, value=copied(assignment.value)), scene)
@@ -169,6 +167,17 @@ class Debugger:
                     self.halt = Halt(scene, moment, changed)
                     return
                 self._attempt.leave(moment)
+
+    def _fresh_arguments(self) -> Arguments:
+        """The arguments as they were at the beginning; parameters that were not given hold their defaults."""
+        defaults = [each.default for each in self.program.signature.parameters.values()]
+        given = self._arguments.values
+        num_before = len(defaults) - len(given)
+        values = [
+            value if value is default else copied(kept)
+            for value, kept, default in zip(given, self._values, defaults[num_before:], strict=True)
+        ]
+        return replace(self._arguments, values=tuple(values))
 
     # Other values.
 
@@ -228,10 +237,6 @@ def _has_generated(each: Breakpoint, scene: Scene, heard: Heard) -> tuple[bool, 
             if found[0]:
                 return found
     return False, ""
-
-
-def _place(moment: Moment) -> _Place:
-    return moment.visit.step.op, moment.visit.prompt.branch
 
 
 def copied(value: Any) -> Any:
