@@ -69,6 +69,10 @@ class Commands:
 
     def _do(self, line: str) -> None:
         name, _, rest = (line[:1], "", line[1:]) if line.startswith("?") else line.partition(" ")
+        if self.session.debugger is not None and name not in self.table:  # as they are written in notebooks
+            from ..stepping.commands import take
+
+            return take(self.session, line.removeprefix(":"))
         if name not in self.table:
             raise UsageError(f"there is no command {name}", help=nearest(name, self.table, "the commands are"))
         command, rest = self.table[name], rest.strip()

@@ -10,11 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 from ramify.backends.scripted import ScriptedBackend
+from ramify.ir.errors import Cancelled
 from ramify.lang.commands.table import Commands
+from ramify.lang.console import NameCompleter
 from ramify.lang.options import set_default_backend
-from ramify.lang.repl import run_script
+from ramify.lang.repl import read_lines, run_script
 from ramify.lang.session import Session
+
+from .terminal import Tmux
 
 SHOP = '''\
 import ramify as rf
@@ -449,6 +455,28 @@ def test_ctrl_c_ends_the_program_and_keeps_the_session(stepped: Stepped, backend
     assert shown.endswith("(ask:15) c\ninterrupted\n>>> 1 + 1\n2\n")
 
 
+def test_on_a_terminal(tmux: Tmux) -> None:
+    tmux.wait_for("^>>>")
+    tmux.keys(":step hello 'Bob'", "Enter")
+    tmux.wait_for(r"^step 1, hello_file\.py:5 in hello: append\n.*\n +\^+\n\(hello:5\)")
+    tmux.keys("p wh", "Tab")
+    tmux.wait_for(r"^\(hello:5\) p who")
+    tmux.keys("Enter")
+    tmux.wait_for(r"^'Bob'\n\(hello:5\)")
+    tmux.keys("Enter", "typed", "C-c", "n", "Enter")
+    tmux.wait_for(r"hello: gen a\n.*\n +\^+\n\(hello:6\)")
+    tmux.keys("C-d")
+    tmux.wait_for(r"^\(hello:6\)\s*\n>>>")
+    tmux.keys("@program", "Enter", "def slow(s):", "Enter", "print('now')", "Enter", "s += gen('a')", "Enter", "Enter")
+    tmux.wait_for(r"^\.\.\.\s*\n>>>")
+    tmux.keys(":step slow", "Enter", "c", "Enter")
+    tmux.wait_for("^now$")
+    tmux.keys("C-c")
+    tmux.wait_for(r"interrupted\n>>>")
+    tmux.keys("C-d")
+    tmux.wait_for("^left with 0")
+
+
 def test_a_loaded_program(stepped: Stepped, shop: Session, tmp_path: Path) -> None:
     shop.names["path"] = tmp_path / "ask.ir"
     shown = stepped("ask.compile().save(path)\nagain = rf.load(path, trust=True)\n:step again 'Why?'\nn\nn\nc\n")
@@ -460,3 +488,34 @@ def test_what_failed_to_be_generated(stepped: Stepped, backend: ScriptedBackend)
     shown = stepped(':step ask "Why?"\nb 17\nc\np reply\nset reply = "because"\nc\n')
     assert "reply failed: no answer\n" in shown and "\nValueError: no answer\n" in shown
     assert shown.splitlines()[-2] == "value: because"
+
+
+def test_what_can_be_completed(stepped: Stepped, shop: Session) -> None:
+    stepped(':step shop ["lamp"]\nn\n')
+    completer = NameCompleter(shop, Commands(shop))
+
+    def completed(line: str) -> list[str]:
+        return [each.text for each in completer.get_completions(Document(line), CompleteEvent())]
+
+    assert completed("b ver") == ["verdict"] and completed("b as") == ["ask"] and completed("p to") == ["total"]
+    assert completed("ba") == ["back"] and completed(":us") == [":usage"]
+
+
+def test_the_list_of_commands(stepped: Stepped) -> None:
+    shown = stepped(':step shop ["lamp"]\nh\nq\n:help\n')
+    assert "\nback [NUMBER]" in shown and "\n:step [PROGRAM [ARGUMENTS]]" in shown
+
+
+def test_the_end_of_the_input_ends_the_program(shop: Session) -> None:
+    read_lines([':step shop ["lamp"]\n', "n"], shop, Commands(shop))
+    debugger = shop.debugger
+    assert debugger is not None
+    debugger.quit()
+    assert isinstance(debugger.run.error, Cancelled)
+
+
+def test_commands_with_a_colon(stepped: Stepped) -> None:
+    """As notebooks have them: `%ramify n`."""
+    shown = stepped(':step shop ["lamp"]\n:n\n:p total\n:usage\n:nn\n:q\n')
+    assert ":n\nstep 2, " in shown and "p total\n0\n" in shown and "error: nothing was run yet\n" in shown
+    assert "error: 'nn' is nothing to do while a program is stepped\n" in shown
