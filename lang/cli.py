@@ -142,7 +142,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _describe_check(commands["check"])
     _describe_explain(commands["explain"])
     _describe_trace(commands["trace"])
-    _describe_pictured(commands["tree"])
+    _describe_pictured(commands["tree"], _RUN_TARGET)
     _describe_recording(commands["recording"])
     _describe_serve(commands["serve"])
     _describe_repl(commands["repl"])
@@ -217,14 +217,14 @@ def _describe_explain(parser: _Parser) -> None:
 
 
 def _describe_trace(parser: _Parser) -> None:
-    _describe_pictured(parser)
+    _describe_pictured(parser, f"{_RUN_TARGET}; or a recording")
     parser.add_argument("--perfetto", metavar="FILE", help="Chrome's trace format, for ui.perfetto.dev")
 
 
-def _describe_pictured(parser: _Parser) -> None:
-    """What the commands that draw a run have in common."""
+def _describe_pictured(parser: _Parser, target: str) -> None:
+    """What the commands that draw a run have in common. target: what is said of it."""
     add = parser.add_argument
-    add("target", metavar="FILE[:PROGRAM]", help=_RUN_TARGET)
+    add("target", metavar="FILE[:PROGRAM]", help=target)
     add("--arg", metavar="NAME=VALUE", action="append", default=[],
         help="an argument of the program: JSON, or a text; NAME=@FILE reads a file")  # fmt: skip
     add("--data", metavar="FILE", help="run once for each row: JSON lines, or a JSON list")

@@ -8,28 +8,49 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
+from ..backends.replay.frames import is_recording
+from ..backends.replay.recording import Recording
 from ..ir.errors import UsageError
 from .loading import is_saved, load_file, load_saved, split_target
 from .parameters import parse_arguments
 from .program import Program
+from .recorded_timeline import recorded_timeline
 from .rendering import open_view, usage_line
 from .rows import Row, read_rows
 from .run import Run
 from .run_command import configured
-from .timeline import timeline
+from .timeline import Timeline, timeline
 from .tree import PromptTrees
 
 Pictures = Mapping[str, Callable[[], str | bytes]]
 """What makes the file of each option."""
+_OF_RUNS = ("arg", "data", "model", "replay", "eager", "disable", "temperature", "max_tokens", "seed")
 
 
 def trace_command(given: argparse.Namespace) -> int:
     """Run the program that is named, and write its timeline. Returns the exit code."""
     paths = _paths(given, ("html", "svg", "perfetto"))
+    if is_recording(Path(given.target)):
+        return _trace_recording(given, paths)
     runs = _runs(given, sys.stdout)
-    found = timeline(runs)
-    pictures: Pictures = {"html": found.html, "svg": found.svg, "perfetto": found.perfetto}
-    return _write_all(paths, pictures, runs)
+    return _write_all(paths, _pictures(timeline(runs)), runs)
+
+
+def _trace_recording(given: argparse.Namespace, paths: Mapping[str, Path]) -> int:
+    """Write the timeline of a recording, for which nothing is run."""
+    for option in _OF_RUNS:
+        if getattr(given, option):
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} is about a run, and {given.target} is a recording, of which nothing is run")
+    found = recorded_timeline(Recording(given.target))
+    for option, path in paths.items():
+        write_picture(path, _pictures(found)[option]())
+        print(f"{path}: {option} of {_counted(len(found.runs))}")
+    return 0
+
+
+def _pictures(found: Timeline) -> Pictures:
+    return {"html": found.html, "svg": found.svg, "perfetto": found.perfetto}
 
 
 def tree_command(given: argparse.Namespace) -> int:
@@ -57,6 +78,9 @@ def _paths(given: argparse.Namespace, options: tuple[str, ...]) -> dict[str, Pat
 def _runs(given: argparse.Namespace, out: IO[str]) -> list[Run]:
     """Run the program, once or over the rows of --data. Runs that fail are among them."""
     path, name = split_target(given.target)
+    if is_recording(path):
+        how = f"ramify {given.command} FILE --replay {path}, with the program's file, plays it"
+        raise UsageError(f"{path} is a recording, which holds answers and no program", help=how)
     loaded = load_saved(path, trust=given.trust) if is_saved(path) else load_file(path)
     program = configured(loaded.runnable(name), given)
     shared = parse_arguments(program, given.arg)
@@ -84,13 +108,17 @@ def _write_all(paths: Mapping[str, Path], pictures: Pictures, runs: list[Run]) -
     """Write the files, also of runs that failed, and say so. Raises the error of a single run."""
     for option, path in paths.items():
         write_picture(path, pictures[option]())
-        print(f"{path}: {option} of {len(runs):,} {'run' if len(runs) == 1 else 'runs'}")
+        print(f"{path}: {option} of {_counted(len(runs))}")
     failed = [run.error for run in runs if run.error is not None]
     if len(runs) == 1 and failed:
         raise failed[0]
     if failed:
         print(f"{len(failed):,} of {len(runs):,} rows failed, the first with {type(failed[0]).__name__}: {failed[0]}")
     return 1 if failed else 0
+
+
+def _counted(num_runs: int) -> str:
+    return f"{num_runs:,} {'run' if num_runs == 1 else 'runs'}"
 
 
 def write_picture(path: Path, content: str | bytes) -> None:

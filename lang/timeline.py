@@ -33,7 +33,7 @@ MEANINGS: dict[Kind, str] = {
     "tool": "a tool",
     "host": "code of yours, with what it waits for",
 }
-_TOOLS, _HOST = "tools", "your code"
+TOOLS, HOST = "tools", "your code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Bar:
     def name(self) -> str:
         """What it is called: its variable, its tool, or what kind of thing it is."""
         if self.record is None:
-            return _HOST
+            return HOST
         return self.record.name or self.record.kind
 
     def seconds_of(self, kind: Kind) -> float:
@@ -171,7 +171,7 @@ def _places(timed: list[Timed]) -> Iterator[tuple[tuple[int, ...] | str, list[Ti
         places.setdefault(each.place, []).append(each)
     branches = sorted(place for place in places if not isinstance(place, str))
     yield from ((branch, places[branch]) for branch in branches)
-    yield from ((name, places[name]) for name in (_TOOLS, _HOST) if name in places)
+    yield from ((name, places[name]) for name in (TOOLS, HOST) if name in places)
 
 
 def _rows(timed: list[Timed]) -> list[list[Timed]]:
@@ -213,14 +213,14 @@ def _times(context: Context, label: str, origin: float) -> tuple[RunTimes, list[
 
 def _of_host(time: HostTime, origin: float) -> Timed:
     begin_ms, end_ms = (time.begun_at - origin) * 1000, (time.ended_at - origin) * 1000
-    return Timed(_HOST, begin_ms, (Part("host", end_ms),), time.span, None)
+    return Timed(HOST, begin_ms, (Part("host", end_ms),), time.span, None)
 
 
 def _of_tool(call: ToolCall, origin: float) -> Timed | None:
     if call.began_at is None:  # played, or given up before it began
         return None
     begin_ms, record = (call.began_at - origin) * 1000, call.record()
-    return Timed(_TOOLS, begin_ms, (Part("tool", begin_ms + record.ms),), record.span, record)
+    return Timed(TOOLS, begin_ms, (Part("tool", begin_ms + record.ms),), record.span, record)
 
 
 def _of_request(request: Generation, origin: float) -> Timed | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from time import perf_counter
 from types import FunctionType
 from typing import Any, Literal
 
@@ -104,7 +105,9 @@ class Cassette:
             above = parent.number if parent is not None else None
             place = where_of(span)
             model = recorder.model(backend)
-            recorder.add(RunRecord(id, model, program, asked, shown, number, form, above, place))
+            recorder.add(
+                RunRecord(id, model, program, asked, shown, number, form, above, place, recorder.ms(perf_counter()))
+            )
         return RunTrack(
             program,
             backend,

@@ -28,6 +28,10 @@ Where = tuple[str, int, int]
 """A place in a source file: its name without folders, the line (from 1) and the column (from 0)."""
 
 
+Times = tuple[float, float]
+"""When something began and ended, in milliseconds since the recording began."""
+
+
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
     pass
 
@@ -131,6 +135,7 @@ class RunRecord(_Record, frozen=True, tag="run"):
 
     parent: the run whose program started it, if one did. arguments: a hash of them; shown: what they are, cut short.
     number: how many runs of this program with equal arguments (and parent) began before. form: "eager" or "compiled".
+    begun_ms: when, since the recording began; None in older recordings.
     """
 
     id: int
@@ -142,6 +147,7 @@ class RunRecord(_Record, frozen=True, tag="run"):
     form: str
     parent: int | None = None
     where: Where | None = None
+    begun_ms: float | None = None
 
 
 class LMRecord(_Record, frozen=True, tag="lm"):
@@ -150,6 +156,7 @@ class LMRecord(_Record, frozen=True, tag="lm"):
     branch, number, sample: its place, see runtime/seeds.py; several scores may have one. prompt: the text after the
     event `after`, or all of it, without what it begins with: the first `same` characters of the prompt of the event
     `like`. hash: of the whole prompt. request: what else was asked. deltas: the pieces that were told.
+    times: None where another recording has answered.
     """
 
     id: str
@@ -171,13 +178,14 @@ class LMRecord(_Record, frozen=True, tag="lm"):
     deltas: tuple[Delta, ...] = ()
     done: Done | None = None
     error: Any = None
+    times: Times | None = None
 
 
 class ToolRecord(_Record, frozen=True, tag="tool"):
     """A tool call with its outcome: `value` or `error`, or `lost`, which says why there is none.
 
     number: how many calls of the tool with equal arguments began before in the run. arguments, value, error: as
-    values.py writes them. ms: milliseconds.
+    values.py writes them. ms: milliseconds. times: None where it was not called.
     """
 
     id: str
@@ -192,6 +200,7 @@ class ToolRecord(_Record, frozen=True, tag="tool"):
     value: Any = None
     error: Any = None
     lost: str | None = None
+    times: Times | None = None
 
 
 class HostRecord(_Record, frozen=True, tag="host"):
@@ -216,6 +225,7 @@ class HostRecord(_Record, frozen=True, tag="host"):
     lost: dict[int, str] = {}
     lists: dict[int, Any] = {}
     error: Any = None
+    times: Times | None = None
 
 
 class OrderRecord(_Record, frozen=True, tag="order"):
@@ -229,10 +239,11 @@ class OrderRecord(_Record, frozen=True, tag="order"):
 
 
 class EndRecord(_Record, frozen=True, tag="end"):
-    """A run has ended; error: with what, if not well."""
+    """A run has ended; error: with what, if not well. ended_ms: as begun_ms of RunRecord."""
 
     run: int
     error: Any = None
+    ended_ms: float | None = None
 
 
 Record = ModelRecord | DeclaredRecord | RunRecord | LMRecord | ToolRecord | HostRecord | OrderRecord | EndRecord

@@ -26,6 +26,15 @@ _MOST_BYTES = 2**32 - 1
 _AGAIN = "record again, into another file"
 
 
+def is_recording(path: Path) -> bool:
+    """Whether a file begins as a recording does, of whatever version."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_KIND)) == _KIND
+    except OSError:
+        return False
+
+
 class FrameWriter:
     """A new file that frames are added to, on any thread."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -71,7 +72,9 @@ def run_hosted(track: RunTrack, op: Op, host: HostOp, branch: tuple[int, ...], v
     where, lists = where_of(op.span), {n: list(value) for n, value in enumerate(inputs) if type(value) is list}
     event = track.host_event((where, branch, hashed))
     is_one = op.name == "py.expr"
+    begun_at = perf_counter()
     outcome = _run(host, values, is_one=is_one)
+    times = track.times(begun_at)
     if event.recorded is None:
         track.read_new()
     elif not track.has_read_new:
@@ -79,7 +82,7 @@ def run_hosted(track: RunTrack, op: Op, host: HostOp, branch: tuple[int, ...], v
     if outcome.error is not None or outcome.outputs or lists:
         code = " ".join(op.attrs["code"].split())[:_SHOWN]
         record = HostRecord(
-            event.id, track.number, code, branch, hashed, event.number, where, event.before, event.reads
+            event.id, track.number, code, branch, hashed, event.number, where, event.before, event.reads, times=times
         )
         track.write_host(_filled(record, outcome, {n: inputs[n] for n, old in lists.items() if inputs[n] != old}))
     if outcome.error is not None:

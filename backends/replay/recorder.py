@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ class Recorder:
         self._begins: dict[Hashable, tuple[str, str]] = {}
         self._error: RecordingError | None = None
         self.notes: list[str] = []
+        self._began_at = time.perf_counter()
+
+    def ms(self, at: float) -> float:
+        """Milliseconds since it began of a moment, by `time.perf_counter`."""
+        return (at - self._began_at) * 1000
 
     def recording(self) -> Recording:
         """What was recorded up to now. Raises RecordingError for a file that is gone or damaged."""

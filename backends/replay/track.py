@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,7 +30,7 @@ from ...runtime.sharing import is_deterministic
 from ...runtime.toolcall import ToolCall
 from .asked import PromptText, PromptTexts, request_difference, request_of, short, text_difference, whole_text
 from .edit import Anew, Editing, Value
-from .events import EndRecord, HostRecord, LMRecord, OrderRecord, ToolRecord, digest, place_text, where_of
+from .events import EndRecord, HostRecord, LMRecord, OrderRecord, Times, ToolRecord, digest, place_text, where_of
 from .hosting import HostEvent, Place, host_key, key_of, run_hosted
 from .recorder import Recorder
 from .recording import LMPlace, RecordedRun, Recording, place_of
@@ -218,6 +219,7 @@ class RunTrack:
             deltas=deltas,
             done=event if isinstance(event, Done) else None,
             error=None if isinstance(event, Done) else encode_error(event.error),
+            times=None if generation.is_played else self.times(generation.sent_at),
         )
         if place.message is not None and place.message.tools:
             recorder.declared(self.backend, [tool.schema for tool in place.message.tools])
@@ -303,6 +305,12 @@ class RunTrack:
         """
         return self._has_read_new or (self._parent is not None and self._parent.has_read_new)
 
+    def times(self, begun_at: float | None, ended_at: float | None = None) -> Times | None:
+        """When something began and ended (None: now), as it is written down; None where nothing is."""
+        if self._recorder is None or begun_at is None:
+            return None
+        return self._recorder.ms(begun_at), self._recorder.ms(ended_at or perf_counter())
+
     def write_host(self, record: HostRecord) -> None:
         """Write down what host code gave."""
         if self._recorder is not None:
@@ -328,7 +336,8 @@ class RunTrack:
             self._parent._mismatch(self, found)  # whose handlers cannot hide it either
         self.cassette.ended()
         if self._recorder is not None:
-            self._recorder.add(EndRecord(self.number, None if found is None else encode_error(found)))
+            error_told = None if found is None else encode_error(found)
+            self._recorder.add(EndRecord(self.number, error_told, self._recorder.ms(perf_counter())))
             try:
                 self._recorder.check()
             except RecordingError as raised:
@@ -512,7 +521,8 @@ class RunTrack:
             except Unencodable as why:
                 lost = f"its value is {why}, which no file can hold"
                 self._recorder.note(f"{place_text(record.where)}: the tool {record.name} cannot be replayed: {lost}")
-        self._recorder.add(msgspec.structs.replace(record, ms=call.ms, value=value, error=data, lost=lost))
+        times = None if call.began_at is None else self.times(call.began_at, call.began_at + call.ms / 1000)
+        self._recorder.add(msgspec.structs.replace(record, ms=call.ms, value=value, error=data, lost=lost, times=times))
 
     def _outcome(self, found: ToolRecord, call: ToolCall) -> tuple[Any, BaseException | None]:
         """A recorded call's value or error. Raises _Lost."""

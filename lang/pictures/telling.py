@@ -20,8 +20,12 @@ def place_of(span: Span | None) -> str:
 
 
 def source_of(span: Span | None) -> str:
-    """The source of a line, without the white space around it; empty where it cannot be read."""
-    return "" if span is None else span.source_line().strip()
+    """The source of a line, without the white space around it; empty where it cannot be read.
+
+    A recording knows its files without their folders: another of that name may be another file.
+    """
+    is_known = span is not None and (Path(span.file).is_absolute() or span.file.startswith("<"))
+    return span.source_line().strip() if span is not None and is_known else ""
 
 
 def text_of(bar: Bar) -> str:
@@ -31,7 +35,7 @@ def text_of(bar: Bar) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in record.arguments.items())
     if record is None:
         return ""
-    if record.kind == "score":
+    if record.scores and not record.text:  # a score, or a choice in a recording, which does not say what was chosen
         return ", ".join(f"{scored.text!r} {scored.total:.2f}" for scored in record.scores)
     return record.text
 

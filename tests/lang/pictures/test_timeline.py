@@ -9,12 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 import ramify as rf
+from ramify.backends.replay.recording import Recording
 from ramify.backends.scripted import ScriptedBackend
-from ramify.ir.errors import UsageError
+from ramify.ir.errors import RecordingError, UsageError
 from ramify.lang.cli import main
+from ramify.lang.pictures.telling import text_of
 from ramify.lang.pictures.timeline_drawing import rows_of, ticks
+from ramify.lang.recorded_timeline import recorded_timeline
 from ramify.lang.timeline import Bar, Timeline, parts_of
 from ramify.runtime.generation import GenRecord
 from ramify.runtime.request import Done
@@ -56,6 +60,10 @@ def ask(s, question: str):
 
 def records(timeline: Timeline) -> list[str]:
     return sorted(bar.name for bar in timeline.bars if bar.record is not None)
+
+
+def requests(timeline: Timeline) -> list[Bar]:
+    return [bar for bar in timeline.bars if isinstance(bar.record, GenRecord)]
 
 
 def check(timeline: Timeline) -> None:
@@ -270,3 +278,44 @@ def test_the_command_says_what_is_wrong_before_it_runs(program, words, said, cap
     monkeypatch.chdir(tmp_path)
     assert main(["trace", program, "--arg", "question=a", "--model", "scripted", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_recording_has_the_timeline_of_what_was_recorded(tmp_path, capsys):
+    path = tmp_path / "all.rec"
+    with rf.record(path):
+        runs = [everything.run(words=[4, 7]), ask.run("Why?", eager=True)]
+    timeline = recorded_timeline(Recording(path))
+    check(timeline)
+    own = rf.timeline(runs)
+    assert records(timeline) == records(own)
+    assert [run.label.partition("(")[0] for run in timeline.runs] == [run.label for run in own.runs]
+    names = {"tools", "your code"}
+    one, other = ({lane.label for lane in each.lanes} - names for each in (own, timeline))
+    assert one == other
+    for one, other in zip(requests(own), requests(timeline), strict=True):
+        assert one.record.text == other.record.text or (one.name == "kind" and "'one' -" in text_of(other))
+        assert one.record.cached_tokens == other.record.cached_tokens
+        assert {part.kind for part in one.parts} - {"wait"} == {part.kind for part in other.parts} - {"wait"}
+    (tool,) = (bar for bar in timeline.bars if timeline.lanes[bar.lane].label == "tools")
+    assert tool.seconds_of("tool") >= 0.02
+    page, trace = str(tmp_path / "t.html"), str(tmp_path / "t.json")
+    assert main(["trace", str(path), "--html", page, "--perfetto", trace]) == 0
+    assert capsys.readouterr().out == f"{page}: html of 2 runs\n{trace}: perfetto of 2 runs\n"
+    assert main(["trace", str(path), "--html", page, "--seed", "3"]) == 2
+    assert "--seed is about a run" in capsys.readouterr().err
+    assert main(["tree", str(path), "--html", page]) == 2
+    assert "which holds answers and no program" in capsys.readouterr().err
+
+
+def test_what_another_recording_answered_and_older_recordings_have_no_times(tmp_path):
+    first, second = tmp_path / "first.rec", tmp_path / "second.rec"
+    ask.run("Why?", backend=ScriptedBackend(), record=first)
+    with rf.replay(first, partial=True, record=second):
+        ask.run("Why?", backend=ScriptedBackend())
+    timeline = recorded_timeline(Recording(second))
+    assert len(timeline.runs) == 1 and timeline.bars == ()
+    recording = Recording(first)
+    for run in recording.runs.values():
+        run.record = msgspec.structs.replace(run.record, begun_ms=None)
+    with pytest.raises(RecordingError, match="tells no times"):
+        recorded_timeline(recording)
