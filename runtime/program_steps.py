@@ -101,9 +101,15 @@ def _kind(op: Op, host_of: HostOf) -> str | None:
     host = host_of(op)
     if host.is_pure or _called_tool(op, host) is not None:
         return _TOOL
-    if not host.is_known or host.awaits:
+    if (not host.is_known and not _only_defines(op)) or host.awaits:
         return _PYTHON
     return _READ if op.attrs.get("reads") else None
+
+
+def _only_defines(op: Op) -> bool:
+    """Whether code does no more than define functions."""
+    body = parse(op).body
+    return all(isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and not each.decorator_list for each in body)
 
 
 def _name(op: Op, kind: str, host_of: HostOf) -> str | None:

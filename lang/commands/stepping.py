@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ...ir.errors import UsageError
+from ..program import Program
 from ..session import Session
 from .command import Command, program_names
 from .programs import program_call
 
 
 def _step(session: Session, rest: str) -> None:
-    from ..stepping.commands import begin, reopen
+    from ..stepping.commands import begin, hear, reopen
     from ..stepping.debugger import Debugger
 
     if session.debugger is not None:
@@ -20,7 +23,11 @@ def _step(session: Session, rest: str) -> None:
         raise UsageError(":step takes the name of a program and its arguments", help=STEP.form)
     program, args, kwargs = program_call(session, rest)
     arguments = program.signature.bind(args, kwargs)
-    begin(session, Debugger(program, arguments, program.run_options, lambda: list(session.programs().values())))
+
+    def others() -> list[Program]:
+        return list(session.programs().values())
+
+    begin(session, Debugger(program, arguments, program.run_options, others, partial(hear, session)))
 
 
 STEP = Command(

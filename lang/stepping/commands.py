@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ...ir.errors import UsageError, nearest
 from ...runtime.program_steps import KINDS
 from ..session import Session
 from . import showing
+from .attempt import Heard
 from .breakpoints import listed
 from .debugger import Debugger
 
@@ -60,14 +62,18 @@ _HELP = "h lists the commands; p EXPRESSION evaluates"
 
 
 def begin(session: Session, debugger: Debugger) -> None:
-    """Come to the first step of a program."""
-    session.debugger = debugger
+    """Come to the first step of a program. Breakpoints are kept that were set when it was stepped before."""
+    before, session.debugger = session.stepped, debugger
     try:
         debugger.begin()
     except BaseException:
         leave(session)
         raise
     _tell(session, debugger)
+    if before is not None and before.program.fn is debugger.program.fn and debugger.halt is not None:
+        for each in before.breakpoints:
+            with contextlib.suppress(UsageError):  # the program is another by now
+                _break(session, debugger, each.told)
 
 
 def reopen(session: Session, debugger: Debugger) -> None:
@@ -85,12 +91,12 @@ def leave(session: Session) -> None:
     """End the run that is stepped, if one is."""
     debugger, session.debugger = session.debugger, None
     if debugger is not None:
+        session.stepped = debugger
         debugger.quit()
 
 
 def _tell(session: Session, debugger: Debugger) -> None:
     """Say where the program stands; of one that has ended, what came of it. Raises the error that it ended with."""
-    _print(session, showing.news(debugger.news))
     if debugger.halt is not None:
         _print(session, showing.halted(debugger.halt))
         return
@@ -100,6 +106,11 @@ def _tell(session: Session, debugger: Debugger) -> None:
         run.error.add_note(":step goes back into it")
         raise run.error
     session.show(run)
+
+
+def hear(session: Session, heard: Heard) -> None:
+    """Say what was answered."""
+    _print(session, showing.news(heard))
 
 
 def _print(session: Session, lines: Iterable[Text | str]) -> None:

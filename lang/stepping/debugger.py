@@ -40,25 +40,27 @@ class Halt:
 
 
 class Debugger:
-    """A program that is stepped. halt: where it stands; None once it has ended.
-
-    news: what has been answered since it stopped before.
-    """
+    """A program that is stepped. halt: where it stands; None once it has ended."""
 
     def __init__(
-        self, program: Program, arguments: Arguments, options: Options, others: Callable[[], list[Program]]
+        self,
+        program: Program,
+        arguments: Arguments,
+        options: Options,
+        others: Callable[[], list[Program]],
+        hear: Callable[[Heard], None] = lambda heard: None,
     ) -> None:
-        """others: the programs that a call of a value may turn out to be.
+        """others: the programs that a call of a value may turn out to be. hear: is told what has been answered.
 
         Raises UsageError for a program that runs as Python, and what compiling it raises.
         """
         check_steps(program)
         self.program = program
         self.halt: Halt | None = None
-        self.news: Heard = []
         self.breakpoints: list[Breakpoint] = []
         self._options = options
         self._others = others
+        self._hear = hear
         self._known: Known | None = None
         self._num_made = 0
         self._places: list[Place] = []
@@ -113,9 +115,8 @@ class Debugger:
 
     def _go(self, is_reached: Callable[[Moment], bool]) -> None:
         """Take the step that the run comes to next, and go on from it until one is reached."""
-        self.news = []
         while (moment := self._attempt.next()) is not None:
-            self.news += moment.heard
+            self._hear(moment.heard)
             scene = Scene(moment.visit)
             self._places[moment.number - 1 :] = [place_of(moment.visit)]
             reasons = list(self._hits(scene, moment))
@@ -123,11 +124,13 @@ class Debugger:
                 self.halt = Halt(scene, moment, reasons)
                 return
             self._attempt.leave(moment)
-        self.news += self._attempt.heard()
+        self._hear(self._attempt.heard())
         self.halt = None
 
     def quit(self) -> None:
         """End the run here."""
+        if self.halt is not None:
+            del self._places[self.halt.moment.number :]
         self.halt = None
         self._attempt.cancel()
 
@@ -142,7 +145,7 @@ class Debugger:
         self._again(number - count)
 
     def reopen(self) -> None:
-        """Go back into a run that has ended, to its last step. Raises UsageError for one that had none."""
+        """Go back into a run that is over, to its last step. Raises UsageError for one that had none."""
         if not self._places:
             raise UsageError(f"{self.program.name} has come to no step")
         self._again(len(self._places))
@@ -152,7 +155,7 @@ class Debugger:
         self._attempt.cancel()
         self._assignments = [each for each in self._assignments if each[0] <= number]
         self._attempt = Attempt(self.program, self._fresh_arguments(), self._options, self._memory.cassette())
-        self.halt, self.news = None, []
+        self.halt = None
         with contextlib.redirect_stdout(io.StringIO()):  # what the program prints was printed before
             for place in self._places[:number]:
                 if (moment := self._attempt.next(place)) is None:

@@ -9,13 +9,13 @@ from rich.text import Text
 
 from ...ir.printer import print_op
 from ...ir.span import Span
-from ...runtime.generation import Generation
 from ...runtime.program_steps import ProgramStep
 from ...runtime.prompt import Prompt
 from ...runtime.toolcall import ToolCall
 from ..live import printable
 from ..transcript import branch_label
 from ..tree import call_line
+from .attempt import Heard
 from .debugger import Halt
 from .scene import Scene
 
@@ -42,7 +42,7 @@ def _is_definition(span: Span) -> bool:
     return span.source_line().lstrip().startswith(("def ", "async def ", "@"))
 
 
-def news(heard: list[Generation | ToolCall]) -> Iterator[Text]:
+def news(heard: Heard) -> Iterator[Text]:
     """What was answered, in lines."""
     for each in heard:
         if isinstance(each, ToolCall):

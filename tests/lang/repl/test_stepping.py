@@ -519,3 +519,17 @@ def test_commands_with_a_colon(stepped: Stepped) -> None:
     shown = stepped(':step shop ["lamp"]\n:n\n:p total\n:usage\n:nn\n:q\n')
     assert ":n\nstep 2, " in shown and "p total\n0\n" in shown and "error: nothing was run yet\n" in shown
     assert "error: 'nn' is nothing to do while a program is stepped\n" in shown
+
+
+def test_what_stays_when_a_program_is_over(stepped: Stepped) -> None:
+    shown = stepped(
+        ':step shop ["lamp"]\nb select\nb 26\nc\nq\n:step\nq\n:step shop ["lamp"]\nb\nq\n:step ask "Why?"\nb\nq\n'
+    )
+    assert "q\n>>> :step\nstep 4, branch 0, shop.py:26 in shop: append\n" in shown
+    assert "breakpoint 1: select\nbreakpoint 2: 26\n(shop:22) b\n1: select\n2: 26\n(shop:22) q\n" in shown
+    assert "(ask:15) b\nno breakpoints\n" in shown
+
+
+def test_a_run_that_was_stepped_is_a_run(stepped: Stepped) -> None:
+    shown = stepped(':step shop ["lamp"]\nb 27\nc\nset answer = " no"\nb- 1\nc\n:tree\n:runs\n:tokens answer\n_.vars\n')
+    assert "answer = ' no'" in shown.split(":tree\n")[1] and "\n{'reply': ' no', 'verdict': 'little'}\n" in shown
