@@ -60,7 +60,7 @@ class Attempt:
         self._mailbox = Mailbox()
         self._visits: deque[Visit] = deque()
         self._number = 0
-        self._told: set[int] = set()
+        self._told: set[Generation | ToolCall] = set()
         self._strands: list[Strand] = []
         self._last: Frame | None = None
         options = options.updated({"stream": None, "timeout": None})  # it would run out while somebody thinks
@@ -106,8 +106,8 @@ class Attempt:
 
     def heard(self) -> Heard:
         """What has been asked for since this was called before, in program order."""
-        asked = [each for each in self._execution.context.leaves() if id(each) not in self._told]
-        self._told.update(map(id, asked))
+        asked = [each for each in self._execution.context.leaves() if each not in self._told]
+        self._told.update(asked)
         return asked
 
     @property

@@ -161,15 +161,22 @@ class Debugger:
                 if (moment := self._attempt.next(place)) is None:
                     return
                 scene = Scene(moment.visit)
-                changed = [] if place_of(moment.visit) == place else [_CHANGED]
-                for at, assignment in self._assignments:
-                    if at == moment.number and not changed:
-                        assign(replace(assignment, value=copied(assignment.value)), scene)
+                changed = self._set_again(scene, moment) if place_of(moment.visit) == place else [_CHANGED]
                 if changed or moment.number == number:
                     self._attempt.heard()
                     self.halt = Halt(scene, moment, changed)
                     return
                 self._attempt.leave(moment)
+
+    def _set_again(self, scene: Scene, moment: Moment) -> list[str]:
+        """Give what was set at a step its value once more; says what could not be."""
+        try:
+            for at, assignment in self._assignments:
+                if at == moment.number:
+                    assign(replace(assignment, value=copied(assignment.value)), scene)
+        except Exception as error:  # the program, or what it holds, is another than it was
+            return [f"{assignment.name} cannot be set again: {error}"]
+        return []
 
     def _fresh_arguments(self) -> Arguments:
         """The arguments as they were at the beginning; parameters that were not given hold their defaults."""

@@ -533,3 +533,27 @@ def test_what_stays_when_a_program_is_over(stepped: Stepped) -> None:
 def test_a_run_that_was_stepped_is_a_run(stepped: Stepped) -> None:
     shown = stepped(':step shop ["lamp"]\nb 27\nc\nset answer = " no"\nb- 1\nc\n:tree\n:runs\n:tokens answer\n_.vars\n')
     assert "answer = ' no'" in shown.split(":tree\n")[1] and "\n{'reply': ' no', 'verdict': 'little'}\n" in shown
+
+
+def test_a_program_that_is_not_the_same_when_it_is_run_again(stepped: Stepped) -> None:
+    shown = stepped(
+        """\
+        times = []
+        @program
+        def forgetful(s):
+            times.append(1)
+            if len(times) == 1:
+                s += "a" + gen("a", max_tokens=3)
+            s += "b"
+            s += "c"
+        :step forgetful
+        n
+        n
+        n
+        n
+        back
+        c
+        """
+    )
+    assert "\nthe program did something else here when it was run again\n" in shown
+    assert shown.splitlines()[-1].startswith("prompt 0 tokens")
