@@ -6,6 +6,7 @@ is sent; of prompts that are gone on from, or long, their servers are asked to k
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,10 +30,11 @@ from ..runtime.prices import Prices
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, SamplingParams
 from .anthropic_wire import Event, Events, Reply, mark, prompt_fields, tool_fields
+from .lanes import connecting
 from .messages import conversation
 from .native_tools import SHOWN_CALLS, asking_for_calls, declaring
 from .overrun import Begun, ask_on, known_part, may_overrun, shared_params, without_end
-from .remote import Call, Remote, Retry, Traffic, Trouble, decode, limits, nothing, server_sent, tell, timeouts
+from .remote import Call, Remote, Retry, Traffic, Trouble, decode, nothing, server_sent, tell, timeouts
 from .strict_schema import strict_schema
 from .wire import Collector
 
@@ -279,13 +281,17 @@ def _prompt_of(fields: dict[str, Any]) -> bytes:
 def _connect(
     base_url: str | None, api_key: str | None, traffic: Traffic, timeout: float, headers: dict[str, str] | None
 ) -> AsyncAnthropic:
+    url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or ""
     try:
         client = AsyncAnthropic(
             base_url=base_url,
             api_key=api_key,
             max_retries=0,
             default_headers=headers,
-            http_client=anthropic.DefaultAsyncHttpxClient(limits=limits(traffic), timeout=timeouts(timeout)),
+            http_client=anthropic.DefaultAsyncHttpxClient(
+                **connecting(traffic.max_connections, is_plain=url.lower().startswith("http:")),
+                timeout=timeouts(timeout),
+            ),
         )
     except anthropic.AnthropicError as error:
         raise UsageError(f"Anthropic's client: {error}", help="give api_key=..., or set ANTHROPIC_API_KEY") from error

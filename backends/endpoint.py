@@ -29,7 +29,8 @@ from ..runtime.request import Done, SamplingParams
 from ..runtime.tokens import Tokenizer
 from .chats import chat_format
 from .generated import Generated, Growing, ServedGrowing, TextGrowing, TokenGrowing
-from .remote import Call, Remote, Retry, Traffic, Trouble, arrived, decode, limits, nothing, server_sent, timeouts
+from .lanes import connecting
+from .remote import Call, Remote, Retry, Traffic, Trouble, arrived, decode, nothing, server_sent, timeouts
 from .scoring import first_judged, scored
 
 T = TypeVar("T")
@@ -152,18 +153,22 @@ class RuntimeEndpoint:
         self._remote.close()
 
     def _connect(self, traffic: Traffic) -> _Client:
-        return _Client(limits=limits(traffic), **self._options())
+        return _Client(**connecting(traffic.max_connections, is_plain=self._is_plain), **self._options())
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether certificates, which are slow to load, are not needed."""
+        return self.url.lower().startswith("http:")
 
     def _blocking(self) -> httpx2.Client:
-        return httpx2.Client(**self._options())
+        return httpx2.Client(verify=not self._is_plain, **self._options())
 
     def _options(self) -> dict[str, Any]:
-        """Of every client. Certificates are slow to load, and needed for https only."""
+        """Of every client."""
         return {
             "base_url": self.url,
             "headers": self._headers,
             "timeout": timeouts(self._timeout),
-            "verify": not self.url.lower().startswith("http:"),
         }
 
     def _get(self, kind: type[T], *paths: str) -> T:

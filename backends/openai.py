@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -32,10 +32,11 @@ from ..runtime.request import Delta, Done, SamplingParams
 from .chats import chat_format
 from .echo import echo_fields, echoed_scores
 from .flavours import FLAVOURS, Flavour
+from .lanes import connecting
 from .messages import Conversation, conversation
 from .native_tools import SHOWN_CALLS, asking_for_calls, declaring
 from .overrun import Begun, ask_on, known_part, may_overrun, shared_params, without_end
-from .remote import Call, Remote, Retry, Traffic, Trouble, decode, limits, nothing, server_sent, tell, timeouts
+from .remote import Call, Remote, Retry, Traffic, Trouble, decode, nothing, server_sent, tell, timeouts
 from .scoring import nothing_before
 from .wire import Answer, Collector
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from openai._response import AsyncAPIResponse
 
 _RETRY = Retry()
+# OpenAI's client gives the response itself where it finds the second of these.
+_HEADERS = {"content-type": "application/json", "x-stainless-raw-response": "stream"}
 # How messages are shown where a chat model's prompt is read as text; the server uses the model's own template.
 _SHOWN = ChatFormat.from_marks(
     {role: (f"{role.upper()}: ", "\n") for role in ("system", "user", "assistant", "tool", "developer")}
@@ -308,25 +311,34 @@ class OpenAI:
     async def _asked(self, body: dict[str, Any]) -> AsyncIterator[AsyncAPIResponse[Any]]:
         """The response to a request, closed at the end. Raises Trouble for whatever the client raises."""
         try:
-            async with self._request(body) as response:
+            response = await self._request(body)
+            try:
                 yield response
+            finally:
+                await response.close()
         except openai.APIStatusError as error:
             raise _status_trouble(error) from error
         except (openai.APIConnectionError, httpx2.TransportError) as error:
             raise Trouble.of_connection(error) from error
 
-    def _request(self, body: dict[str, Any]) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
-        rest = {name: value for name, value in body.items() if name not in ("messages", "prompt")}
-        if "messages" in body:
-            chat = self._remote.client.chat.completions.with_streaming_response
-            return chat.create(model=self.model, messages=body["messages"], extra_body=rest)
-        text = self._remote.client.completions.with_streaming_response
-        return text.create(model=self.model, prompt=body["prompt"], extra_body=rest)
+    async def _request(self, body: dict[str, Any]) -> AsyncAPIResponse[Any]:
+        """The response, whose body is still to be read. What the API's own methods would look through goes as it is."""
+        path = "/chat/completions" if "messages" in body else "/completions"
+        content = msgspec.json.encode({"model": self.model, **body})
+        options = cast(Any, {"headers": _HEADERS})
+        response = await self._remote.client.post(path, cast_to=object, content=content, options=options)
+        return cast("AsyncAPIResponse[Any]", response)
 
 
 def _prompt_of(body: dict[str, Any]) -> bytes:
     """What a server's cache knows a request by: the tools, and then the prompt."""
     return msgspec.json.encode([body.get("tools"), body.get("messages") or body.get("prompt")])
+
+
+def _is_plain(base_url: str | None) -> bool:
+    """Whether a server is asked without TLS."""
+    url = base_url or os.environ.get("OPENAI_BASE_URL") or ""
+    return url.lower().startswith("http:")
 
 
 def _choosing(scores: bool, constrained: bool) -> set[str]:
@@ -363,7 +375,9 @@ def _connect(base_url: str | None, api_key: str | None, traffic: Traffic, timeou
             base_url=base_url,
             api_key=api_key,
             max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits(traffic), timeout=timeouts(timeout)),
+            http_client=openai.DefaultAsyncHttpxClient(
+                **connecting(traffic.max_connections, is_plain=_is_plain(base_url)), timeout=timeouts(timeout)
+            ),
         )
     except openai.OpenAIError as error:
         raise UsageError(f"OpenAI's client: {error}", help="give api_key=..., or set OPENAI_API_KEY") from error

@@ -387,12 +387,6 @@ async def nothing(call: Call) -> Done:
     return Done("", (), "length")
 
 
-def limits(traffic: Traffic) -> httpx2.Limits:
-    """The connections of a client whose requests wait for their turn elsewhere."""
-    max_connections = traffic.max_connections
-    return httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-
-
 def timeouts(seconds: float) -> httpx2.Timeout:
     """How long a server may be silent, and to take a connection."""
     return httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS), pool=None)
