@@ -61,13 +61,9 @@ def _arguments() -> argparse.Namespace:
 @contextmanager
 def _server() -> Iterator[str]:
     command = [sys.executable, str(HERE / "endpoints_server.py"), str(LATENCY)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None
-    try:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    finally:
-        process.stdin.close()
-        process.wait(10)
 
 
 if __name__ == "__main__":
