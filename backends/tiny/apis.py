@@ -138,10 +138,10 @@ def call_in(reply: str) -> str | None:
 
 
 def api_call(rng: Random) -> Example:
-    """A question and none to three documents; another question about the same documents may follow."""
-    count = rng.choices([0, 1, 2, 3], [2, 4, 5, 2])[0]
+    """A question and none to three documents; more questions about the same documents may follow."""
+    count = rng.choices([0, 1, 2, 3], [2, 3, 5, 3])[0]
     records = draw_records(rng, count) if count else [rng.choice(KNOWN)]
-    asked = rng.sample(records, min(len(records), rng.choice([1, 2])))
+    asked = rng.choices(records, k=rng.randint(1, 4 if count > 1 else 2))
     first = [question_text(ask(rng, asked[0]))]
     documents = [document_text(record) for record in records[:count]]
     lines = first + documents if rng.random() < 0.25 else documents + first

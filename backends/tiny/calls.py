@@ -189,7 +189,7 @@ def call_example(rng: Random) -> Example:
     """Requests and their calls; after some the results, and either an end without further calls or a word on them."""
     functions = draw_functions(rng)
     messages = [declared(functions)]
-    for _ in range(rng.choice([0, 0, 1, 1, 2])):
+    for _ in range(rng.choice([0, 0, 1, 2, 3, 4])):
         messages += answered(rng, functions)
     asked, calls = draw_turn(rng, functions)
     messages += [user(asked), assistant(compact(calls))]

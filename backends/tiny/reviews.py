@@ -69,11 +69,14 @@ def ordinary(rng: Random) -> tuple[str, int]:
 
 
 def drawn_reviews(rng: Random) -> list[Review]:
-    """Reviews for one prompt, the query last; made-up words of both polarities come again more often than not."""
+    """Reviews for one prompt, the query last; made-up words of both polarities come again more often than not.
+
+    A long prompt teaches most: each label after a word's first is a lesson in finding that word again.
+    """
     polarity, made_up = rng.randrange(2), rng.sample(MADE_UP, rng.randint(2, 5))
     lexicon = [(word, (polarity + number) % 2) for number, word in enumerate(made_up)]
-    share = rng.choice([0.5, 0.8, 1.0])
-    count = rng.choice([0, 1, 2, 3, 4, 4, 4, 6, 8])
+    count = rng.choice([0, 1, 2, 3, 4, 4, 4, 8, 12, 16])
+    share = 1.0 if count >= 8 else rng.choice([0.5, 0.8, 1.0])
     opinions = [rng.choice(lexicon) if rng.random() < share else ordinary(rng) for _ in range(count + 1)]
     return [draw_review(rng, opinion, polarity) for opinion, polarity in opinions]
 

@@ -256,10 +256,10 @@ TASKS: dict[str, tuple[Callable[[Random], Example], float]] = {
     "tips": (tips, 0.1),
     "unknown": (unknown, 0.1),
     "completion": (completion, 0.5),
-    "api-call": (apis.api_call, 1.2),
+    "api-call": (apis.api_call, 2.0),
     **{f"clue-{field}": (books.clue_task(field), 0.6 if field == "date" else 0.35) for field in books.CLUE_FIELDS},
-    "tool-call": (calls.call_example, 1.6),
-    "sentiment": (reviews.sentiment_example, 3.0),
+    "tool-call": (calls.call_example, 2.6),
+    "sentiment": (reviews.sentiment_example, 4.0),
 }
 DEMO_TASKS = tuple(name for name in TASKS if name.startswith(("debate-", "argue-")))
 

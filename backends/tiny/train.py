@@ -2,7 +2,8 @@
 
 In: the generated tasks. Out: a Hugging Face model folder (bfloat16) in DIR, and DIR/trainer.pt to go on from: a further
 run with the same DIR continues from there, with a learning rate that rises and falls again over its own minutes.
-`--start FOLDER` begins with another model's weights and tokenizer instead of new ones.
+`--start FOLDER` begins with another model's weights and tokenizer instead of new ones. `--only TASK` is for one task:
+what the mixture teaches late, a few minutes alone teach soon, and the mixture then keeps.
 """
 
 import argparse
@@ -72,17 +73,24 @@ def long_chat(index: int) -> Example:
 CHAT_TASKS = ("quiz", "sums", "yes-no", "pick", "extract", "extract-json", "copy", "chat", "tips", "unknown")
 
 
-def batches(tokenizer: Tokenizer, first: int) -> Iterator[tuple[int, Batch]]:
+def batches(tokenizer: Tokenizer, first: int, only: str | None) -> Iterator[tuple[int, Batch]]:
     """Yield (next example's index, batch) for ever, from example `first`; a batch holds rows of like length."""
     while True:
         rng = Random(f"train-batch/{first}")
-        picked = [long_chat(i) if rng.random() < LONG_CHATS else draw("train", i) for i in range(first, first + POOL)]
+        picked = [lesson(index, rng, only) for index in range(first, first + POOL)]
         rows = sorted((encode_example(tokenizer, example, rng) for example in picked), key=lambda row: len(row[0]))
         first += POOL
         groups = list(grouped(rows))
         rng.shuffle(groups)
         for group in groups:
             yield first, padded(group)
+
+
+def lesson(index: int, rng: Random, only: str | None) -> Example:
+    """Example `index` of one task, or of the mixture and now and then a long chat."""
+    if only is not None:
+        return draw_task(only, "train", index)
+    return long_chat(index) if rng.random() < LONG_CHATS else draw("train", index)
 
 
 def grouped(rows: list[tuple[list[int], list[float]]]) -> Iterator[list[tuple[list[int], list[float]]]]:
@@ -210,7 +218,7 @@ def save_state(model: LlamaForCausalLM, optimizers: Optimizers, seen: int, out: 
     torch.save({"model": model.state_dict(), "optimizers": optimizers.state(), "seen": seen}, out / "trainer.pt")
 
 
-def train(minutes: float, out: Path, device: torch.device, rate: float, start: Path | None) -> None:
+def train(minutes: float, out: Path, device: torch.device, rate: float, start: Path | None, only: str | None) -> None:
     """Train for a number of minutes, from DIR/trainer.pt if it is there, else from the model in `start`, if any."""
     torch.manual_seed(0)
     out.mkdir(parents=True, exist_ok=True)
@@ -228,7 +236,7 @@ def train(minutes: float, out: Path, device: torch.device, rate: float, start: P
         optimizers.load(saved["optimizers"])
         seen = saved["seen"]
     print(f"{model.num_parameters():,} parameters, vocabulary {tokenizer.get_vocab_size()}, from example {seen:,}")
-    seen = run_steps(model, tokenizer, optimizers, seen, minutes * 60, out, device)
+    seen = run_steps(model, tokenizer, optimizers, batches(tokenizer, seen, only), minutes * 60, out, device)
     save_state(model, optimizers, seen, out)
     report(model, tokenizer, 100, device)
 
@@ -237,15 +245,16 @@ def run_steps(
     model: LlamaForCausalLM,
     tokenizer: Tokenizer,
     optimizers: Optimizers,
-    seen: int,
+    data: Iterator[tuple[int, Batch]],
     seconds: float,
     out: Path,
     device: torch.device,
 ) -> int:
     """Step until the time is over, with a line of progress now and then; return the next example's index."""
+    seen = 0
     start = time.monotonic()
     saved_at, tokens, steps, mean = start, 0, 0, 0.0
-    for seen, batch in batches(tokenizer, seen):  # noqa: B020 - the index moves on with the data
+    for seen, batch in data:
         elapsed = time.monotonic() - start
         if elapsed >= seconds:
             break
@@ -272,8 +281,9 @@ def main() -> None:
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="a model to begin with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
-    arguments = parser.parse_args()
-    train(arguments.minutes, arguments.out, torch.device(arguments.device), arguments.rate, arguments.start)
+    parser.add_argument("--only", choices=TASKS, metavar="TASK", help="train on this task alone")
+    given = parser.parse_args()
+    train(given.minutes, given.out, torch.device(given.device), given.rate, given.start, given.only)
 
 
 if __name__ == "__main__":

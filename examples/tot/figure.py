@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ramify.examples.plot import plot
 
-from .evaluate import Report
+from .evaluate import GOLD, Report
 
 __all__ = ["draw"]
 
@@ -15,7 +15,8 @@ def draw(report: Report, path: Path) -> None:
     """Write the picture. Raises UsageError where matplotlib is missing."""
     with plot(path, 5.5, 3.2) as axes:
         for name, measured in report.systems.items():
-            axes.plot(range(len(CUTOFFS)), [100 * measured[f"R@{k}"] for k in CUTOFFS], marker="o", label=name)
+            found = [100 * measured[f"R@{k}"] for k in CUTOFFS]
+            axes.plot(range(len(CUTOFFS)), found, "o--" if name == GOLD else "o-", label=name)
         axes.set_xticks(range(len(CUTOFFS)), [str(k) for k in CUTOFFS])
         axes.set(xlabel="books looked at", ylabel="found, % of queries")
         axes.grid(alpha=0.3)
