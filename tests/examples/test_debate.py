@@ -306,7 +306,18 @@ def test_the_command_line_debates_over_data_and_evaluates(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "verdicts.jsonl"
-    run = ["run", "--data", str(data / "debate" / "CIAR.json"), "--limit", "2", "--out", str(out), "--rounds", "1"]
+    run = [
+        "run",
+        "--data",
+        str(data / "debate" / "CIAR.json"),
+        "--limit",
+        "2",
+        "--out",
+        str(out),
+        "--rounds",
+        "1",
+        "--schema",
+    ]
     assert main(run) == 0
     assert "2 rows, 0 failed" in capsys.readouterr().err
     assert main(["ciar", str(out), "--data", str(data / "debate" / "CIAR.json")]) == 0
