@@ -118,6 +118,11 @@ class Timeline:
 
         return page(self)
 
+    def _repr_html_(self) -> str:
+        from .pictures.page import framed
+
+        return framed(self.html())
+
     def svg(self) -> str:
         """A drawing that stands alone."""
         from .pictures.timeline_drawing import drawing

@@ -259,6 +259,11 @@ class PromptTrees:
 
         return page(self.runs, self.labels)
 
+    def _repr_html_(self) -> str:
+        from .pictures.page import framed
+
+        return framed(self.html())
+
     def svg(self) -> str:
         """A drawing of the tree of a single run that stands alone. Raises UsageError for several."""
         from .pictures.tree_drawing import drawing

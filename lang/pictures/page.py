@@ -40,5 +40,10 @@ def legend(entries: Iterable[tuple[str, str]], *, before: str = "", kind: str = 
     return f'<div class="{kind}">{f"<span>{escape(before)}</span>" if before else ""}{inner}</div>'
 
 
+def framed(page: str) -> str:
+    """A page as a piece of HTML that a notebook can show."""
+    return f'<iframe srcdoc="{escape(page)}" style="width:100%;height:560px;border:0"></iframe>'
+
+
 def _file(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")

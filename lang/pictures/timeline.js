@@ -42,7 +42,8 @@
     const marks = [], lines = [], texts = [], apart = step();
     for (let at = Math.ceil(begin / apart) * apart; end > at; at += apart) {
       const x = (at - begin) * scale;
-      marks.push(make("line", { x1: x, x2: x, y1: 15, y2: 22 }), make("text", { x: x + 3, y: 13 }, time(at)));
+      marks.push(make("line", { x1: x, x2: x, y1: 15, y2: 22 }));
+      if (width > x + 3 + time(at).length * 6.7) marks.push(make("text", { x: x + 3, y: 13 }, time(at)));
       lines.push(make("line", { x1: x, x2: x, y1: 0, y2: height }));
     }
     for (const bar of bars) {

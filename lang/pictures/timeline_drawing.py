@@ -23,7 +23,7 @@ _HEADER_HEIGHT = 22
 # The height of a lane, by how many there are at most.
 _HEIGHTS = ((40, 24), (150, 18), (10**9, 11))
 _EDGE = 3
-_STANDALONE_WIDTH, _LABELS_WIDTH, _AXIS_HEIGHT, _LEGEND_HEIGHT = 960, 130, 22, 26
+_STANDALONE_WIDTH, _LABELS_WIDTH, _AXIS_HEIGHT, _LEGEND_HEIGHT, _LEGEND_COLUMNS = 840, 104, 22, 22, 2
 _CHARACTER = 6.7
 _LEAST_LABEL = 34
 _CACHED = "the part of its prompt that was cached"
@@ -123,7 +123,7 @@ def drawing(timeline: Timeline) -> str:
     rows = rows_of(timeline)
     entries = legend_entries(timeline)
     height = height_of(rows)
-    total = height + _AXIS_HEIGHT + _LEGEND_HEIGHT * -(-len(entries) // 3)
+    total = height + _AXIS_HEIGHT + _LEGEND_HEIGHT * -(-len(entries) // _LEGEND_COLUMNS) + 8
     width = _STANDALONE_WIDTH - _LABELS_WIDTH - 10
     place = f'x="{_LABELS_WIDTH}" y="{_AXIS_HEIGHT}" width="{width}" height="{height}"'
     return (
@@ -154,11 +154,12 @@ def _style(entries: list[tuple[str, str]]) -> str:
 def _axis(length_ms: float, width: int, height: int) -> str:
     marks = []
     for at in ticks(length_ms):
-        x = _LABELS_WIDTH + at / max(length_ms, 1e-3) * width
+        x, label = _LABELS_WIDTH + at / max(length_ms, 1e-3) * width, _time_label(at, length_ms)
         marks.append(
             f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{_AXIS_HEIGHT - 4}" y2="{_AXIS_HEIGHT + height}"/>'
-            f'<text class="dim" x="{x + 3:.1f}" y="{_AXIS_HEIGHT - 8}">{_time_label(at, length_ms)}</text>'
         )
+        if x + 3 + len(label) * _CHARACTER < _STANDALONE_WIDTH:
+            marks.append(f'<text class="dim" x="{x + 3:.1f}" y="{_AXIS_HEIGHT - 8}">{label}</text>')
     return "".join(marks)
 
 
@@ -203,7 +204,8 @@ def bar_label(bar: Bar) -> str:
 def _legend(entries: list[tuple[str, str]], top: int) -> str:
     shapes = []
     for number, (kind, text) in enumerate(entries):
-        x, y = 12 + (number % 3) * _STANDALONE_WIDTH // 3, top + 10 + number // 3 * _LEGEND_HEIGHT
+        row, column = divmod(number, _LEGEND_COLUMNS)
+        x, y = 12 + column * _STANDALONE_WIDTH // _LEGEND_COLUMNS, top + 10 + row * _LEGEND_HEIGHT
         shapes.append(
             f'<rect class="{kind}" x="{x}" y="{y}" width="11" height="11"/>'
             f'<text class="dim" x="{x + 17}" y="{y + 10}">{escape(text)}</text>'

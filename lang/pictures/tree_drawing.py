@@ -8,7 +8,7 @@ from .colours import drawing_colours
 from .telling import head_of
 from .tree_rows import MEANINGS, Row, Rows, row_text
 
-_WIDTH, _TEXTS, _MARGIN = 960, 560, 10
+_WIDTH, _TEXTS, _MARGIN = 840, 500, 10
 _ROW, _STEP, _CHARACTER, _MOST_ROWS = 20, 18, 6.7, 400
 _LEGEND_HEIGHT = 26
 
@@ -89,7 +89,7 @@ def _bar(row: Row, y: int, length: int) -> str:
 def _legend(found: Rows, top: int) -> str:
     shapes = [f'<text class="dim" x="{_TEXTS}" y="{top + 14}">{found.unit}</text>']
     for number, (origin, text) in enumerate(origins_in(found)):
-        x = 12 + number * 170
+        x = 12 + number * 150
         shapes.append(f'<rect class="{origin}" x="{x}" y="{top + 4}" width="11" height="11"/>')
         shapes.append(f'<text class="dim" x="{x + 17}" y="{top + 14}">{escape(head_of(text, 24))}</text>')
     return "".join(shapes)

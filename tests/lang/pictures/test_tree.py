@@ -136,7 +136,13 @@ def test_what_failed_is_told():
 
 
 def test_a_tree_of_a_thousand_generations_is_under_a_megabyte():
-    trees = PromptTrees([loops.run(500, backend=ScriptedBackend(lambda *_: CRUEL * 20))])
+    @rf.program
+    def wide(s):
+        for number, branch in enumerate(s.fork(500)):
+            branch += rf.user(f"try {number}") + rf.assistant(rf.gen("x"))
+            branch += rf.user("Sure?") + rf.assistant(rf.gen("y"))
+
+    trees = PromptTrees([wide.run(backend=ScriptedBackend(lambda *_: CRUEL * 20))])
     assert len(trees.html().encode()) < 1_000_000
     assert "more rows" in trees.svg()
 
