@@ -31,6 +31,8 @@ class NotingBuilder(Builder):
         """See Builder."""
         made = super().op(name, operands, **given)
         self._info.names[made] = _visible(self.lowering)
+        if "inputs" in given:
+            self._info.states[made] = frozenset(given["inputs"]) & self.lowering.scope.kinds.keys()
         self._made.append(made)
         return made
 

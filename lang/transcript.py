@@ -33,6 +33,11 @@ def branch_label(branch: Branch) -> str:
     return ".".join(map(str, branch))
 
 
+def branch_name(branch: Branch) -> str:
+    """The branch in a sentence."""
+    return f"branch {branch_label(branch)}" if branch else "the first state"
+
+
 class Transcript:
     """The turn that each branch is in."""
 

@@ -7,7 +7,7 @@ of them, the first variable that it reads of a state. A statement's first step i
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import cast
@@ -71,7 +71,7 @@ class ProgramStep:
 def find_steps(ops: Sequence[Op], info: DebugInfo, host_of: HostOf) -> Iterator[tuple[Op, ProgramStep]]:
     """The steps among the ops of a region, each with the op before which it is met."""
     for run in _statements(ops, info):
-        found = [(index, kind) for index, op in enumerate(run) if (kind := _kind(op, host_of)) is not None]
+        found = [(index, kind) for index, op in enumerate(run) if (kind := _kind(op, info, host_of)) is not None]
         strong = [(index, kind) for index, kind in found if kind != _READ]
         start = 0
         for index, kind in strong or found[:1]:
@@ -92,7 +92,7 @@ def _statements(ops: Sequence[Op], info: DebugInfo) -> Iterator[Sequence[Op]]:
             start = index
 
 
-def _kind(op: Op, host_of: HostOf) -> str | None:
+def _kind(op: Op, info: DebugInfo, host_of: HostOf) -> str | None:
     """What kind of step an op is, if it is one."""
     if op.name == "flow.leave":
         return "return" if op.attrs["kind"] == "return" else None
@@ -101,9 +101,36 @@ def _kind(op: Op, host_of: HostOf) -> str | None:
     host = host_of(op)
     if host.is_pure or _called_tool(op, host) is not None:
         return _TOOL
-    if (not host.is_known and not _only_defines(op)) or host.awaits:
+    if host.awaits or _appends(op, info.states.get(op, frozenset())):
+        return _PYTHON
+    if not host.is_known and not _only_defines(op):
         return _PYTHON
     return _READ if op.attrs.get("reads") else None
+
+
+# What is done with groups and lists of states that appends nothing, and with states that only reads them.
+_QUIET = {"append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse", "index", "count", "copy", "fork"}
+_QUIET |= {"text", "messages", "get_var", "get_meta_info", "set_var"}
+
+
+def _appends(op: Op, states: Collection[str]) -> bool:
+    """Whether host code may append to states that it finds under some names: `forks += ...`, `forks.join()`."""
+    nodes = [node for statement in parse(op).body for node in walk(statement)] if states else []
+    for node in nodes:
+        match node:
+            case ast.AugAssign(target=target) if _root(target) in states:
+                return True
+            case ast.Call(func=ast.Attribute(value=base, attr=method)) if method not in _QUIET:
+                if _root(base) in states:
+                    return True
+    return False
+
+
+def _root(node: ast.expr) -> str | None:
+    """The name that a chain of items and attributes begins with."""
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def _only_defines(op: Op) -> bool:

@@ -12,7 +12,7 @@ from ...runtime.prompt import CALLS, Prompt
 from ...runtime.reading import Reading
 from ...runtime.replacing import Replacing, answered
 from ..state import State
-from ..transcript import branch_label
+from ..transcript import branch_name
 from .scene import Scene
 
 _FORM = "set NAME = VALUE, or set STATE['NAME'] = VALUE for what was generated"
@@ -64,7 +64,7 @@ def assign(assignment: Assignment, scene: Scene) -> str:
 
 def _assign_generated(name: str, value: Any, prompt: Prompt, scene: Scene) -> str:
     node = prompt.find(name)
-    where = _branch(prompt)
+    where = branch_name(prompt.branch)
     if node.kind not in CALLS:
         _put({prompt: prompt.bind(name, value)}, scene)
         return f"{name} is {value!r} now in {where}; its text is as it was"
@@ -77,8 +77,8 @@ def _assign_generated(name: str, value: Any, prompt: Prompt, scene: Scene) -> st
     held += [value for frame, _ in scene.calls() for value in frame.values if isinstance(value, Prompt)]
     _put({each: replacing.prompt(each) for each in held}, scene)
     prompt.context.replace(old, new)
-    others = {each.branch: each for each in held if replacing.prompt(each) is not each and each.branch != prompt.branch}
-    also = f", and in {', '.join(_branch(others[branch]) for branch in sorted(others))}" if others else ""
+    others = {each.branch for each in held if replacing.prompt(each) is not each} - {prompt.branch}
+    also = f", and in {', '.join(map(branch_name, sorted(others)))}" if others else ""
     return f"{name} is {new.value()!r} now in {where}{also}"
 
 
@@ -89,7 +89,3 @@ def _put(made: dict[Prompt, Prompt], scene: Scene) -> None:
     for frame, _ in scene.calls():
         frame.values[:] = [made.get(value, value) if isinstance(value, Prompt) else value for value in frame.values]
     scene.selected = made.get(scene.selected, scene.selected)
-
-
-def _branch(prompt: Prompt) -> str:
-    return f"branch {branch_label(prompt.branch)}" if prompt.branch else "the first state"

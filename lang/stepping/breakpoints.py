@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from ...ir.errors import UsageError, nearest
@@ -26,21 +27,26 @@ _GENERATED = ("gen", "select", "score")
 class Known:
     """What a program may come to. steps: all that are in it and in what it calls, each with its function's name.
 
-    functions: the programs and helpers that can be stepped into. names: what a condition may speak of.
+    functions: the programs and helpers that can be stepped into. names: what a condition may speak of. texts: what is
+    said in the code, such as the name of a request that is made in one place and appended in another.
     """
 
     steps: Sequence[tuple[ProgramStep, str]]
     functions: Sequence[str]
     names: frozenset[str]
+    texts: frozenset[str]
 
     @classmethod
     def of(cls, forms: Sequence[Compiled]) -> Known:
         """That of a program and of those that it may call, in the forms in which they are stepped."""
         steps = [each for form in forms for each in form.interpreter.steps]
         names = {name for step, _ in steps for name in (*step.names, *([step.name] if step.name else ()))}
+        texts: set[str] = set()
         for function in (function for form in forms for function in form.lowered.python.values()):
             names |= {*function.__globals__, *function.__code__.co_freevars}
-        return cls(steps, list(dict.fromkeys(name for _, name in steps)), frozenset(names))
+            texts |= set(_texts(function.__code__))
+        functions = list(dict.fromkeys(name for _, name in steps))
+        return cls(steps, functions, frozenset(names | texts), frozenset(texts))
 
     @property
     def variables(self) -> list[str]:
@@ -48,11 +54,20 @@ class Known:
         return list(dict.fromkeys(step.name for step, _ in self.steps if step.name is not None and step.kind != "read"))
 
 
+def _texts(code: CodeType) -> Iterator[str]:
+    for each in code.co_consts:
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, CodeType):
+            yield from _texts(each)
+
+
 @dataclass(slots=True)
 class Breakpoint:
     """number: what it is called. told: as it was written. condition: a Python expression, or None.
 
-    Of what it names one is set: file and line, an op's kind, or a name.
+    Of what it names one is set: file and line, an op's kind, or a name. is_after: whether it is for what has been
+    generated under the name, and not for the step before.
     """
 
     number: int
@@ -130,9 +145,10 @@ def _bind_kind(made: Breakpoint, kind: str, known: Known) -> None:
 
 def _bind_name(made: Breakpoint, name: str, known: Known) -> None:
     names = list(dict.fromkeys([*known.variables, *known.functions]))
-    if name not in names:
+    made.is_after = name not in names and name in known.texts
+    if name not in names and not made.is_after:
         kinds = {step.kind for step, _ in known.steps}
-        nearest_one = nearest(name, [*names, *KINDS])
+        nearest_one = nearest(name, [*names, *KINDS, *(text for text in known.texts if text.isidentifier())])
         listing = f"its names are {', '.join(names)}; its ops are {', '.join(each for each in KINDS if each in kinds)}"
         raise UsageError(f"the program has no line, op or name {name!r}", help=nearest_one or listing)
     made.name = name
@@ -144,6 +160,7 @@ def _bind_condition(made: Breakpoint, condition: str, known: Known) -> None:
     except SyntaxError as error:
         raise UsageError(f"the condition is no expression: {error.msg}: {condition}", help=_FORM) from None
     own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     read = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id not in own]
     for name in read:
         if name not in known.names and not hasattr(builtins, name):
@@ -151,7 +168,7 @@ def _bind_condition(made: Breakpoint, condition: str, known: Known) -> None:
                 f"nothing is called {name!r}, so the condition cannot hold", help=nearest(name, known.names)
             )
     made.condition = condition
-    made.is_after = made.name in read and any(
+    made.is_after |= made.name in read and any(
         step.name == made.name and step.kind in _GENERATED for step, _ in known.steps
     )
 

@@ -10,10 +10,9 @@ from rich.text import Text
 from ...ir.printer import print_op
 from ...ir.span import Span
 from ...runtime.program_steps import ProgramStep
-from ...runtime.prompt import Prompt
 from ...runtime.toolcall import ToolCall
 from ..live import printable
-from ..transcript import branch_label
+from ..transcript import branch_label, branch_name
 from ..tree import call_line
 from .attempt import Heard
 from .debugger import Halt
@@ -68,11 +67,6 @@ def short(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
 
 
-def branch_name(prompt: Prompt) -> str:
-    """The branch as people call it."""
-    return f"branch {branch_label(prompt.branch)}" if prompt.branch else "the first state"
-
-
 def place(span: Span | None) -> str:
     """File and line."""
     return "?" if span is None else f"{Path(span.file).name}:{span.line}"
@@ -96,7 +90,7 @@ def where(scene: Scene) -> Iterator[Text]:
 def branches(scene: Scene) -> Iterator[Text]:
     """The branch that is looked at, what it has generated, and which others there are."""
     alive = ", ".join(branch_label(each.branch) or "the first state" for each in scene.branches)
-    yield Text(f"{branch_name(scene.selected)}, of those that are alive: {alive}")
+    yield Text(f"{branch_name(scene.selected.branch)}, of those that are alive: {alive}")
     for name, value in scene.generated.items():
         yield Text(f"    {name} = {short(repr(value))}")
 

@@ -557,3 +557,28 @@ def test_a_program_that_is_not_the_same_when_it_is_run_again(stepped: Stepped) -
     )
     assert "\nthe program did something else here when it was run again\n" in shown
     assert shown.splitlines()[-1].startswith("prompt 0 tokens")
+
+
+def test_requests_that_are_made_in_other_ways(stepped: Stepped) -> None:
+    shown = stepped(
+        """\
+        @program
+        def others(s):
+            forks = s.fork(2)
+            forks += gen("x", max_tokens=2)
+            forks.join()
+            asked = gen("later", max_tokens=2)
+            s += "a" + asked
+            return s["x"]
+        :step others
+        b lter
+        b later
+        n
+        n
+        c
+        p later, x
+        c
+        """
+    )
+    assert [line.split(" in others: ")[1] for line in stops(shown)] == ["fork", "python", "python", "return"]
+    assert "did you mean 'later'?" in shown and "\n(' no', [' no', ' no'])\n" in shown
