@@ -47,10 +47,11 @@ def prompt_fields(messages: Iterable[Mapping[str, Any]]) -> tuple[Block, list[in
             places.append(-1)
             continue
         role = "assistant" if message["role"] == "assistant" else "user"
-        if made and made[-1]["role"] == role:
-            made[-1]["content"] += _blocks(message)
-        else:
-            made.append({"role": role, "content": _blocks(message)})
+        blocks = _blocks(message)
+        if made and (made[-1]["role"] == role or not blocks):  # an empty message is none there
+            made[-1]["content"] += blocks
+        elif blocks:
+            made.append({"role": role, "content": blocks})
         places.append(len(made) - 1)
     fields: Block = {"messages": made}
     return ({"system": system} if system else {}) | fields, places

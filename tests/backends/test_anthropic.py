@@ -181,6 +181,16 @@ def test_calls_of_tools_and_their_results(server: StubServer, connect: Any, stre
     assert results == [("toolu_0", "fed the cat"), ("toolu_1", "washed the cat")]
 
 
+def test_messages_without_text_are_left_out(server: StubServer, connect: Any) -> None:
+    @rf.program
+    def program(s: rf.State) -> Any:
+        s += rf.user("What?") + rf.assistant("") + rf.user("Well?") + rf.assistant(rf.gen("x"))
+
+    program.run(backend=connect())
+    blocks = [{"type": "text", "text": "What?"}, {"type": "text", "text": "Well?"}]
+    assert server.requests[0].body["messages"] == [{"role": "user", "content": blocks}]
+
+
 class Pet(TypedDict):
     name: str
 
