@@ -72,6 +72,8 @@ def _paths(given: argparse.Namespace, options: tuple[str, ...]) -> dict[str, Pat
     for path in paths.values():
         if not path.parent.is_dir():
             raise UsageError(f"{path} cannot be written: there is no folder {str(path.parent)!r}")
+        if path.is_dir():
+            raise UsageError(f"{path} cannot be written: it is a folder")
     return paths
 
 

@@ -197,6 +197,14 @@ def test_characters_that_end_lines_elsewhere_do_not_end_a_streams_line(connect: 
     assert ask.run(backend=connect(), stream=lambda event: None).value == text
 
 
+def test_the_timeline_tells_the_first_token_of_what_was_streamed(connect: Any) -> None:
+    streamed = ask.run(backend=connect(), stream=lambda event: None, max_tokens=3).timeline
+    waited = ask.run(backend=connect(), max_tokens=3).timeline
+    for timeline, kinds in ((streamed, {"prefill", "decode"}), (waited, {"model"})):
+        (bar,) = timeline.bars
+        assert {part.kind for part in bar.parts} - {"wait"} == kinds
+
+
 def test_what_openai_does_by_itself_is_not_sent(server: StubServer, connect: Any) -> None:
     backend = connect(flavour="openai")
     ask.run(backend=backend, temperature=1.0)

@@ -270,6 +270,7 @@ def test_the_command_draws_rows_and_what_failed(program, tmp_path, capsys):
     [
         ([], "has nothing to write"),
         (["--html", "nowhere/out.html"], "there is no folder 'nowhere'"),
+        (["--html", "."], "it is a folder"),
         (["--htlm", "x"], "did you mean --html"),
         (["--html", "x.html", "--data", "none.jsonl"], "there is no data file"),
     ],
