@@ -24,11 +24,11 @@ from .tree import PromptTrees
 
 Pictures = Mapping[str, Callable[[], str | bytes]]
 """What makes the file of each option."""
-_OF_RUNS = ("arg", "data", "model", "replay", "eager", "disable", "temperature", "max_tokens", "seed")
+_OF_RUNS = ("arg", "data", "model", "replay", "eager", "trust", "disable", "temperature", "max_tokens", "seed")
 
 
 def trace_command(given: argparse.Namespace) -> int:
-    """Run the program that is named, and write its timeline. Returns the exit code."""
+    """Write the timeline of a recording, or of the program that is named, which is run. Returns the exit code."""
     paths = _paths(given, ("html", "svg", "perfetto"))
     if is_recording(Path(given.target)):
         return _trace_recording(given, paths)
@@ -39,7 +39,8 @@ def trace_command(given: argparse.Namespace) -> int:
 def _trace_recording(given: argparse.Namespace, paths: Mapping[str, Path]) -> int:
     """Write the timeline of a recording, for which nothing is run."""
     for option in _OF_RUNS:
-        if getattr(given, option):
+        value = getattr(given, option)
+        if not (value is None or value is False or value == []):
             name = f"--{option.replace('_', '-')}"
             raise UsageError(f"{name} is about a run, and {given.target} is a recording, of which nothing is run")
     found = recorded_timeline(Recording(given.target))

@@ -302,8 +302,8 @@ def test_a_recording_has_the_timeline_of_what_was_recorded(tmp_path, capsys):
     page, trace = str(tmp_path / "t.html"), str(tmp_path / "t.json")
     assert main(["trace", str(path), "--html", page, "--perfetto", trace]) == 0
     assert capsys.readouterr().out == f"{page}: html of 2 runs\n{trace}: perfetto of 2 runs\n"
-    assert main(["trace", str(path), "--html", page, "--seed", "3"]) == 2
-    assert "--seed is about a run" in capsys.readouterr().err
+    assert main(["trace", str(path), "--html", page, "--temperature", "0"]) == 2
+    assert "--temperature is about a run" in capsys.readouterr().err
     assert main(["tree", str(path), "--html", page]) == 2
     assert "which holds answers and no program" in capsys.readouterr().err
 
