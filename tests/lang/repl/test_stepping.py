@@ -582,3 +582,27 @@ def test_requests_that_are_made_in_other_ways(stepped: Stepped) -> None:
     )
     assert [line.split(" in others: ")[1] for line in stops(shown)] == ["fork", "python", "python", "return"]
     assert "did you mean 'later'?" in shown and "\n(' no', [' no', ' no'])\n" in shown
+
+
+def test_what_cannot_be_played_is_told(stepped: Stepped) -> None:
+    shown = stepped(
+        """\
+        calls = []
+        @tool
+        def thing(n: int):
+            calls.append(n)
+            return object()
+        @program
+        def things(s):
+            made = thing(1)
+            s += "a"
+            s += "b"
+        :step things
+        n
+        n
+        back
+        q
+        calls
+        """
+    )
+    assert "the tool thing cannot be replayed: its value is " in shown and shown.endswith("calls\n[1, 1]\n")
