@@ -26,7 +26,7 @@ from ..ir.errors import Unsupported, UsageError
 from ..runtime.backend import Handle, Sink
 from ..runtime.chat import ChatFormat
 from ..runtime.output import find_stop
-from ..runtime.prices import Prices
+from ..runtime.prices import Prices, checked
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, SamplingParams
 from .anthropic_wire import Event, Events, Reply, mark, prompt_fields, tool_fields
@@ -94,7 +94,7 @@ class Anthropic:
     ) -> None:
         self.name = f"anthropic:{model}"
         self.model = model
-        self.prices = prices
+        self.prices = checked(prices)
         self.chat = _SHOWN
         self.features = _FEATURES | {"top_k"} if sampling else _FEATURES
         self.reasons = _REASONS

@@ -26,7 +26,7 @@ except ImportError as error:
 from ..ir.errors import Unsupported, UsageError
 from ..runtime.backend import Handle, Sink
 from ..runtime.chat import DEFAULT_CHAT, ChatFormat
-from ..runtime.prices import Prices
+from ..runtime.prices import Prices, checked
 from ..runtime.prompt import Prompt
 from ..runtime.request import Delta, Done, SamplingParams
 from .chats import chat_format
@@ -100,7 +100,7 @@ class OpenAI:
         self.reasons = {"select": _NO_SCORES, "score": _NO_SCORES}
         self.model = model
         self.is_chat_model = not model.startswith(_TEXT_MODELS) if is_chat_model is None else is_chat_model
-        self.prices = prices
+        self.prices = checked(prices)
         traffic = Traffic(max_connections, retry, requests_per_minute, tokens_per_minute, head_start)
         self._remote = Remote(self.name, partial(_connect, base_url, api_key, traffic, timeout), traffic)
         self.flavour = _flavour(flavour, self._remote.client)

@@ -41,3 +41,11 @@ class Prices:
             done.generated_tokens * self.generated,
         )
         return sum(parts) / _UNIT
+
+
+def checked(prices: Prices | None) -> Prices | None:
+    """What was given as prices. Raises UsageError for something else."""
+    if prices is not None and not isinstance(prices, Prices):
+        help = "give prices=rf.Prices(prompt=..., generated=...)"
+        raise UsageError(f"prices are an rf.Prices, not {prices!r:.60}", help=help)
+    return prices

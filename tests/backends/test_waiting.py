@@ -222,6 +222,8 @@ def test_costs_are_told_where_prices_are(capsys: pytest.CaptureFixture[str]) -> 
         assert judge.run("Be brief.", "What?", backend=plain).usage.cost is None
         plain.close()
         backend.close()
+    with pytest.raises(UsageError, match=r"prices are an rf\.Prices, not 3"):
+        OpenAI("m", api_key="k", prices=3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="the price prompt is a number"):
         rf.Prices(prompt=-1.0, generated=1.0)
 
