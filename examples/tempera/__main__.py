@@ -66,11 +66,12 @@ def add_problem_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tasks", type=Path, help="settings of tasks, in the paper's form")
     command.add_argument("--templates", type=Path, default=TEMPLATES, help="a PromptSource file, or a folder of them")
     command.add_argument("--edit-instruction", action="store_true", help="edit the instruction's phrases, too")
+    command.add_argument("--paraphrases", type=Path, help="the same, with other wordings of phrases, as JSON")
 
 
 def source_of(given: argparse.Namespace) -> Source:
     """What is to be edited."""
-    return Source(given.data, given.task, given.tasks, given.templates, given.edit_instruction)
+    return Source(given.data, given.task, given.tasks, given.templates, given.edit_instruction, given.paraphrases)
 
 
 def run_train(given: argparse.Namespace) -> None:

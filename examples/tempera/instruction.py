@@ -4,8 +4,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from pathlib import Path
 
-__all__ = ["MAX_PHRASES", "InstructionEdits", "Phrases"]
+import msgspec
+from ramify.ir.errors import UsageError
+
+__all__ = ["MAX_PHRASES", "InstructionEdits", "Phrases", "read_paraphrases"]
 
 MAX_PHRASES = 8
 # Behind punctuation, and before a conjunction that does not follow another one.
@@ -75,6 +79,17 @@ class InstructionEdits:
     def rings(self) -> list[list[str]]:
         """Each phrase of the table with its other wordings."""
         return [[phrase, *others] for phrase, others in self.paraphrases.items()]
+
+
+def read_paraphrases(path: Path) -> dict[str, list[str]]:
+    """Phrases with their other wordings, from a JSON object of lists. Raises UsageError for a file that is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]])
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
+            help='paraphrases are JSON: {"Read each review,": ["Look at each review,"], ...}',
+        ) from None
 
 
 def delete(phrases: Phrases, index: int) -> Phrases:

@@ -10,7 +10,7 @@ from ramify.runtime.backend import Backend
 from .environment import NUM_POOL, NUM_SLOTS, Actions, Prompts
 from .episodes import Environment
 from .features import Features
-from .instruction import InstructionEdits
+from .instruction import InstructionEdits, read_paraphrases
 from .invented import draw_split
 from .labelling import LabelModel
 from .rewards import Scoring
@@ -32,6 +32,7 @@ class Source:
     tasks: Path | None = None
     templates: Path = TEMPLATES
     edits_instruction: bool = False
+    paraphrases: Path | None = None
 
     def problem(self, seed: int) -> "Problem":
         """The problem; the seed draws the invented reviews. Raises UsageError for what does not fit together."""
@@ -40,9 +41,14 @@ class Source:
         check_labels(task, [*split.train, *split.dev, *split.test])
         templates = load_templates(self.template_file(task), task.labels)
         exemplars = choose_exemplars(split.train, NUM_SLOTS + NUM_POOL)
-        instruction = InstructionEdits() if self.edits_instruction else None
-        actions = Actions(NUM_SLOTS, len(exemplars) - NUM_SLOTS, len(templates), instruction)
+        actions = Actions(NUM_SLOTS, len(exemplars) - NUM_SLOTS, len(templates), self.instruction_edits())
         return Problem(Prompts(task, templates), actions, split, tuple(exemplars))
+
+    def instruction_edits(self) -> InstructionEdits | None:
+        """The edits of the instruction, where there are to be any."""
+        if self.paraphrases is not None:
+            return InstructionEdits(read_paraphrases(self.paraphrases))
+        return InstructionEdits() if self.edits_instruction else None
 
     def template_file(self, task: Task) -> Path:
         """The file of the task's templates; of a folder in PromptSource's layout, that of its data set."""

@@ -11,6 +11,7 @@ import pytest
 from ramify.backends.tiny import reviews
 from ramify.examples.tempera.environment import HORIZON, Actions, EditState, Prompts
 from ramify.examples.tempera.instruction import InstructionEdits, Phrases
+from ramify.examples.tempera.problem import Source
 from ramify.examples.tempera.rewards import Scoring
 from ramify.examples.tempera.tasks import Row, Task, load_split, load_task
 from ramify.examples.tempera.templates import load_templates
@@ -166,6 +167,16 @@ def test_phrases_are_deleted_swapped_added_and_paraphrased() -> None:
     assert after(phrases, "paraphrase 0").shown[0] == "Look at each review,"
     assert after(phrases, "paraphrase 0", "paraphrase 0", "paraphrase 0") == phrases
     assert after(phrases, "delete 7", "add 0", "swap 0 and 7", "paraphrase 1") == phrases
+
+
+def test_paraphrases_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "paraphrases.json"
+    path.write_text('{"Read each review,": ["Look at each review,"]}')
+    edits = Source(paraphrases=path).problem(0).actions.instruction
+    assert edits is not None and edits.paraphrases == {"Read each review,": ["Look at each review,"]}
+    path.write_text('{"Read each review,": "Look at each review,"}')
+    with pytest.raises(UsageError, match="Expected `array`"):
+        Source(paraphrases=path).problem(0)
 
 
 def test_edits_of_the_instruction_come_behind_the_others() -> None:
