@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..ir.errors import RecordingWarning
 from ..runtime.context import running
@@ -84,12 +84,13 @@ def replay(
     *,
     partial: bool = False,
     once: bool = False,
-    record: str | PathLike[str] | None = None,
+    record: str | PathLike[str] | Literal[True] | None = None,
 ) -> Iterator[Cassette]:
     """Plays what runs inside from a recording, without a model or tools: `with rf.replay("runs.rec"): ...`.
 
     partial: what is not in the recording is asked anew. once: a file that is not there is recorded first; it appears
-    when the block has ended without an error. record: where what runs inside is recorded to, played or not.
+    when the block has ended without an error. record: where what runs inside is recorded to, played or not;
+    True: in memory, so that it can be edited.
     Raises RecordingError for a file that cannot be played; runs that differ from it end with a ReplayMismatch.
     """
     from ..backends.replay.cassette import Cassette

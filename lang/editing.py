@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import UsageError, nearest
 from ..runtime.expression import Score
+from ..runtime.features import require
 from ..runtime.generation import Generation
 from ..runtime.replacing import said
 from ..runtime.request import Done, SamplingParams
@@ -46,18 +47,29 @@ def retried(run: Run, wanted: int | str, params: Mapping[str, Any]) -> Run:
     from ..backends.replay.edit import Anew
 
     node = node_of(run, wanted)
-    own = node.asked.params if isinstance(node.asked, Generation) else None
-    if params and own is None:
+    asked = node.asked
+    if params and (not isinstance(asked, Generation) or asked.params is None):
         raise UsageError(f"{node.label} is no generation, so it takes no {next(iter(params))}")
     if unknown := next((name for name in params if name not in RETRIED), None):
         raise UsageError(f"a retry takes no {unknown}", help=nearest(unknown, RETRIED, "it takes"))
-    if own is not None:
-        params = {name: (value,) if name.startswith("stop") and isinstance(value, str) else value
-                  for name, value in params.items()}  # fmt: skip
-        replace(own, **params).check()
-        if "seed" not in params and own.seed is not None:
-            params |= {"seed": None}  # else it would draw the same
+    if isinstance(asked, Generation) and asked.params is not None:
+        params = _other_params(asked, asked.params, params)
     return _made_again(run, node, Anew(params))
+
+
+def _other_params(call: Generation, own: SamplingParams, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What differs from a generation's own parameters. Raises RequestError, TypeError, Unsupported for wrong ones."""
+    lists = ("stop", "stop_regex", "stop_token_ids")
+    made: dict[str, Any] = {name: _as_tuple(value) if name in lists else value for name, value in params.items()}
+    changed = replace(own, **made)
+    changed.check()
+    require(call.context.backend, call.expression, changed, call.where)
+    # With the seed of its run it would draw the same.
+    return made if "seed" in made or own.seed is None else made | {"seed": None}
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return (value,) if isinstance(value, str | int) else tuple(value)
 
 
 def _made_again(run: Run, node: Node, by: Done | Value | Anew) -> Run:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .explain_text import printable
-from .rendering import seconds, usage_line, value_text
+from .rendering import reuse_line, seconds, usage_line, value_text
 from .transcript import branch_label
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def run_html(run: Run) -> str:
         parts.append((type(run.error).__name__, str(run.error)))
     rows = "".join(f'<tr><td style="{_LABEL}">{_text(label)}</td><td>{_pre(text)}</td></tr>' for label, text in parts)
     trace = _trace(run.trace) if run.is_whole and run.trace else ""
-    return f"<div><table>{rows}</table>{trace}{_small(usage_line(run.usage))}</div>"
+    reuse = _small(reuse_line(run.reuse)) if run.reuse is not None else ""
+    return f"<div><table>{rows}</table>{trace}{_small(usage_line(run.usage))}{reuse}</div>"
 
 
 def _trace(trace: Sequence[Record]) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 from ..runtime.toolcall import ToolRecord
 from .failures import describe
 from .live import printable
-from .rendering import seconds, usage_line, value_text
+from .rendering import reuse_line, seconds, usage_line, value_text
 from .run import Record, Run
 from .transcript import branch_label
 
@@ -30,7 +30,8 @@ def print_run(run: Run, file: IO[str] | None = None) -> None:
         console.print(Text(label, style="bold") + Text(printable(text)), soft_wrap=True)
     if run.is_whole and run.trace:
         console.print(_table(run.trace))
-    console.print(Text(usage_line(run.usage), style="dim"), soft_wrap=True)
+    for line in [usage_line(run.usage), *([reuse_line(run.reuse)] if run.reuse is not None else [])]:
+        console.print(Text(line, style="dim"), soft_wrap=True)
 
 
 def _parts(run: Run) -> Iterator[tuple[str, str]]:

@@ -209,6 +209,9 @@ def test_retries_that_cannot_be(backend: ScriptedBackend) -> None:
             run.retry(node, **params)
     with pytest.raises(rf.RamifyError, match="temperature must be >= 0"):
         run.retry("why", temperature=-1)
+    bare = ask.run("What?", backend=ScriptedBackend(features=["select"]), record=True)
+    with pytest.raises(rf.RamifyError, match="cannot take"):
+        bare.retry("answer", temperature=1.0, seed=1)
 
 
 class Person(msgspec.Struct):
