@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,15 @@ def open_backend(spec: str | Path | Backend) -> Backend:
     return _kept(f"{directory}:{weights}", partial(_local, directory, weights))
 
 
-def open_local(spec: str | Path, *, kv_tokens: int | None = None, host_kv_tokens: int = 0) -> Backend:
-    """A model of this process that is opened with room for so many tokens of KV, on the device and in host memory.
+def open_local(
+    spec: str | Path,
+    *,
+    kv_tokens: int | None = None,
+    host_kv_tokens: int = 0,
+    adapters: Mapping[str, str | Path] | None = None,
+) -> Backend:
+    """A model of this process that is opened with room for so many tokens of KV, on the device and in host memory, and
+    with adapters.
 
     `open_backend` gives it from then on. Raises UsageError for what is no such model, or one that is open already, and
     what LocalBackend raises.
@@ -66,8 +73,9 @@ def open_local(spec: str | Path, *, kv_tokens: int | None = None, host_kv_tokens
     key = f"{directory}:{weights}"
     with _opening:
         if key in _opened:
-            raise UsageError(f"the model {spec} is open already: its room for KV cannot be changed any more")
-        return _kept(key, partial(_local, directory, weights, kv_tokens=kv_tokens, host_kv_tokens=host_kv_tokens))
+            raise UsageError(f"the model {spec} is open already: its room for KV and its adapters stay what they are")
+        given = {"kv_tokens": kv_tokens, "host_kv_tokens": host_kv_tokens, "adapters": adapters}
+        return _kept(key, partial(_local, directory, weights, **given))
 
 
 _WAYS = (
@@ -89,14 +97,14 @@ def _kept(key: str, make: Callable[[], Backend]) -> Backend:
         return backend
 
 
-def _local(directory: Path, weights: WeightFormat | None, **room: Any) -> Backend:
+def _local(directory: Path, weights: WeightFormat | None, **given: Any) -> Backend:
     import torch
 
     from .local import LocalBackend
 
     # The embedded model is small enough to run in float32, where results do not depend on the batch.
     dtype = torch.float32 if directory == model_directory(TINY) else None
-    return LocalBackend(directory, dtype=dtype, weights=weights, **room)
+    return LocalBackend(directory, dtype=dtype, weights=weights, **given)
 
 
 def _served(kind: str, model: str, **options: Any) -> Backend:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from ..runtime.hostpool import host_pool
 from ..runtime.loop import loop, post
 from ..runtime.matcher import Grammars
 from ..runtime.models import Model, load_model
+from ..runtime.models.adapters import read_adapter
 from ..runtime.pending import Pending
 from ..runtime.prompt import Prompt
 from ..runtime.prompt_tokens import PromptTokens, Tokenization
@@ -58,11 +59,12 @@ class LocalBackend:
     host_kv_tokens: of how many tokens host memory keeps what is evicted, which is meant for GPUs. order: "service"
     shares the engine fairly between programs. step_seconds: how long a step may take in which some decode while prompts
     are computed. lookup: whether what generations repeat is drafted where that is worth it (runtime/lookup.py), which
-    in float32 gives the same tokens in fewer steps; None: in float32 on a CPU, where it was measured. check: verify the
-    engine's accounting whenever idle. For the rest see Engine. Raises ModelError for a directory that cannot be loaded.
+    in float32 gives the same tokens in fewer steps; None: in float32 on a CPU, where it was measured. adapters: folders
+    of LoRA adapters in PEFT's format by the names that `gen(adapter=)` takes. check: verify the engine's accounting
+    whenever idle. For the rest see Engine. Raises ModelError for a directory that cannot be loaded.
     """
 
-    features = OWN | {"processors", "dtype", "prefill", "tools", "embed"}
+    features = OWN | {"processors", "dtype", "prefill", "tools", "embed", "adapter"}
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class LocalBackend:
         order: AdmissionOrder = "prefix",
         step_seconds: float | None = STEP_SECONDS,
         lookup: bool | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
         check: bool = False,
     ) -> None:
         directory = Path(model_dir)
@@ -94,7 +97,10 @@ class LocalBackend:
         self.tokenizer = Tokenizer.load(directory)
         self.chat = self.tokenizer.chat or NO_TEMPLATE
         self.model = load_model(directory, dtype=dtype, device=self.device, weights=weights, kv_tokens=kv_tokens)
+        for name, folder in (adapters or {}).items():
+            self.model.add_adapter(name, read_adapter(Path(folder), self.model.dtype, self.device))
         _check_tokenizer(self.tokenizer, self.model.config.vocab_size, directory)
+        self.adapters = tuple(self.model.adapters)
         self.tokens = PromptTokens(self.tokenizer)
         self._tokenizing: dict[Prompt, Pending[list[EngineRequest]]] = {}
         self.grammars = Grammars(self.tokenizer, self.model.config.vocab_size)
@@ -110,6 +116,7 @@ class LocalBackend:
             step_seconds=step_seconds,
             eos_token_ids=self.tokenizer.eos_ids,
             grammars=self.grammars,
+            adapters=self.model.adapters,
             lookup=_is_measured(self.model) if lookup is None else lookup,
             check=check,
         )
@@ -342,7 +349,7 @@ class _Generation(_Request):
         if start is not None:
             if start > len(token_ids):
                 raise RequestError(f"logprob_start_len is {start}, and the prompt has {len(token_ids)} tokens")
-            scoring = replace(_NOTHING, logprobs=self._params.logprobs)
+            scoring = replace(_NOTHING, logprobs=self._params.logprobs, adapter=self._params.adapter)
             requests.append(EngineRequest(token_ids, scoring, self._on_prompt, score_from=max(1, start)))
         return requests
 

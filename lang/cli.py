@@ -164,6 +164,12 @@ def _describe_run(parser: _Parser) -> None:
     add("--cache-tokens", metavar="N", type=int, help="the most tokens to keep there: those used last")
     add("--kv-tokens", metavar="N", type=int, help="the most tokens of KV that a model in this process keeps")
     add("--host-kv-tokens", metavar="N", type=int, help="of how many tokens host memory keeps what that evicts")
+    add(
+        "--adapter",
+        metavar="NAME=DIR",
+        action="append",
+        help="a LoRA adapter, which gen(adapter=NAME) uses; repeatable",
+    )
     add("--trust", action="store_true", help="run the host code that a saved program holds")
     add("--on", metavar="URL", help="run it on a server (`ramify serve`), beside its KV cache")
     add("--api-key", metavar="KEY", help="with --on: the server's key, if it asks for one; @FILE reads it from a file")

@@ -83,6 +83,7 @@ def gen(
     close: bool | None = None,
     processors: Iterable[Processor] | None = None,
     speculative_tokens: int | None = None,
+    adapter: str | None = None,
     max_new_tokens: int | None = None,
 ) -> Gen | Select:
     """Text that the model generates; `name` makes it a variable.
@@ -94,8 +95,9 @@ def gen(
     tools: the text is JSON of a call of one of them, the value the call, which call_tools takes; num_calls: a list of
     so many calls (a number, the least and the most, or "any", up to 8). whitespace: JSON may hold white space. close: a
     text that max_tokens cuts off is ended in the shortest way that matches, instead of an OutputError. processors,
-    speculative_tokens: see SamplingParams. max_new_tokens, return_logprob and top_logprobs_num are SGLang's words for
-    max_tokens and logprobs; the order of the arguments is SGLang's too.
+    speculative_tokens: see SamplingParams. adapter: the name of a LoRA adapter of the backend. max_new_tokens,
+    return_logprob and top_logprobs_num are SGLang's words for max_tokens and logprobs; the order of the arguments is
+    SGLang's too.
     """
     given = dict(locals())
     del given["name"]

@@ -52,7 +52,7 @@ def _check_options(given: argparse.Namespace) -> None:
         raise UsageError("--partial needs --replay, the recording of which a part is played")
     if given.replay is not None and not given.partial:
         room = {"--cache": given.cache, "--kv-tokens": given.kv_tokens, "--host-kv-tokens": given.host_kv_tokens}
-        for option, value in room.items():
+        for option, value in (room | {"--adapter": given.adapter}).items():
             if value is not None:
                 raise UsageError(f"{option} is for a model that computes, and --replay loads none")
     if given.resume and given.overwrite:
@@ -83,15 +83,29 @@ def _cache(program: Program, given: argparse.Namespace) -> contextlib.AbstractCo
 
 
 def _open_with_room(program: Program, given: argparse.Namespace) -> None:
-    """Opens the model with the room for KV that --kv-tokens and --host-kv-tokens say."""
-    if given.kv_tokens is None and given.host_kv_tokens is None:
+    """Opens the model with the room for KV that --kv-tokens and --host-kv-tokens say, and with the adapters."""
+    if given.kv_tokens is None and given.host_kv_tokens is None and given.adapter is None:
         return
     from ..backends import open_local
 
     model = default_backend() if program.run_options.backend is None else program.run_options.backend
     if not isinstance(model, str | Path):
-        raise UsageError("--kv-tokens and --host-kv-tokens belong to --model: the program brings its own backend")
-    open_local(model, kv_tokens=given.kv_tokens, host_kv_tokens=given.host_kv_tokens or 0)
+        raise UsageError(
+            "--kv-tokens, --host-kv-tokens and --adapter belong to --model: the program brings its own backend"
+        )
+    adapters = _adapters(given.adapter or [])
+    open_local(model, kv_tokens=given.kv_tokens, host_kv_tokens=given.host_kv_tokens or 0, adapters=adapters)
+
+
+def _adapters(given: list[str]) -> dict[str, Path]:
+    """Folders by name, from NAME=DIR."""
+    adapters: dict[str, Path] = {}
+    for each in given:
+        name, equals, folder = each.partition("=")
+        if not (name and equals and folder) or name in adapters:
+            raise UsageError(f"--adapter {each!r} is not NAME=DIR, or its name was given before")
+        adapters[name] = Path(folder).expanduser()
+    return adapters
 
 
 def configured(program: Program, given: argparse.Namespace) -> Program:

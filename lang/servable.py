@@ -33,7 +33,7 @@ _BY_ARGUMENT = {
         name: name
         for name in (
             "regex", "json_schema", "grammar", "processors", "stop_regex", "top_k", "min_p", "min_tokens", "ignore_eos",
-            "frequency_penalty", "presence_penalty", "repetition_penalty", "logprobs",
+            "frequency_penalty", "presence_penalty", "repetition_penalty", "logprobs", "adapter",
         )
     },
 }  # fmt: skip

@@ -8,8 +8,8 @@ read once for all of them. A row attends to exactly what its reads cover: the KV
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, TypeVar, overload
 
@@ -83,7 +83,7 @@ class Batch:
     token_ids and positions: int64 (n,), position 0 is a sequence's first token. logit_rows: int64 (m,), the rows whose
     logits, or hidden states, are wanted. Tensors may be on any device; the model moves them to its own. The order of
     the reads changes no result; from the root down, merging is fastest. series: what it goes on with, if anything;
-    turn: how many tokens after the first batch of that.
+    turn: how many tokens after the first batch of that. adapters: the row ranges of those that are to have one.
     """
 
     token_ids: Tensor
@@ -93,6 +93,7 @@ class Batch:
     logit_rows: Tensor
     series: Series | None = None
     turn: int = 0
+    adapters: Mapping[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raises AssertionError when a row or a token is out of range, or a row's KV is not all covered."""

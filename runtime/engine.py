@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..ir.errors import BackendError, Cancelled, RamifyError, Unsupported, UsageError
+from ..ir.errors import BackendError, Cancelled, RamifyError, RequestError, Unsupported, UsageError
 from .background import complete
 from .constraint import Constraint
 from .copies import copy_queue
@@ -59,6 +59,7 @@ _SPECULATION_SHARE = 0.01
 # computes a prompt a quarter faster in chunks of 400 tokens than of 64.
 STEP_SECONDS = 1.0
 _REQUEST_FAILED = "the request failed"
+_ADAPTERS = "adapters are loaded with the model: --adapter NAME=DIR, or LocalBackend(..., adapters={name: DIR})"
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
@@ -135,8 +136,9 @@ class Engine:
     a step, which changes no result. order: whose requests come first, see runtime/scheduler.py. step_seconds: how
     long a step may take in which some decode while prompts are computed (None: no bound), see runtime/pace.py.
     eos_token_ids: what ends a generation unless it ignores them. grammars: compiles constraints; without it,
-    requests with one are refused. fast_forward: whether tokens that a constraint forces are taken together instead
-    of one a step; the result is the same. lookup: whether what generations repeat is drafted, which gives the same
+    requests with one are refused. adapters: the model's, by name, with what tells their KV from that of others.
+    fast_forward: whether tokens that a constraint forces are taken together instead of one a step; the result is the
+    same. lookup: whether what generations repeat is drafted, which gives the same
     tokens in fewer steps where that is worth it ("always": wherever anything is found). pipelined: whether a step is
     planned and launched while the one before runs, which changes no result (None: on a GPU; never with lookup, which
     guesses from the newest token). speculation_share: how much
@@ -159,6 +161,7 @@ class Engine:
         step_seconds: float | None = STEP_SECONDS,
         eos_token_ids: tuple[int, ...] = (),
         grammars: Grammars | None = None,
+        adapters: Mapping[str, int] | None = None,
         fast_forward: bool = True,
         lookup: bool | Literal["always"] = False,
         pipelined: bool | None = None,
@@ -181,6 +184,7 @@ class Engine:
         self._stream = stream
         self._eos_token_ids = eos_token_ids
         self._grammars = grammars
+        self._adapters = adapters or {}
         self._prefix_cache = prefix_cache
         self._build_batch = partial(build_batch, device=model.layout.device, tree_attention=tree_attention)
         self._fast_forward = fast_forward
@@ -437,7 +441,7 @@ class Engine:
     def _add(self, request: EngineRequest, submitted_ms: float) -> None:
         try:
             sequence = self._new_sequence(request, submitted_ms)
-            self._speculation.has_arrived(sequence.tokens[: sequence.prompt_len], submitted_ms / 1000)
+            self._speculation.has_arrived(sequence.keys, submitted_ms / 1000)
             if not sequence.needs_nothing:
                 self._scheduler.add(sequence)
         except Exception as error:
@@ -448,6 +452,13 @@ class Engine:
             self._guarded(sequence, self._finish, sequence, "stop" if sequence.is_score else "length")
         else:
             self._guarded(sequence, self._force, sequence)
+
+    def _tag(self, adapter: str | None) -> int:
+        """What tells an adapter's KV from that of others. Raises RequestError for one that is not there."""
+        if adapter is not None and adapter not in self._adapters:
+            there = ", ".join(self._adapters) or "none"
+            raise RequestError(f"the model has no adapter {adapter!r}; it has {there}", help=_ADAPTERS)
+        return 0 if adapter is None else self._adapters[adapter]
 
     def _new_sequence(self, request: EngineRequest, submitted_ms: float) -> Sequence:
         shape, params = self._model.config, request.params
@@ -467,6 +478,7 @@ class Engine:
             stop_ids=stop_ids,
             arrival=self._num_arrived,
             submitted_ms=submitted_ms,
+            tag=self._tag(params.adapter),
             matcher=None if params.constraint is None else self._new_matcher(params.constraint, stop_ids),
         )
 

@@ -271,6 +271,8 @@ def build_gen(name: object = None, params: Mapping[str, Any] | None = None, wher
     if unknown := [key for key in given if key not in SAMPLING_NAMES]:
         raise TypeError(f"gen() got an unexpected keyword argument {unknown[0]!r}")
     if choices is not None:
+        if "adapter" in given:
+            raise TypeError("gen(choices=...) scores texts, which takes no adapter")
         if given.get("n", 1) != 1:
             raise TypeError("gen(choices=...) makes one choice; it takes no n")
         return build_select(name, choices, method, where)

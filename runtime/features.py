@@ -39,6 +39,7 @@ FEATURES = {
     "grammar": "grammar",
     "tools": "calls of tools in a form of its own",
     "processors": "processors",
+    "adapter": "adapter (LoRA)",
     "dtype": "dtype, so that the text always stands for a value",
 }
 # The features of sampling that every server of open models has.
@@ -60,9 +61,16 @@ _DEFAULTS = SamplingParams()
 
 
 def require(backend: Backend, expression: Call, params: SamplingParams | None, where: Where) -> None:
-    """Raises Unsupported, which points at `where`, unless the backend can serve an expression."""
+    """Raises Unsupported, which points at `where`, unless the backend can serve an expression and has its adapter."""
     for feature in needs(expression, params):
         require_feature(backend, feature, where)
+    adapters = getattr(backend, "adapters", None)
+    if params is not None and params.adapter is not None and adapters is not None and params.adapter not in adapters:
+        raise Unsupported(
+            f"the backend {backend.name!r} has no adapter {params.adapter!r}; it has {', '.join(adapters) or 'none'}",
+            span=span_of(where),
+            help="adapters are loaded with the model: --adapter NAME=DIR, or LocalBackend(..., adapters={name: DIR})",
+        )
 
 
 def require_feature(backend: Backend, feature: str, where: Where) -> None:

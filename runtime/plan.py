@@ -110,7 +110,8 @@ class Round(list[Chunk]):
         if (turns != turn).any():
             return None
         writes, reads = Later(partial(_writes_later, first, turn)), Later(partial(_reads_later, first, turn))
-        return Batch(first.token_ids, first.positions, writes, reads, first.logit_rows, first.series, turn)
+        tensors = first.token_ids, first.positions
+        return Batch(*tensors, writes, reads, first.logit_rows, first.series, turn, first.adapters)
 
 
 def _writes_later(first: Batch, turn: int) -> list[Write]:
@@ -167,6 +168,7 @@ def _new_batch(chunks: list[Chunk], chosen: Chosen | None, device: torch.device,
     writes, reads = [], []
     unknown: list[int] = []
     choosing: list[Sequence] = []
+    adapters: dict[str, list[RowRange]] = {}
     for chunk in chunks:
         sequence, count = chunk.sequence, chunk.num_rows
         first, start = sequence.computed, len(token_ids)
@@ -179,6 +181,8 @@ def _new_batch(chunks: list[Chunk], chosen: Chosen | None, device: torch.device,
         positions += range(first, first + count)
         logit_rows += range(stop - chunk.num_logit_rows, stop)
         rows.append((start, stop))
+        if sequence.params.adapter is not None:
+            adapters.setdefault(sequence.params.adapter, []).append((start, stop))
         writes.append(Write(extent, offset, start, stop))
         reads.append(Read(extent, offset + count, [(start, stop)], True, first - offset))
     shared = _shared_reads(chunks, rows)
@@ -189,6 +193,7 @@ def _new_batch(chunks: list[Chunk], chosen: Chosen | None, device: torch.device,
         writes=writes,
         reads=(shared if tree_attention else _apart(shared, rows)) + reads,
         logit_rows=torch.tensor(logit_rows, dtype=torch.int64),
+        adapters=adapters,
     )
 
 

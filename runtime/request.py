@@ -66,6 +66,7 @@ class SamplingParams:
     close: bool = False
     processors: tuple[Processor, ...] = ()
     speculative_tokens: int = 0
+    adapter: str | None = None
 
     @property
     def is_greedy(self) -> bool:
@@ -111,6 +112,8 @@ class SamplingParams:
                 raise TypeError(f"{name} must be a number, got {getattr(self, name)!r}")
         if not isinstance(self.close, bool):
             raise TypeError(f"close must be True or False, got {self.close!r}")
+        if not (self.adapter is None or isinstance(self.adapter, str)):
+            raise TypeError(f"adapter must be the name of an adapter, got {self.adapter!r}")
         _check_tuple("stop", self.stop, str)
         _check_tuple("stop_regex", self.stop_regex, str)
         _check_tuple("stop_token_ids", self.stop_token_ids, Integral)

@@ -410,7 +410,7 @@ class Scheduler:
         return sorted(sequences, key=self._class_of_service) if self._shares_service else sequences
 
     def _cached_len(self, sequence: Sequence) -> int:
-        return self.tree.match_len(sequence.tokens[: sequence.first_logits])
+        return self.tree.match_len(sequence.keys[: sequence.first_logits])
 
     def _admit_from(self, window: list[tuple[Sequence, int]]) -> list[Sequence]:
         admitted: list[Sequence] = []
@@ -459,9 +459,9 @@ class Scheduler:
         """Whether another sequence is about to compute more of this one's prompt than is cached."""
         if not self._prefix_cache or not _is_planned(sequence):
             return False
-        wanted = sequence.tokens[: sequence.first_logits]
+        wanted = sequence.keys[: sequence.first_logits]
         for other in self._prefilling:
-            shared = common_len(wanted, other.tokens[: other.target])
+            shared = common_len(wanted, other.keys[: other.target])
             if shared > max(cached, other.computed):
                 other.awaited = max(other.awaited, shared)
                 return True
@@ -471,7 +471,7 @@ class Scheduler:
 
     def _try_admit(self, sequence: Sequence, *, spares: bool = True) -> bool:
         """Takes the KV for all that the sequence may need, evicting if that helps, and starts it."""
-        wanted = sequence.tokens[: sequence.first_logits]
+        wanted = sequence.keys[: sequence.first_logits]
         node = self.tree.match(wanted) if self._prefix_cache else None
         self.tree.lock(node)
         sequence.node = node
@@ -531,7 +531,7 @@ class Scheduler:
         self._wanted = []
         for sequence in islice(self.waiting, ORDER_WINDOW):
             use = sequence.request.use
-            node = self.tree.last_used_by(sequence.tokens[: sequence.first_logits])
+            node = self.tree.last_used_by(sequence.keys[: sequence.first_logits])
             if node is not None and use is not None and _is_planned(sequence):
                 self._wanted.append(self.tree.mark(node, use.order))
 
@@ -547,7 +547,7 @@ class Scheduler:
         extent, rest = sequence.prompt_extent, None
         if stop < sequence.target:
             extent, rest = self.pool.split(extent, stop - start)
-        node = self.tree.insert(sequence.node, sequence.tokens[start:stop], extent)
+        node = self.tree.insert(sequence.node, sequence.keys[start:stop], extent)
         self.tree.lock(node)
         self.tree.unlock(sequence.node)
         sequence.node, sequence.prompt_extent = node, rest

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     from .lookup import Drafting
 
 
+# No token's id has so many bits.
+_TAG_SHIFT = 32
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """A request with its state.
 
+    keys: the prompt's tokens as the prefix tree knows them: with an adapter the first one is another, since KV that was
+    computed with it is of use to nobody else.
     tokens has room for prompt and generation, of which num_tokens are known and the KV of `computed` is there. The KV
     lies in three parts, in this order: the path of `node` in the prefix tree, prompt_extent for what is left of the
     prompt, generated_extent for the generation.
@@ -41,7 +47,8 @@ class Sequence:
     memory, until it is there; nothing else of the sequence is computed before.
     first_ms: when the model had chosen its first token. num_pending: tokens that steps in flight choose after those
     that are known (runtime/inflight.py).
-    is_greedy: whether it takes the largest logit each time, and nothing else is asked about it.
+    tag: its adapter's, 0 without one. is_greedy: whether it takes the largest logit each time, and nothing else is
+    asked about it.
     matcher: follows the constraint, if there is one. num_told: generated tokens that the output has, which lags behind
     num_generated while forced tokens wait for their log-probabilities. hidden_sum: the sum of the first num_summed
     hidden states that are wanted, float64 (hidden_size,).
@@ -70,6 +77,7 @@ class Sequence:
     drafting: Drafting | None = None
     restore: Restore | None = None
     hidden_sum: Tensor | None = None
+    tag: int = 0
     num_summed: int = 0
     params: SamplingParams = field(init=False)
     is_score: bool = field(init=False)
@@ -82,6 +90,7 @@ class Sequence:
     target: int = field(init=False)
     first_logits: int = field(init=False)
     generated_room: int = field(init=False)
+    keys: TokenArray = field(init=False)
     order_key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +109,11 @@ class Sequence:
         else:
             self.first_logits = embed_from
         self.generated_room = max(self.request.max_tokens - 1, 0)
-        self.order_key = self.tokens[: self.prompt_len].tobytes()
+        self.keys = self.tokens[: self.prompt_len]
+        if self.tag:
+            self.keys = self.keys.copy()
+            self.keys[0] += self.tag << _TAG_SHIFT
+        self.order_key = self.keys.tobytes()
 
     @property
     def owner(self) -> Owner | None:

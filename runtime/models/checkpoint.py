@@ -46,7 +46,7 @@ def read_checkpoint(model_dir: Path) -> Checkpoint:
         return _read_shards(model_dir)
     if not (model_dir / _SINGLE).exists():
         raise _no_weights(model_dir)
-    return _read_file(model_dir / _SINGLE)
+    return read_tensors(model_dir / _SINGLE)
 
 
 def _no_weights(model_dir: Path) -> ModelError:
@@ -71,14 +71,15 @@ def _read_shards(model_dir: Path) -> Checkpoint:
     absent = [name for name in names if not (model_dir / name).exists()]
     if absent:
         raise ModelError(f"{index} names files that are not there: {listed(absent)}")
-    held = {name: _read_file(model_dir / name) for name in names}
+    held = {name: read_tensors(model_dir / name) for name in names}
     lacking = [f"{tensor} (in {name})" for tensor, name in places.items() if tensor not in held[name]]
     if lacking:
         raise ModelError(f"{index} names tensors that their files do not hold: {listed(lacking)}")
     return {tensor: held[name][tensor] for tensor, name in places.items()}
 
 
-def _read_file(path: Path) -> Checkpoint:
+def read_tensors(path: Path) -> Checkpoint:
+    """The tensors of one file. Raises ModelError."""
     with _open_file(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
         return {

@@ -7,7 +7,7 @@ the batch's extents before each layer's attention; the rows whose logits nobody 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +20,11 @@ from ..batch import Batch
 from ..kv_file import ModelIdentity
 from ..pool import KVLayout
 from ..transfer import moved
+from .adapters import Adapter, row_indices
 from .choice import choose_operations
 from .config import ModelConfig
 from .linear import Linear
+from .lora import Adapters
 from .native import NativeStep
 from .native_layers import native_layers
 from .operations import Step, TableOperations
@@ -66,6 +68,7 @@ class Model:
         self.device = weights.embedding.device
         self.layout = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, self.dtype, self.device)
         self._weights = weights
+        self._adapters = Adapters(config)
         self._frequencies = inverse_frequencies(config.rope, config.head_dim).to(self.device)
         self._magnitude = magnitude(config.rope)
         # Triton launches on the current device, whichever it is.
@@ -78,6 +81,15 @@ class Model:
         if self.device.type == "cuda" and isinstance(self._operations, TableOperations):
             self._replays = self._new_replays(self._operations, CudaCapture(self.device))
 
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Takes an adapter, which batches name. Raises ModelError for one that does not fit."""
+        self._adapters.add(name, adapter)
+
+    @property
+    def adapters(self) -> Mapping[str, int]:
+        """The adapters' names, with what tells their KV from that of others."""
+        return self._adapters.tags
+
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits (m, vocab_size) of the batch's logit_rows. Writes every row's KV into the batch's extents."""
         return self.logits(self.hidden(batch))
@@ -87,7 +99,7 @@ class Model:
         next batch. Writes every row's KV into the batch's extents.
         """
         with self._on_device(), torch.inference_mode():
-            replayed = None if self._replays is None else self._replays.try_run(batch)
+            replayed = None if self._replays is None or batch.adapters else self._replays.try_run(batch)
             return self._hidden(batch) if replayed is None else replayed
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -100,7 +112,13 @@ class Model:
         step = self._operations.step(batch, self._factors(moved(batch.positions, self.device)))
         is_all = batch.logit_rows.numel() == batch.token_ids.numel() and is_in_order(batch.logit_rows)
         wanted = None if is_all else moved(batch.logit_rows, self.device)
-        return self._layers(moved(batch.token_ids, self.device), step, wanted)
+        token_ids = moved(batch.token_ids, self.device)
+        if not batch.adapters:
+            return self._layers(token_ids, step, wanted)
+        # Adapters know their rows by number, so that none may go before the end.
+        layers = self._adapters.layers(self._weights.layers, row_indices(batch.adapters, self.device))
+        hidden = self._layers(token_ids, step, None, layers)
+        return hidden if wanted is None else hidden[wanted]
 
     def _new_replays(self, operations: TableOperations, capture: Capture) -> DecodeReplays:
         def compute(tables: Mapping[str, Tensor], num_slots: int) -> Tensor:
@@ -112,13 +130,18 @@ class Model:
     def _factors(self, positions: Tensor) -> Tensor:
         return rotations(positions, self._frequencies, self._magnitude)
 
-    def _layers(self, token_ids: Tensor, step: Step, logit_rows: Tensor | None) -> Tensor:
-        """The normed last hidden states of these rows (None: of all). Has no look at any number on the device."""
+    def _layers(
+        self, token_ids: Tensor, step: Step, logit_rows: Tensor | None, adapted: Sequence[LayerWeights] | None = None
+    ) -> Tensor:
+        """The normed last hidden states of these rows (None: of all). Has no look at any number on the device.
+
+        adapted: the layers with what adapters add.
+        """
         hidden = functional.embedding(token_ids, self._weights.embedding)
-        if self._native is not None and isinstance(step, NativeStep):
+        if adapted is None and self._native is not None and isinstance(step, NativeStep):
             return self._native.run(hidden, step, logit_rows)
         last = self.config.num_layers - 1
-        for layer, weights in enumerate(self._weights.layers):
+        for layer, weights in enumerate(self._weights.layers if adapted is None else adapted):
             attended = self._attention(hidden, weights, layer, step)
             if layer == last and logit_rows is not None:
                 hidden, attended = hidden[logit_rows], attended[logit_rows]

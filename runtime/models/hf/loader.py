@@ -24,14 +24,13 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ....ir.errors import ModelError
-from ...batch import Batch, Read, Write
 from ...kv_file import ModelIdentity
 from ...pool import KVLayout, KVPool
 from ..budget import check_room
 from ..checkpoint import FLOATS, Checkpoint, digest, listed, read_checkpoint
 from ..config import Values, architecture_of, dtype_of, refuse_quantized
 from .interface import implementation
-from .model import HFConfig, HFModel
+from .model import HFConfig, HFModel, prefix_batch
 from .probe import probe
 
 # Largest difference of two logits, in parts of how far logits lie apart, that rounding explains.
@@ -206,7 +205,7 @@ def _check_parity(model: HFModel, ids: list[int], wanted: Tensor, where: str) ->
     """Raises ModelError where our attention gives other logits: all but three tokens at once, then one at a time."""
     extent = KVPool(model.layout, len(ids)).allocate(len(ids))
     cuts = [0, *range(len(ids) - 3, len(ids) + 1)]
-    parts = [model.forward(_batch(extent, ids, start, stop)) for start, stop in pairwise(cuts)]
+    parts = [model.forward(prefix_batch(extent, ids, start, stop)) for start, stop in pairwise(cuts)]
     difference = (torch.cat(parts) - wanted).abs().max().item()
     spread = wanted.std().item()
     if not difference <= _TOLERANCE.get(model.dtype, 1e-3) * max(spread, 1e-6):
@@ -214,10 +213,3 @@ def _check_parity(model: HFModel, ids: list[int], wanted: Tensor, where: str) ->
             f"{where} is not supported: with our attention its logits differ by {difference:.3g} (they lie "
             f"{spread:.3g} apart), so its code mixes tokens outside of attention, or has other positions",
         )
-
-
-def _batch(extent: Any, ids: list[int], start: int, stop: int) -> Batch:
-    rows = stop - start
-    read = Read(extent, stop, [(0, rows)], True, 0)
-    write = Write(extent, start, 0, rows)
-    return Batch(torch.tensor(ids[start:stop]), torch.arange(start, stop), [write], [read], torch.arange(rows))

@@ -7,6 +7,7 @@ own too: the model is called with hidden states in the place of those that its d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ....ir.errors import ModelError
 from ...attention.partial import choose_partial_attention
 from ...attention.plan import AttentionPlan
-from ...batch import Batch
+from ...batch import Batch, Read, Write
 from ...kv_file import ModelIdentity
-from ...pool import KVLayout
+from ...pool import Extent, KVLayout, KVPool
 from ...transfer import moved
+from ..adapters import Adapter, row_indices
+from ..checkpoint import listed
+from .adapters import HookedAdapters
 from .interface import DIRECT, Call, attending, implementation
 from .probe import LayerAttention
 
@@ -47,8 +52,24 @@ class HFModel:
         # Where the code would make a mask, this one is taken as it is, and seen by nobody.
         self._mask = torch.zeros(1, 1, 1, 1, device=self.device) if config.architecture in DIRECT else None
         self._head = language_model
+        self._adapters = HookedAdapters(language_model)
         setattr(language_model, language_model.base_model_prefix, _Given())
         self._partial = choose_partial_attention(layout.device, layout.dtype)
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Takes an adapter, which batches name. Raises ModelError for one that does not fit."""
+        self._adapters.add(name, adapter)
+        # Code that takes a layer's weight and does not call the layer would leave out what is added.
+        self.forward(prefix_batch(KVPool(self.layout, 1).allocate(1), [0], 0, 1, {name: [(0, 1)]}))
+        if unused := sorted(adapter.deltas.keys() - self._adapters.used):
+            raise ModelError(
+                f"{adapter.directory} changes layers that the model's code does not call: {listed(unused)}"
+            )
+
+    @property
+    def adapters(self) -> Mapping[str, int]:
+        """The adapters' names, with what tells their KV from that of others."""
+        return self._adapters.tags
 
     def forward(self, batch: Batch) -> Tensor:
         """Float32 logits (m, vocab_size) of the batch's logit_rows. Writes every row's KV into the batch's extents."""
@@ -61,7 +82,8 @@ class HFModel:
         ids, positions = moved(batch.token_ids, self.device), moved(batch.positions, self.device)
         step = _Step(self.config.layers, self.layout, batch, self._partial)
         rows = {"input_ids": ids[None], "position_ids": positions[None], "attention_mask": self._mask}
-        with torch.inference_mode(), attending(step.attend, self.config.architecture):
+        attends = attending(step.attend, self.config.architecture)
+        with torch.inference_mode(), attends, self._adapters.on(row_indices(batch.adapters, self.device)):
             states: Tensor = self._decoder(**rows, use_cache=False)[0][0]
             return states[moved(batch.logit_rows, self.device)]
 
@@ -70,6 +92,16 @@ class HFModel:
         with torch.no_grad():
             logits: Tensor = self._head(inputs_embeds=hidden[None], use_cache=False).logits[0]
             return logits.float() if logits.dtype != torch.float32 else logits
+
+
+def prefix_batch(
+    extent: Extent, ids: list[int], start: int, stop: int, adapters: Mapping[str, list[tuple[int, int]]] | None = None
+) -> Batch:
+    """The batch that computes the tokens [start, stop) of a sequence whose KV lies in one extent; wants all logits."""
+    rows = stop - start
+    read, write = Read(extent, stop, [(0, rows)], True, 0), Write(extent, start, 0, rows)
+    tokens, positions = torch.tensor(ids[start:stop]), torch.arange(start, stop)
+    return Batch(tokens, positions, [write], [read], torch.arange(rows), adapters=adapters or {})
 
 
 class _Given(torch.nn.Module):
