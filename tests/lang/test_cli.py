@@ -161,10 +161,11 @@ def test_errors_of_user_code_show_the_users_frames(ramify: Ramify, folder: Path)
     assert run["vars"]["answer"]
 
 
+COMMANDS = "run, check, compile, explain, trace, tree, recording, serve, repl"
 WRONG = {
     "rnu": "there is no command 'rnu'\n  help: did you mean 'run'?",
-    "bake": "there is no command 'bake'\n  help: the commands are run, check, compile, explain, recording, repl",
-    "": "ramify needs a command\n  help: the commands are run, check, compile, explain, recording, repl",
+    "bake": f"there is no command 'bake'\n  help: the commands are {COMMANDS}",
+    "": f"ramify needs a command\n  help: the commands are {COMMANDS}",
     "run": "the following arguments are required: FILE[:PROGRAM]\n  help: see ramify run --help",
     "run programs.py --modle x": "ramify run has no option --modle\n  help: did you mean --model?",
     "run programs.py x": "ramify run does not know what to do with 'x'\n  help: see ramify run --help",
