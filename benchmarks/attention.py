@@ -2,8 +2,9 @@
 
 `python -m benchmarks.attention [--quick] [--threads N] [--json FILE]`. One layer of Qwen3-0.6B's shape (16 heads, 8 of
 keys, 128 wide) in bfloat16: B branches with S shared and T own tokens, a new token each. *Tree* meets the prefix once
-for all branches, *apart* once per branch: the same kernels on the same KV, in turn, the least of many rounds. For the
-largest shapes the same with torch's operations. KV of several layers goes by in turn, as in a model.
+for all branches, *apart* once per branch: the same kernels on the same KV, in turn. Times are medians of the rounds, by
+one thread's processor time where there is one, and their ratio is the median of the rounds' ratios. For the largest
+shapes the same with torch's operations. KV of several layers goes by in turn, as in a model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ramify.runtime.models.operations import Operations, Step, TorchOperations
 from ramify.runtime.models.rope import RopeConfig
 from ramify.runtime.pool import KVLayout, KVPool
 
-from .report import Bar, machine, say, write
+from .report import Bar, machine, median, say, write
 
 HEADS, KV_HEADS, HEAD_DIM, LAYERS = 16, 8, 128, 4
 BRANCHES = (1, 2, 8, 32)
@@ -76,19 +77,20 @@ def step(operations: Operations, branches: int, shared: int, own: int, *, is_tre
     return operations.step(batch(layout, branches, shared, own, is_tree=is_tree), factors)
 
 
-def measure(steps: dict[str, Step], branches: int, rounds: int) -> dict[str, float]:
-    """Microseconds of a layer: the least of the rounds, in which all take turns."""
+def measure(steps: dict[str, Step], branches: int, rounds: int) -> dict[str, list[float]]:
+    """Microseconds of a layer in each of the rounds, in which all take turns, the first of them by turns too."""
     fused = torch.randn(branches, (HEADS + 2 * KV_HEADS) * HEAD_DIM).bfloat16()
     weight = torch.ones(HEADS + KV_HEADS, HEAD_DIM, dtype=torch.bfloat16)
-    least = dict.fromkeys(steps, float("inf"))
-    for _ in range(rounds):
-        for name, each in steps.items():
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds):
+        for name in list(steps) if number % 2 else reversed(steps):
             inputs = [fused.clone() for _ in range(LAYERS)]
-            begun = time.perf_counter()
+            begun = clock()
             for layer, one in enumerate(inputs):
-                each.attend(one, layer, weight)
-            least[name] = min(least[name], (time.perf_counter() - begun) * 1e6 / LAYERS)
-    return least
+                steps[name].attend(one, layer, weight)
+            taken[name].append((clock() - begun) * 1e6 / LAYERS)
+    return taken
 
 
 def main() -> None:
@@ -106,22 +108,25 @@ def main() -> None:
         raise SystemExit("the compiled kernels are not to be had here")
     runs: list[dict[str, Any]] = []
     bars: dict[str, Bar] = {}
-    print(f"{'branches':>8} {'shared':>6} {'own':>5} {'tree':>8} {'apart':>8} us   torch: {'tree':>8} {'apart':>8} us")
+    print(f"{'branches':>8} {'shared':>6} {'own':>5} {'tree':>8} {'apart':>8} us ratio  torch {'tree':>8} {'apart':>8}")
     for branches, shared, own in ((b, s, t) for b in BRANCHES for s in SHARED for t in OWN):
         kinds = {"tree": (native, True), "apart": (native, False)}
         if (branches, shared, own) in LARGE:
             kinds |= {"torch tree": (plain, True), "torch apart": (plain, False)}
         steps = {name: step(by, branches, shared, own, is_tree=is_tree) for name, (by, is_tree) in kinds.items()}
-        found = measure(steps, branches, 20 if arguments.quick else 100)
-        runs.append({"branches": branches, "shared": shared, "own": own, "threads": arguments.threads, **found})
-        line = f"{branches:8} {shared:6} {own:5} {found['tree']:8.0f} {found['apart']:8.0f}"
+        taken = measure(steps, branches, 20 if arguments.quick else 100)
+        found = {name: median(times) for name, times in taken.items()}
+        ratio = median(tree / apart for tree, apart in zip(taken["tree"], taken["apart"], strict=True))
+        shape = {"branches": branches, "shared": shared, "own": own, "threads": arguments.threads}
+        runs.append({**shape, **found, "ratio": ratio})
+        line = f"{branches:8} {shared:6} {own:5} {found['tree']:8.0f} {found['apart']:8.0f} {ratio:6.2f}"
         if "torch tree" in found:
             line += f"             {found['torch tree']:8.0f} {found['torch apart']:8.0f}"
             bars[f"{branches} branches below {shared}: tree / torch's tree"] = Bar(
                 found["tree"] / found["torch tree"], 1.0, "x"
             )
         print(line, flush=True)
-    worst = max(run["tree"] / run["apart"] for run in runs)
+    worst = max(run["ratio"] for run in runs)
     bars["tree / apart, the worst shape"] = Bar(worst, 1.02, "x")
     say(f"{len(runs)} shapes")
     write(arguments.json, runs, bars, about)
