@@ -141,7 +141,9 @@ def test_a_stream_adds_up_to_the_whole(api: openai.OpenAI, n: int) -> None:
                 logprobs[choice.index] += [each.logprob for each in choice.logprobs.content or ()]
     assert texts == [choice.message.content for choice in whole.choices] and roles == ["assistant"] * n
     assert finish == [choice.finish_reason for choice in whole.choices]
-    assert logprobs == [[each.logprob for each in choice.logprobs.content] for choice in whole.choices]  # type: ignore[union-attr]
+    for told, choice in zip(logprobs, whole.choices, strict=True):
+        assert choice.logprobs is not None and choice.logprobs.content is not None
+        assert told == pytest.approx([each.logprob for each in choice.logprobs.content], abs=1e-4)
     assert usage is not None and whole.usage is not None
     assert usage.completion_tokens == whole.usage.completion_tokens
 
