@@ -19,6 +19,7 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
 
 from .. import __version__
+from .call_completion import argument_names
 from .commands.table import Commands, is_command
 from .options import Options, approximation
 from .repl import BANNER
@@ -114,9 +115,10 @@ def _stands_after_space() -> bool:
 
 
 class NameCompleter(Completer):
-    """Completes names and attributes of the session, and its commands with their programs and passes."""
+    """Completes names and attributes of the session, arguments of calls, and commands with what they take."""
 
     def __init__(self, session: Session, commands: Commands) -> None:
+        self._session = session
         self._names = rlcompleter.Completer(session.names)
         self._commands = commands
         self._session = session
@@ -133,7 +135,8 @@ class NameCompleter(Completer):
         else:
             match = re.search(r"[\w.]+$", line)
             word = match.group() if match else ""
-            found = self._matches(word) if word else []
+            arguments = [] if "." in word else argument_names(line, self._session.names)
+            found = [*arguments, *(self._matches(word) if word else [])]
         return [Completion(each, -len(word)) for each in dict.fromkeys(found) if each.startswith(word)]
 
     def _matches(self, word: str) -> list[str]:

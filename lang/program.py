@@ -126,6 +126,10 @@ class Program:
         What an `async def` program awaits is awaited on that loop, in the caller's own task.
         """
         arguments, options = self._split(args, kwargs)
+        return checked(await self.afinish(arguments, options))
+
+    async def afinish(self, arguments: Arguments, options: Options) -> Run:
+        """The same inside asyncio."""
         here = asyncio.get_running_loop()
         relay = None if options.stream is None else _Relay(here, options.stream)
         with opened(options) as cassette:
@@ -140,7 +144,7 @@ class Program:
             finally:
                 if relay is not None:
                     relay.close()
-        return checked(run)
+        return run
 
     @overload
     def run_batch(

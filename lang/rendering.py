@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -22,6 +23,9 @@ class View(Protocol):
 
     def __call__(self, event: StreamEvent) -> None: ...
     def close(self) -> None: ...
+    def within(self) -> View:
+        """A view of a run that goes on inside of this one's program, or beside it."""
+        ...
 
 
 def open_view(file: IO[str]) -> View:
@@ -33,35 +37,74 @@ def open_view(file: IO[str]) -> View:
     return LiveView(file)
 
 
+class _Page:
+    """What is written to a file, by one view or by several on different threads: each turn begins a line."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._writing = threading.Lock()
+        self._last_written: Turn | None = None
+        self._at_line_start = True
+
+    def write(self, turn: Turn, text: str) -> None:
+        """More of a turn."""
+        with self._writing:
+            if text and self._last_written is not turn:
+                self._last_written = turn
+                self._end_line()
+                self._put(f"[{turn.label}] " if turn.label else "")
+            self._put(text)
+
+    def end_line(self) -> None:
+        """What follows begins a line."""
+        with self._writing:
+            self._end_line()
+            self._file.flush()
+
+    def flush(self) -> None:
+        """See IO."""
+        self._file.flush()
+
+    def _end_line(self) -> None:
+        if not self._at_line_start:
+            self._put("\n")
+
+    def _put(self, text: str) -> None:
+        if text:
+            self._file.write(text)
+            self._at_line_start = text.endswith("\n")
+
+
 class PlainView:
     """Writes turns as text, each under its label.
 
     One turn is written as it grows; those of other branches wait until it is over, or has been silent for a second.
     """
 
-    def __init__(self, file: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
-        self._file = file
+    def __init__(self, file: IO[str] | _Page, clock: Callable[[], float] = time.monotonic) -> None:
+        self._page = file if isinstance(file, _Page) else _Page(file)
         self._clock = clock
         self._transcript = Transcript()
         self._speaker: Turn | None = None
-        self._last_written: Turn | None = None
         self._waiting: list[Turn] = []
         self._last_heard = clock()
-        self._at_line_start = True
 
     def __call__(self, event: StreamEvent) -> None:
         """Take an event."""
         for turn in self._transcript.feed(event):
             self._show(turn)
-        self._file.flush()
+        self._page.flush()
 
     def close(self) -> None:
         """Write what is left, and end the line."""
         for turn in self._transcript.finish():
             self._show(turn)
         self._pass_on()
-        self._end_line()
-        self._file.flush()
+        self._page.end_line()
+
+    def within(self) -> PlainView:
+        """See View."""
+        return PlainView(self._page, self._clock)
 
     def _show(self, turn: Turn) -> None:
         now = self._clock()
@@ -92,20 +135,7 @@ class PlainView:
     def _write(self, turn: Turn) -> None:
         text = "".join(text for text, _ in turn.pieces[turn.shown :])
         turn.shown = len(turn.pieces)
-        if text and self._last_written is not turn:
-            self._last_written = turn
-            self._end_line()
-            self._put(f"[{turn.label}] " if turn.label else "")
-        self._put(text)
-
-    def _put(self, text: str) -> None:
-        if text:
-            self._file.write(text)
-            self._at_line_start = text.endswith("\n")
-
-    def _end_line(self) -> None:
-        if not self._at_line_start:
-            self._put("\n")
+        self._page.write(turn, text)
 
 
 def value_text(value: Any) -> str:

@@ -10,7 +10,7 @@ import linecache
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +28,7 @@ from .loaded_file import LoadedFile
 from .loading import load_file, program_of, syntax_error
 from .options import Options
 from .program import Program, Row
-from .rendering import open_view, seconds, usage_line, value_text
+from .rendering import View, open_view, seconds, usage_line, value_text
 from .run import Run
 from .run_log import RunLog
 from .sglang.function import SglFunction
@@ -60,6 +60,7 @@ class Session:
         self.stepped: Debugger | None = None
         # What runs are recorded to or played from, if anything.
         self.tape: Tape | None = None
+        self._view: View | None = None
         self._num_inputs = 0
         self.names = _own_names() if names is None else names
 
@@ -140,6 +141,17 @@ class Session:
         """Write a line, or a table that is as wide as the terminal; in colour there."""
         console = Console(file=self.out, highlight=False, markup=False, width=self.width)
         console.print(shown, soft_wrap=not isinstance(shown, Table))
+
+    @contextlib.contextmanager
+    def showing(self) -> Iterator[View]:
+        """A view of a run. Runs that go on inside of it, from its program or other threads, are shown in the same."""
+        outer = self._view
+        view = self._view = open_view(self.out) if outer is None else outer.within()
+        try:
+            yield view
+        finally:
+            self._view = outer
+            view.close()
 
     def is_complete(self, text: str) -> bool:
         """Whether the text is a whole input; what is wrong for good counts as whole."""
@@ -289,11 +301,12 @@ class WatchedProgram(Program):
         """See Program."""
         if options.stream is not None:
             return self._session.remember(self.name, super().finish(arguments, options))
-        view = open_view(self._session.out)
-        try:
+        with self._session.showing() as view:
             return self._session.remember(self.name, super().finish(arguments, options.updated({"stream": view})))
-        finally:
-            view.close()
+
+    async def afinish(self, arguments: Arguments, options: Options) -> Run:
+        """See Program. Such runs may go on at once, and are not shown while they do."""
+        return self._session.remember(self.name, await super().afinish(arguments, options))
 
     def run_batch(self, rows: Iterable[Row], **options: Any) -> Any:
         """See Program."""

@@ -94,14 +94,15 @@ class LanguageModel(Computes, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counts of the moment (first line) and since the engine was made (the rest). Tokens unless said otherwise.
+    """Counts of the moment (up to on_host) and since the engine was made (the rest). Tokens unless said otherwise.
 
     speculated: computed ahead of their requests, which is no part of computed_tokens; speculation_hits: those of them
     that a request has used. drafted_tokens: computed as drafts, which is no part of computed_tokens either;
     accepted_tokens: those of them that were generated, which is (runtime/lookup.py). on_host: kept in host memory;
     offloaded_tokens: copied there; restored_tokens: copied back for a request, which counts as hit_tokens too.
     discarded_tokens: computed behind tokens that turned out to be a request's last, or other ones, which is no part of
-    computed_tokens either (runtime/inflight.py).
+    computed_tokens either (runtime/inflight.py). nodes: how many the radix tree has. prompt_tokens: of the requests
+    that were begun; hit_tokens of them were in the cache.
     """
 
     running: int
@@ -110,8 +111,11 @@ class EngineStats:
     used: int
     free: int
     cached: int
+    nodes: int
+    bytes_per_token: int
     on_host: int
     steps: int
+    prompt_tokens: int
     hit_tokens: int
     computed_tokens: int
     generated_tokens: int
@@ -321,8 +325,11 @@ class Engine:
             used=scheduler.pool.used,
             free=scheduler.pool.free,
             cached=scheduler.tree.num_tokens,
+            nodes=scheduler.tree.num_nodes,
+            bytes_per_token=scheduler.pool.layout.bytes_per_token,
             on_host=0 if host is None else host.tree.num_tokens,
             steps=self._num_steps,
+            prompt_tokens=scheduler.prompt_tokens,
             hit_tokens=scheduler.hit_tokens,
             computed_tokens=scheduler.computed_tokens,
             generated_tokens=self._num_generated,

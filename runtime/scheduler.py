@@ -95,6 +95,7 @@ class Scheduler:
         self.waiting: dict[Sequence, None] = {}
         self.refused: list[Sequence] = []
         self.hit_tokens = 0
+        self.prompt_tokens = 0
         self.speculation_hits = 0
         self.computed_tokens = 0
         self.discarded_tokens = 0
@@ -487,6 +488,7 @@ class Scheduler:
             self._restoring[sequence] = None
         sequence.computed = sequence.cached = sequence.tail_start
         self.hit_tokens += sequence.cached
+        self.prompt_tokens += sequence.target
         self.speculation_hits += self.tree.use(node)
         del self.waiting[sequence]
         self._prefilling[sequence] = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from ...runtime.engine import EngineStats
 from ..cache_file import with_cache
 from ..options import Options
 from ..session import Session
@@ -14,18 +15,38 @@ def _cache(session: Session, rest: str) -> None:
     local = with_cache(Options().open_backend())
     match rest.split():
         case []:
-            stats = local.stats()
-            said = f"{stats.cached:,} tokens cached, room for {stats.capacity:,}; {stats.hit_tokens:,} were used again"
+            for name, said in _statistics(local.stats()):
+                session.print(f"{name:<8}  {said}")
         case ["save", file]:
-            said = f"{file}: {local.save_cache(file):,} tokens saved"
+            session.print(f"{file}: {local.save_cache(file):,} tokens saved")
         case ["load", file]:
-            said = f"{file}: {local.load_cache(file):,} tokens loaded"
+            session.print(f"{file}: {local.load_cache(file):,} tokens loaded")
         case ["clear"]:
             local.clear_cache()
-            said = f"{local.stats().cached:,} tokens cached"
+            session.print(f"{local.stats().cached:,} tokens cached")
         case _:
             CACHE.refuse(rest)
-    session.print(said)
+
+
+def _statistics(stats: EngineStats) -> Iterator[tuple[str, str]]:
+    """What is told of the radix tree: a name and a line each."""
+    share = f"{stats.hit_tokens / stats.prompt_tokens:.0%}, " if stats.prompt_tokens else ""
+    yield "cached", f"{stats.cached:,} tokens in {stats.nodes:,} nodes, room for {stats.capacity:,}"
+    yield "hit rate", f"{share}{stats.hit_tokens:,} of {stats.prompt_tokens:,} prompt tokens"
+    yield "evicted", f"{stats.evicted_tokens:,} tokens"
+    yield "memory", f"{_size(stats.used * stats.bytes_per_token)} of {_size(stats.capacity * stats.bytes_per_token)}"
+    if stats.on_host or stats.offloaded_tokens:
+        copied = f"{stats.offloaded_tokens:,} copied there, {stats.restored_tokens:,} back"
+        yield "on host", f"{stats.on_host:,} tokens; {copied}"
+
+
+def _size(num_bytes: int) -> str:
+    """In the largest unit of which there is one."""
+    size, units = float(num_bytes), ["B", "kB", "MB", "GB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:,.0f} {units[0]}" if units[0] == "B" else f"{size:,.1f} {units[0]}"
 
 
 def _complete(session: Session, words: Sequence[str]) -> Iterable[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ...ir.errors import UsageError
+from ..call_completion import argument_names
 from ..session import Session
 
 
@@ -41,3 +42,15 @@ class Command:
 def program_names(session: Session, words: Sequence[str]) -> Iterable[str]:
     """Completes the first word to the programs of the session."""
     return session.programs() if len(words) == 1 else ()
+
+
+def complete_call(session: Session, words: Sequence[str]) -> Iterable[str]:
+    """Completes the first word to the programs of the session, those that follow to its arguments."""
+    if len(words) == 1:
+        return program_names(session, words)
+    try:
+        own = session.program(words[0]).signature.parameters
+    except UsageError:
+        return ()
+    found = argument_names(f"{words[0]}({' '.join(words[1:])}", session.names)
+    return [name for name in found if name.rstrip("=") in own]

@@ -17,7 +17,7 @@ from ..compile_command import check_after, pass_names
 from ..program import Program
 from ..rendering import seconds
 from ..session import Session
-from .command import Command, program_names
+from .command import Command, complete_call
 
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -115,5 +115,9 @@ def _as_row(program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 IR = Command(":ir", "PROGRAM [--after PASS]", "the program's IR, after all passes or after one", _ir, _complete_ir)
 PASSES = Command(":passes", "PROGRAM [PASS]", "what each pass changed in it, as a diff", _passes, _complete_passes)
 EXPLAIN = Command(
-    ":explain", "PROGRAM [ARGUMENTS]", "what a run would cost, without asking the model", _explain, program_names
+    ":explain",
+    "PROGRAM [ARGUMENTS]",
+    "what a run would cost, without asking the model",
+    _explain,
+    complete_call,
 )

@@ -78,7 +78,8 @@ def test_completion_of_commands(session: Session, type_in: Type) -> None:
     type_in(HELLO)
     complete = Commands(session).completions
     assert "hello" in complete(":passes ") and "cse" in complete(":passes hello ")
-    assert list(complete(":explain hel")) == ["hello"] and list(complete(":explain hello x")) == []
+    assert list(complete(":explain hel")) == ["hello"] and list(complete(":explain hello ")) == ["who="]
+    assert list(complete(":explain hello 'x', ")) == list(complete(":explain nobody ")) == []
     assert list(complete(":time ")) == ["on", "off"] and "clear" in complete(":cache ")
     assert list(complete(":nothing ")) == list(complete(":tree ")) == []
 

@@ -75,6 +75,21 @@ def test_the_users_own_stream_takes_the_place_of_the_view(type_in: Type) -> None
     assert type_in(HELLO + "seen = []\nr = hello.run('Ann', stream=seen.append)\nlen(seen) > 3\n") == "True\n"
 
 
+def test_a_run_inside_of_another_is_shown_in_the_same_view(type_in: Type) -> None:
+    listen = "@rf.program\ndef outer(s):\n    s += rf.user('Listen')\n    a = hello.run('you').value\n"
+    outer = listen + "    s += a + rf.gen('b')\n\n"
+    told = "[user] Listen\n[user] Hi you\n[assistant]  2 times user\n 2 times user 3 times user\n"
+    assert type_in(HELLO + outer + "r = outer.run()\n") == told
+
+
+def test_runs_under_asyncio_are_numbered(type_in: Type, session: Session) -> None:
+    type_in(HELLO + "import asyncio\nasync def both():\n    await asyncio.gather(hello.arun('a'), hello.arun('b'))\n\n")
+    type_in("asyncio.run(both())\n")
+    assert session.log.num_runs == 2 and session.latest_run()["a"] == " 2 times user"
+    type_in("@rf.program\ndef bad(s):\n    raise ValueError('no')\n\nasyncio.run(bad.arun())\n")
+    assert session.log.num_failed == 1 and "failed: ValueError" in type_in(":runs\n")
+
+
 def test_the_tree_of_the_last_run(type_in: Type) -> None:
     assert type_in(":tree\n") == "error: nothing was run yet\n  help: run a program, as in NAME.run(...)\n"
     program = """\
@@ -187,6 +202,23 @@ def test_completion(session: Session, type_in: Type) -> None:
     assert completions(session, "") == []
 
 
+def test_completion_of_arguments(session: Session, type_in: Type) -> None:
+    type_in("@rf.program\ndef ask(s, question: str, *, tries=2):\n    s += question\n\n")
+    type_in("class Bob:\n    @rf.program\n    def hear(self, s, word):\n        s += word\n\nbob = Bob()\n")
+    assert completions(session, "ask.run(")[:3] == ["ask.run(question=", "ask.run(tries=", "ask.run(backend="]
+    assert completions(session, "ask.run('a)b', tr")[0] == "ask.run('a)b', tries="
+    assert completions(session, "ask.run(\n  question=f('x', 1), tr")[0].endswith("), tries=")
+    assert "ask.run('x', question=" not in completions(session, "ask.run('x', ")
+    assert "ask.run(tries=1, tries=" not in completions(session, "ask.run(tries=1, ")
+    assert completions(session, "bob.hear(")[0] == "bob.hear(word="
+    assert completions(session, "rf.gen('a', max_t") == ["rf.gen('a', max_tokens="]
+    assert completions(session, "ask.options(temp") == ["ask.options(temperature="]
+    assert completions(session, "ask.run_batch(rows, as_c") == ["ask.run_batch(rows, as_completed="]
+    assert completions(session, "rf.select('x', choices_me") == ["rf.select('x', choices_method="]
+    for nothing in ("ask.run(question=", "ask.run([", "'ask.run(", "# ask.run(", "nobody(", "(", "len("):
+        assert completions(session, nothing) == []
+
+
 def test_when_enter_runs_what_was_typed(session: Session) -> None:
     whole = ["", "x", "x = 1", ":tree", "f(:", "def f():\n    x\n", "def f():\n    x\n    ", "x = (1,\n2)\n"]
     open_ = ["def f():", "@rf.program", "def f():\n    x", "x = (1,", "x = (1,\n", "'''a\n", "@rf.program\ndef f(s):"]
@@ -229,8 +261,15 @@ def test_the_cache(type_in: Type, tmp_path: Path) -> None:
     local = LocalBackend(model_dir(), device="cpu")
     set_default_backend(local)
     written = type_in(HELLO + 'hello.options(max_tokens=4).run("you").ok\n:cache\n')
-    cached = local.stats().cached
-    assert cached and f"{cached} tokens cached, room for " in written
+    stats = local.stats()
+    cached = stats.cached
+    assert cached and f"cached    {cached} tokens in {stats.nodes} nodes, room for " in written
+    assert f"hit rate  0%, 0 of {stats.prompt_tokens} prompt tokens\nevicted   0 tokens\nmemory    " in written
+    type_in('hello.options(max_tokens=4).run("you").ok\n')
+    again = local.stats()
+    assert 0 < again.hit_tokens < stats.prompt_tokens == again.prompt_tokens // 2
+    assert f", {again.hit_tokens} of {again.prompt_tokens} prompt tokens" in type_in(":cache\n")
+    cached = again.cached
     path = tmp_path / "kv"
     assert f"{cached} tokens saved" in type_in(f":cache save {path}\n")
     assert "0 tokens cached" in type_in(":cache clear\n")
