@@ -25,8 +25,9 @@ class Tmux:
     """A terminal of 100 by 40 characters."""
 
     def __init__(self, command: str) -> None:
+        # Python's readline, which tests import, sets COLUMNS for all children; it would hide the terminal's own width.
         self._call = ["tmux", "-L", f"ramify-test-{os.getpid()}", "-f", os.devnull]
-        self._run("new-session", "-d", "-s", "repl", "-x", "100", "-y", "40", command)
+        self._run("new-session", "-d", "-s", "repl", "-x", "100", "-y", "40", f"unset COLUMNS LINES; {command}")
 
     def _run(self, *words: str) -> str:
         return subprocess.run([*self._call, *words], capture_output=True, text=True, check=True).stdout
