@@ -170,7 +170,7 @@ class Anthropic:
     def _tools(self, prompt: Prompt, params: SamplingParams) -> dict[str, Any]:
         """The fields for tools: those that may be called, else those that the conversation has declared."""
         if params.constraint is not None and params.constraint.kind == "calls":
-            return tool_fields(asking_for_calls(params.constraint, is_strict=False))
+            return tool_fields(asking_for_calls(params.constraint))
         if prompt.message is not None and prompt.message.tools:
             return tool_fields(declaring(prompt.message.tools))
         return {}

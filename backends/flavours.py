@@ -15,6 +15,7 @@ import msgspec
 
 from ..runtime.constraint import Constraint
 from ..runtime.request import SamplingParams
+from .native_tools import CallSchema
 from .strict_schema import strict_schema
 
 Fields = Mapping[str, Any]
@@ -62,13 +63,13 @@ class Flavour:
     it continue a last assistant message, or None if it cannot. max_stops: how many stop strings it takes. chat, text:
     the fields that make an answer match a constraint, by the gen's argument that asks for it, for each kind of model.
     tool_role: whether it takes messages of the role "tool" by themselves, without its own interface for tools.
-    has_tools: whether it is known to have that interface; others may have been started with it. is_strict: whether it
-    holds calls to schemas in OpenAI's strict mode. choice:
+    has_tools: whether it is known to have that interface; others may have been started with it. call_schema: how a
+    tool's schema is written for a server that holds calls to those which are marked as strict, or None. choice:
     the fields that make an answer one of some texts, or None. echoes_logprobs: whether it tells the
     log-probabilities of a text model's prompt. tokens_as_ids: the fields that make it name tokens by their ids.
     holds_stops_back: whether a stream never shows the beginning of what turns out to be a stop string. tells_tokens:
     whether it tells the tokens of an answer, with their log-probabilities, whatever the model. takes_images: whether
-    messages may have images, which a model may or may not see.
+    messages may have images, which a model may or may not see. no_top_k: what it takes for a top_k that is off.
     """
 
     name: str
@@ -84,10 +85,11 @@ class Flavour:
     tokens_as_ids: Fields = field(default_factory=dict)
     tool_role: bool = True
     has_tools: bool = False
-    is_strict: bool = False
+    call_schema: CallSchema | None = None
     holds_stops_back: bool = True
     tells_tokens: bool = False
     takes_images: bool = True
+    no_top_k: int = -1
 
     def features(self, *, is_chat: bool) -> frozenset[str]:
         """The features of runtime/features.py that its fields make."""
@@ -106,16 +108,12 @@ class Flavour:
         for name, target in self.fields.items():
             value = getattr(params, name)
             if name not in self.unsaid or value != self.unsaid[name]:
-                body[target] = _PLAIN.get(name, _same)(value)
+                body[target] = _same(value) if value or name != "top_k" else self.no_top_k
         return body
 
 
 def _same(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-# 0 is "off" for us and 1 token for some of them; -1 is "off" for all.
-_PLAIN = {"top_k": lambda value: value or -1}
 
 
 def _response_format(schema: str) -> Fields:
@@ -168,7 +166,7 @@ FLAVOURS = {
             max_stops=4,
             tool_role=False,
             has_tools=True,
-            is_strict=True,
+            call_schema=strict_schema,
             chat={"json_schema": _strict_format},
         ),
         Flavour("compatible", _BASIC),
@@ -176,6 +174,7 @@ FLAVOURS = {
             "vllm",
             _OPEN,
             continues={"continue_final_message": True, "add_generation_prompt": False},
+            call_schema=msgspec.json.decode,
             chat=_VLLM,
             text=_VLLM,
             choice=_structured_choice,
@@ -210,6 +209,7 @@ FLAVOURS = {
             "llama.cpp",
             _LLAMA_CPP,
             continues={},
+            no_top_k=0,  # as of llama-cpp-python's server, which takes no -1
             text={"json_schema": lambda schema: {"json_schema": msgspec.json.decode(schema)}},
             choice=_gbnf_choice,
         ),

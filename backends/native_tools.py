@@ -6,7 +6,7 @@ they are JSON behind that text (SHOWN_CALLS), from which the messages of later r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,8 @@ from ..runtime.call_format import CallFormat
 from ..runtime.call_grammar import CallRequest
 from ..runtime.constraint import Constraint
 from ..runtime.tool_schema import Writable
-from .strict_schema import strict_schema
+
+CallSchema = Callable[[str], Any]  # from a tool's schema, as JSON, to what the server is told
 
 SHOWN_CALLS = CallFormat(
     opening='[{"id":"',
@@ -29,15 +30,15 @@ SHOWN_CALLS = CallFormat(
 )
 
 
-def asking_for_calls(constraint: Constraint, *, is_strict: bool) -> dict[str, Any]:
-    """The fields for calls of a gen's tools. is_strict: whether the server can hold the model to their schemas.
+def asking_for_calls(constraint: Constraint, call_schema: CallSchema | None = None) -> dict[str, Any]:
+    """The fields for calls of a gen's tools. call_schema: see Flavour.
 
     A server cannot be told how many calls there are to be, beyond none, one or several. Raises Unsupported for a schema
     that strict mode does not take.
     """
     request = msgspec.json.decode(constraint.source, type=CallRequest)
     return {
-        "tools": [_described(tool, is_strict) for tool in request.tools],
+        "tools": [_described(tool, call_schema) for tool in request.tools],
         "tool_choice": "required" if request.least else "auto",
         "parallel_tool_calls": request.most > 1,
     }
@@ -48,8 +49,8 @@ def declaring(tools: Iterable[Writable]) -> dict[str, Any]:
     return {"tools": [tool.schema for tool in tools], "tool_choice": "none"}
 
 
-def _described(tool: Mapping[str, Any], is_strict: bool) -> dict[str, Any]:
-    if is_strict:
-        parameters = strict_schema(msgspec.json.encode(tool["parameters"]).decode())
+def _described(tool: Mapping[str, Any], call_schema: CallSchema | None) -> dict[str, Any]:
+    if call_schema is not None:
+        parameters = call_schema(msgspec.json.encode(tool["parameters"]).decode())
         tool = {**tool, "parameters": parameters, "strict": True}
     return {"type": "function", "function": dict(tool)}

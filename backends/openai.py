@@ -247,7 +247,7 @@ class OpenAI:
     def _tools(self, prompt: Prompt, params: SamplingParams) -> dict[str, Any]:
         """The fields for tools: those that may be called, else those that the conversation has declared."""
         if params.constraint is not None and params.constraint.kind == "calls":
-            return asking_for_calls(params.constraint, is_strict=self.flavour.is_strict)
+            return asking_for_calls(params.constraint, self.flavour.call_schema)
         if self._has_tools and prompt.message is not None and prompt.message.tools:
             return declaring(prompt.message.tools)
         return {}
