@@ -14,6 +14,7 @@ from typing import Any
 from ..ir.errors import UsageError
 from ..runtime.backend import Backend
 from ..runtime.weight_format import WeightFormat, check_format
+from .hub import hub_directory, is_hub_name, name_of, snapshot_in
 
 _opened: dict[str, Backend] = {}
 _opening = threading.RLock()
@@ -28,12 +29,13 @@ _SERVED = (OPENAI, "compatible", "vllm", "sglang", "llama.cpp", "ramify")
 def open_backend(spec: str | Path | Backend) -> Backend:
     """The backend that `spec` names, or a backend itself.
 
-    "tiny" is the embedded model; a path is a model directory; either with ":int8" or ":fp8" behind it has its weights
-    rounded, which is approximate (docs/runtime.md); "openai:MODEL" or "openai:MODEL@BASE_URL" is a model
-    behind an OpenAI-compatible server, "vllm:MODEL", "sglang:MODEL", "llama.cpp:MODEL" and "compatible:MODEL" one
-    behind a server of this kind; "anthropic:MODEL" is one of Anthropic's; "http://..." is an SGLang server. "scripted"
-    needs no model, for tests of a program's flow; "scripted:0.5" takes half a second for each answer. One that was
-    opened before is given again, so that all runs share its cache. Raises UsageError, ModelError, BackendError.
+    "tiny" is the embedded model; a path is a model directory; "OWNER/NAME" is a model of the Hugging Face Hub; each
+    with ":int8" or ":fp8" behind it has its weights rounded, which is approximate (docs/runtime.md); "openai:MODEL" or
+    "openai:MODEL@BASE_URL" is a model behind an OpenAI-compatible server, "vllm:MODEL", "sglang:MODEL",
+    "llama.cpp:MODEL" and "compatible:MODEL" one behind a server of this kind; "anthropic:MODEL" is one of Anthropic's;
+    "http://..." is an SGLang server. "scripted" needs no model, for tests of a program's flow; "scripted:0.5" takes
+    half a second for each answer. One that was opened before is given again, so that all runs share its cache. Raises
+    UsageError, ModelError, BackendError.
     """
     if not isinstance(spec, str | Path):
         if not hasattr(spec, "generate"):
@@ -79,9 +81,9 @@ def open_local(
 
 
 _WAYS = (
-    'use "tiny" (the embedded model), the path of a model directory in Hugging Face layout, either with ":int8" '
-    'behind it for rounded weights, "openai:MODEL", "anthropic:MODEL", the "http://..." address of an SGLang '
-    'server, or "scripted" (no model)'
+    'use "tiny" (the embedded model), the path of a model directory in Hugging Face layout, "OWNER/NAME" of the '
+    'Hugging Face Hub, each with ":int8" behind it for rounded weights, "openai:MODEL", "anthropic:MODEL", '
+    'the "http://..." address of an SGLang server, or "scripted" (no model)'
 )
 
 
@@ -175,19 +177,25 @@ if hasattr(os, "register_at_fork"):
 
 
 def model_directory(spec: str | Path) -> Path:
-    """The directory of a model: the embedded one's by its name. Raises UsageError."""
+    """The directory of a model: the embedded one's by its name, one of the Hub's once it is here.
+
+    Raises UsageError, and ModelError for what cannot be had from the Hub.
+    """
     if spec == TINY:
         return Path(__file__).resolve().parent / TINY / "weights"
     directory = Path(spec).expanduser()
     if directory.is_dir():
-        return directory.resolve()
+        return snapshot_in(directory.resolve())
+    if is_hub_name(str(spec)):
+        return hub_directory(str(spec))
     raise UsageError(f"there is no backend {str(spec)!r}: it is neither a known name nor a directory", help=_WAYS)
 
 
 def split_model(spec: str | Path) -> tuple[Path, WeightFormat | None]:
     """A model's directory, and what its weights are rounded to: that stands behind a colon. Raises UsageError."""
     name, _, weights = str(spec).rpartition(":")
-    if not name or Path(spec).expanduser().is_dir() or not (name == TINY or Path(name).expanduser().is_dir()):
+    is_model = name == TINY or is_hub_name(name) or Path(name).expanduser().is_dir()
+    if not name or Path(spec).expanduser().is_dir() or not is_model:
         return model_directory(spec), None
     check_format(weights)
     return model_directory(name), weights  # type: ignore[return-value]
@@ -195,5 +203,5 @@ def split_model(spec: str | Path) -> tuple[Path, WeightFormat | None]:
 
 def directory_name(directory: Path, weights: WeightFormat | None) -> str:
     """What a backend on a model directory is called."""
-    name = TINY if directory == model_directory(TINY) else directory.name
+    name = TINY if directory == model_directory(TINY) else name_of(directory)
     return f"local:{name} ({weights} weights, approximate)" if weights else f"local:{name}"

@@ -47,4 +47,4 @@ def test_a_terminal_of_forty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = told[told.index("run ") :]
     assert max(map(len, shown.splitlines())) <= 40
     words = " ".join(shown.split())
-    assert "1 hello" in words and "assistant: a =" in words and ":quit leave, as Ctrl-D does" in words
+    assert "1 hello" in words and "assistant: [1] a =" in words and ":quit leave, as Ctrl-D does" in words
