@@ -179,7 +179,9 @@ class Cassette:
         assert self.recording is not None
         known = sorted({run.record.program for run in self.recording.runs.values()})
         count = sum(run.record.program == program for run in self.recording.runs.values())
-        told = f"{count} runs of it" if count else f"runs of {', '.join(known) or 'nothing'}"
+        told = (
+            f"{count} {'run' if count == 1 else 'runs'} of it" if count else f"runs of {', '.join(known) or 'nothing'}"
+        )
         name = "the recording" if self.recording.path is None else f"the recording {self.recording.path}"
         return RecordingError(
             f"{name} has no such run of {program}; it has {told}",

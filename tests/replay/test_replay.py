@@ -385,7 +385,7 @@ def test_a_run_that_is_not_there(file: Path) -> None:
         story.run(["a"], backend=NOTHING, replay=file)
     with rf.replay(file):
         ask.run("What?", backend=NOTHING)
-        with pytest.raises(rf.RecordingError, match="has no such run of ask; it has 1 runs of it"):
+        with pytest.raises(rf.RecordingError, match="has no such run of ask; it has 1 run of it"):
             ask.run("What?", backend=NOTHING)
     runs = story.run_batch([{"topics": ["a"]}], backend=NOTHING, replay=file)
     assert isinstance(runs[0].error, rf.RecordingError)
