@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
-from typing import Literal, TypedDict, TypeVar, get_args
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 from ..ir.errors import Cancelled, UsageError
 from ..runtime.backend import Backend
@@ -29,6 +29,7 @@ from .journal import Journal
 from .mailbox import CANCEL_SECONDS, Mailbox
 from .progress import Progress, Tally, shown
 from .records import recorded_run, run_record
+from .restored import restored, written_types
 from .run import Run
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class BoundRow:
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
     """How a batch is run; see Program.run_batch. keeps_all: whether the runs of all rows are wanted, also of those that
-    an earlier batch has finished.
+    an earlier batch has finished; returns: the type that the program is annotated to return, for these.
     """
 
     max_in_flight: int
@@ -61,6 +62,7 @@ class BatchOptions:
     on_error: OnError
     on_result: Callable[[int, Run], None] | None
     keeps_all: bool
+    returns: Any = None
 
     def check(self) -> None:
         """Raises UsageError for an option that cannot be."""
@@ -229,7 +231,7 @@ class Batch:
         if journal is None or not journal.has(row, bound.key):
             return False
         if self._options.keeps_all:
-            run = recorded_run(journal.record(row), row)
+            run = recorded_run(restored(journal.record(row), self._options.returns), row)
             self._ready.append(run)
             if run.error is not None and self._options.on_error == "raise":
                 self._note_error(run)
@@ -424,7 +426,7 @@ class _Running:
         if journal is None or was_cancelled:
             self._tell(_Ended(run, was_cancelled))
             return
-        written = host_pool().submit(lambda: journal.add(row, bound.key, run_record(run)))
+        written = host_pool().submit(lambda: journal.add(row, bound.key, run_record(run) | written_types(run)))
         written.add_callback(lambda written: self._tell(_Ended(run, False, written.error)))
 
     def _tell(self, ended: _Ended) -> None:

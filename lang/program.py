@@ -35,6 +35,7 @@ from .mailbox import Mailbox
 from .options import RUN_OPTIONS, Options
 from .ordering import depth_first
 from .progress import Progress
+from .restored import return_type
 from .run import Run, checked
 from .state import State
 
@@ -191,7 +192,7 @@ class Program:
         given = {"backend": backend, "eager": eager, "stream": stream, "timeout": timeout}
         given |= {"record": record, "replay": replay, "partial": partial or None}
         options = self._options.updated({name: value for name, value in given.items() if value is not None})
-        how = BatchOptions(max_in_flight, deadline, on_error, on_result, keeps_all=not as_completed)
+        how = BatchOptions(max_in_flight, deadline, on_error, on_result, not as_completed, return_type(self.fn))
         how.check()
         check_output(out, resume, overwrite)
         bound = self._bound_rows(rows, has_keys=out is not None)

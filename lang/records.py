@@ -32,7 +32,7 @@ def error_record(run: Run) -> dict[str, str]:
 
 
 def recorded_run(record: Mapping[str, Any], row: int | None) -> Run:
-    """The run that a record tells of: its value and variables are what JSON makes of them."""
+    """The run that a record tells of, with the value and the variables that stand in it."""
     failure = record["error"]
     error = None if failure is None else RecordedError(failure["message"], kind=failure["type"])
     shown = "" if failure is None else failure["traceback"]
