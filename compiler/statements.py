@@ -347,8 +347,8 @@ def _is_evaluated_first(low: Lowering, node: ast.stmt) -> bool:
 
 
 def _keyword(node: ast.stmt) -> str:
-    words = {ast.TryStar: "except*", ast.FunctionDef: "def"}
-    return words.get(type(node), type(node).__name__.removesuffix("Def").lower())
+    words = {ast.TryStar: "except*", ast.FunctionDef: "def", ast.AsyncFunctionDef: "async def", ast.ClassDef: "class"}
+    return words.get(type(node), type(node).__name__.lower())
 
 
 def _eagerly(low: Lowering, node: ast.stmt, reason: str) -> None:

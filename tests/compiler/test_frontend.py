@@ -93,6 +93,23 @@ def test_eager_parts_are_said_with_reason_and_line() -> None:
     assert note.reason == "`locals` needs the function's own frame"
 
 
+def test_what_is_defined_around_a_state_is_named_as_it_is_written() -> None:
+    def program(s):
+        def plain():
+            nonlocal s
+            s += "a"
+
+        async def waits():
+            nonlocal s
+            s += "b"
+
+        class Holder:
+            state = s
+
+    reasons = [note.reason for note in compile_function(program).eager]
+    assert reasons == ["`def` around a state", "`async def` around a state", "`class` around a state"]
+
+
 def test_indented_functions_keep_their_columns() -> None:
     def inner(s):
         s += "deep"
