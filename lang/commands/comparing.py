@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 from rich.table import Table
@@ -20,6 +22,9 @@ from ..transcript import branch_label
 from .command import Command
 
 _HEAD_CHARACTERS = 48
+# How much of a long value is shown, and how much of that stands before the first difference.
+_VALUE_CHARACTERS = 160
+_BEFORE_CHARACTERS = 24
 # How many columns a terminal needs for what each run has used.
 _WIDE = 70
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
@@ -87,8 +92,18 @@ _MISSING = _Missing()
 
 
 def _changed(name: str, before: Any, after: Any) -> Iterator[str]:
-    if repr(before) != repr(after):  # values of the user's may compare as they like
-        yield f"{name}: {before!r} -> {after!r}"
+    old, new = repr(before), repr(after)
+    if old != new:  # values of the user's may compare as they like
+        is_long = max(len(old), len(new)) > _VALUE_CHARACTERS
+        num_same = sum(1 for _ in takewhile(bool, map(eq, old, new)))
+        start = max(num_same - _BEFORE_CHARACTERS, 0) if is_long else 0
+        yield f"{name}: {_part(old, start)} -> {_part(new, start)}"
+
+
+def _part(text: str, start: int) -> str:
+    """What a long text says from `start` on, cut at both ends."""
+    end = start + _VALUE_CHARACTERS
+    return "..." * (start > 0) + text[start:end] + "..." * (end < len(text))
 
 
 def _outcome_of(run: Run) -> Any:

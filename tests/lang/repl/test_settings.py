@@ -101,6 +101,14 @@ def test_runs_are_numbered_and_compared(type_in: Type, session: Session) -> None
     assert type_in(":diff 1\n").startswith("error: :diff takes the numbers of two runs")
 
 
+def test_long_values_are_compared_where_they_differ(type_in: Type) -> None:
+    type_in("@rf.program\ndef big(s, n):\n    s['x'] = list(range(5000 * n))\n    return 'a' * 500 + 'bc'[n] * 500\n\n")
+    type_in("big.run(0)\nbig.run(1)\n")
+    value, x, *_ = type_in(":diff 1 2\n").splitlines()
+    assert value == f"value: ...{'a' * 24}{'b' * 136}... -> ...{'a' * 24}{'c' * 136}..."
+    assert x.startswith("x: [] -> [0, 1, 2, 3") and x.endswith("...") and len(x) < 200
+
+
 def test_completion_of_settings_and_runs(session: Session, type_in: Type) -> None:
     type_in(HELLO + "a = hello.run('Bob')\n")
     complete = Commands(session).completions
