@@ -23,7 +23,7 @@ SCRIPTED = "scripted"
 OPENAI = "openai"
 ANTHROPIC = "anthropic"
 # The kinds of servers that are named before the model (flavours.py).
-_SERVED = (OPENAI, "compatible", "vllm", "sglang", "llama.cpp", "ramify")
+_SERVED = (OPENAI, "compatible", "vllm", "sglang", "llama.cpp", "llama-cpp-python", "ramify")
 
 
 def open_backend(spec: str | Path | Backend) -> Backend:
@@ -32,7 +32,7 @@ def open_backend(spec: str | Path | Backend) -> Backend:
     "tiny" is the embedded model; a path is a model directory; "OWNER/NAME" is a model of the Hugging Face Hub; each
     with ":int8" or ":fp8" behind it has its weights rounded, which is approximate (docs/runtime.md); "openai:MODEL" or
     "openai:MODEL@BASE_URL" is a model behind an OpenAI-compatible server, "vllm:MODEL", "sglang:MODEL",
-    "llama.cpp:MODEL" and "compatible:MODEL" one behind a server of this kind; "anthropic:MODEL" is one of Anthropic's;
+    "llama.cpp:MODEL" ... one behind a server of this kind; "anthropic:MODEL" is one of Anthropic's;
     "http://..." is an SGLang server. "scripted" needs no model, for tests of a program's flow; "scripted:0.5" takes
     half a second for each answer. One that was opened before is given again, so that all runs share its cache. Raises
     UsageError, ModelError, BackendError.

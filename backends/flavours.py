@@ -70,6 +70,7 @@ class Flavour:
     holds_stops_back: whether a stream never shows the beginning of what turns out to be a stop string. tells_tokens:
     whether it tells the tokens of an answer, with their log-probabilities, whatever the model. takes_images: whether
     messages may have images, which a model may or may not see. no_top_k: what it takes for a top_k that is off.
+    least_tops: how many of the likeliest tokens have to be asked for where the chosen one's log-probability is wanted.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Flavour:
     tells_tokens: bool = False
     takes_images: bool = True
     no_top_k: int = -1
+    least_tops: int = 0
 
     def features(self, *, is_chat: bool) -> frozenset[str]:
         """The features of runtime/features.py that its fields make."""
@@ -120,6 +122,11 @@ def _response_format(schema: str) -> Fields:
     """OpenAI's way. `strict` asks for the guarantee; a schema for which a server cannot give it is an error there."""
     described = {"name": "answer", "schema": msgspec.json.decode(schema), "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": described}}
+
+
+def _json_object(schema: str) -> Fields:
+    """llama-cpp-python's way."""
+    return {"response_format": {"type": "json_object", "schema": msgspec.json.decode(schema)}}
 
 
 def _strict_format(schema: str) -> Fields:
@@ -208,10 +215,21 @@ FLAVOURS = {
         Flavour(
             "llama.cpp",
             _LLAMA_CPP,
-            continues={},
-            no_top_k=0,  # as of llama-cpp-python's server, which takes no -1
+            # A whole answer begins with the message that it continues; a stream does not.
+            continues={"stream": True, "stream_options": {"include_usage": True}},
+            no_top_k=0,
+            least_tops=1,
             text={"json_schema": lambda schema: {"json_schema": msgspec.json.decode(schema)}},
             choice=_gbnf_choice,
+        ),
+        Flavour(
+            "llama-cpp-python",
+            {name: target for name, target in _LLAMA_CPP.items() if name != "ignore_eos"},
+            no_top_k=0,
+            least_tops=1,
+            chat={"json_schema": _json_object},
+            choice=_gbnf_choice,
+            tool_role=False,
         ),
     )
 }

@@ -64,8 +64,8 @@ class OpenAI:
 
     base_url, api_key: as OpenAI's client takes them, else OPENAI_BASE_URL and OPENAI_API_KEY. is_chat_model: None
     tells by the name; False for text completions. flavour: what kind of server it is ("openai", "compatible",
-    "vllm", "sglang", "llama.cpp", "ramify"), which decides what it takes; None is "openai" for OpenAI's own, else
-    "compatible". chat_template: how messages are marked in the text of a model that is no chat model.
+    "vllm", "sglang", "llama.cpp", "llama-cpp-python", "ramify"), which decides what it takes; None is "openai" for
+    OpenAI's own, else "compatible". chat_template: how messages are marked in the text of a model without chats.
     continue_final_message: let the server continue an assistant message that the program began (where it can: vllm,
     sglang, llama.cpp). constrained_select: choose by generating under a constraint (same servers), which follows
     the likelier tokens and not the likelier whole. echo_logprobs: whether text completions tell the prompt's log-
@@ -152,7 +152,8 @@ class OpenAI:
             return self._remote.send(nothing, sink, None)
         if sink.wants_deltas and (self.flavour.holds_stops_back or not params.stop):
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return self._remote.send(partial(self._ask, body), sink, _prompt_of(body), params.max_tokens)
+        work = partial(self._ask, body, params.logprobs)
+        return self._remote.send(work, sink, _prompt_of(body), params.max_tokens)
 
     def _generate_on(self, prompt: Prompt, params: SamplingParams, sink: Sink) -> Handle:
         """The same by a request that goes on past the generation, or by one that has gone on to it."""
@@ -257,33 +258,36 @@ class OpenAI:
         most = self.flavour.max_stops
         if most is not None and len(params.stop) > most:
             raise Unsupported(f"this server takes at most {most} stop strings, not {len(params.stop)}")
+        tops = None if params.logprobs is None else max(params.logprobs, self.flavour.least_tops)
         if self.is_chat_model:
             body[self.flavour.max_tokens] = params.max_tokens
-            if params.logprobs is not None:
-                body |= {"logprobs": True} | ({"top_logprobs": params.logprobs} if params.logprobs else {})
+            if tops is not None:
+                body |= {"logprobs": True} | ({"top_logprobs": tops} if tops else {})
         else:
             body["max_tokens"] = params.max_tokens
-            if params.logprobs is not None:
-                body["logprobs"] = params.logprobs
+            if tops is not None:
+                body["logprobs"] = tops
         if params.constraint is not None and params.constraint.kind != "calls":
             body |= dict(self.flavour.constraint(params.constraint, is_chat=self.is_chat_model))
         return body
 
-    async def _ask(self, body: dict[str, Any], call: Call) -> Done:
-        """Send one request and collect its answer. Raises Trouble."""
-        if "stream" not in body:
-            done = await self._whole(body)
-            if call.wants_deltas:
-                call.hand_on(Delta(done.text, (), done.logprobs))
-            return done
-        collector = Collector()
+    async def _ask(self, body: dict[str, Any], num_top: int | None, call: Call) -> Done:
+        """Send one request and collect its answer, with so many top tokens. Raises Trouble."""
+        if call.wants_deltas and "stream" in body:
+            return await self._streamed(body, Collector(num_top), call.hand_on)
+        done = await self._whole(body, num_top)
+        if call.wants_deltas:
+            call.hand_on(Delta(done.text, (), done.logprobs))
+        return done
+
+    async def _streamed(self, body: dict[str, Any], collector: Collector, hand_on: Callable[[Delta], None]) -> Done:
         async with self._asked(body) as response:
             async for data in server_sent(response.iter_bytes()):
                 text, logprobs = collector.take(decode(data, Answer))
                 if text or logprobs:
-                    call.hand_on(Delta(text, (), logprobs))
+                    hand_on(Delta(text, (), logprobs))
         if collector.calls:
-            call.hand_on(Delta(collector.calls))
+            hand_on(Delta(collector.calls))
         return collector.done()
 
     async def _choose(self, body: dict[str, Any], choices: Sequence[str], call: Call) -> Done:
@@ -296,8 +300,10 @@ class OpenAI:
         body = {**echo_fields(prompt, texts), **self.flavour.tokens_as_ids}
         return echoed_scores(await self._answer(body), prompt, texts)
 
-    async def _whole(self, body: dict[str, Any]) -> Done:
-        collector = Collector()
+    async def _whole(self, body: dict[str, Any], num_top: int | None = None) -> Done:
+        collector = Collector(num_top)
+        if "stream" in body:
+            return await self._streamed(body, collector, lambda delta: None)
         collector.take(await self._answer(body))
         return collector.done()
 

@@ -31,9 +31,9 @@ class TopLogprob(msgspec.Struct):
 class ChatLogprob(TopLogprob):
     top_logprobs: list[TopLogprob] = []
 
-    def of_token(self) -> TokenLogprob:
+    def of_token(self, num_top: int | None) -> TokenLogprob:
         """As ramify's record."""
-        return _token(self.token, self.logprob, [(top.token, top.logprob) for top in self.top_logprobs])
+        return _token(self.token, self.logprob, [(top.token, top.logprob) for top in self.top_logprobs], num_top)
 
 
 class Logprobs(msgspec.Struct):
@@ -44,20 +44,21 @@ class Logprobs(msgspec.Struct):
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float] | None] | None = None
 
-    def of_tokens(self) -> list[TokenLogprob]:
-        """One entry a token, without ids, which these servers do not tell."""
+    def of_tokens(self, num_top: int | None) -> list[TokenLogprob]:
+        """One entry a token, without ids, which these servers do not tell. num_top: see Collector."""
         if self.content is not None:
-            return [token.of_token() for token in self.content]
+            return [token.of_token(num_top) for token in self.content]
         tokens, values = self.tokens or [], self.token_logprobs or []
         tops = self.top_logprobs or [None] * len(tokens)
         return [
-            _token(token, value, list((top or {}).items()))
+            _token(token, value, list((top or {}).items()), num_top)
             for token, value, top in zip(tokens, values, tops, strict=False)
             if value is not None
         ]
 
 
-def _token(text: str, logprob: float, top: list[tuple[str, float]]) -> TokenLogprob:
+def _token(text: str, logprob: float, top: list[tuple[str, float]], num_top: int | None) -> TokenLogprob:
+    top = sorted(top, key=lambda each: -each[1])[:num_top]
     alternatives = tuple((-1, value) for _, value in top)
     return TokenLogprob(-1, logprob, alternatives, text, tuple(alternative for alternative, _ in top))
 
@@ -148,9 +149,14 @@ class Answer(msgspec.Struct):
 
 
 class Collector:
-    """Puts an answer together from its pieces."""
+    """Puts an answer together from its pieces.
 
-    def __init__(self) -> None:
+    num_top: how many of the likeliest tokens are told of at most; servers tell of the chosen one beside them, or of
+    more than they were asked for. None is all.
+    """
+
+    def __init__(self, num_top: int | None = None) -> None:
+        self._num_top = num_top
         self.pieces: list[str] = []
         self.logprobs: list[TokenLogprob] = []
         self.finish: str | None = None
@@ -166,7 +172,7 @@ class Collector:
         for choice in answer.choices[:1]:
             text = choice.piece()
             self._take_calls(choice.calls)
-            logprobs = choice.logprobs.of_tokens() if choice.logprobs is not None else []
+            logprobs = choice.logprobs.of_tokens(self._num_top) if choice.logprobs is not None else []
             self.finish = choice.finish_reason or self.finish
             self.matched = choice.matched if self.matched is None else self.matched
         self.pieces.append(text)

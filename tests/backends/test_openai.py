@@ -169,6 +169,37 @@ def test_logprobs(connect: Any, chat: bool, stream: bool) -> None:
     assert told == {(-1, -0.5, ((-1, -2.5),), ("other",))}
 
 
+@pytest.mark.parametrize("flavour", ["vllm", "llama.cpp"])
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("num_top", [0, 1])
+def test_of_the_top_tokens_only_those_asked_for_are_told(
+    server: StubServer, connect: Any, flavour: str, chat: bool, num_top: int
+) -> None:
+    top = [("x", -3.0), ("y", -0.5)]  # vLLM's text completions begin with the chosen token
+    if chat:
+        tops = [{"token": token, "logprob": value} for token, value in top]
+        logprobs: Any = {"content": [{"token": "x", "logprob": -3.0, "top_logprobs": tops}]}
+        answer = {"message": {"content": "x"}}
+    else:
+        logprobs = {"tokens": ["x"], "token_logprobs": [-3.0], "top_logprobs": [dict(top)]}
+        answer = {"text": "x"}
+    choice = {"index": 0, **answer, "logprobs": logprobs, "finish_reason": "stop"}
+    server.app = lambda asked: json_reply({"choices": [choice]})
+    backend = connect(flavour=flavour, is_chat_model=chat)
+    run = (ask if chat else complete).run(backend=backend, logprobs=num_top, temperature=1.0)
+    (told,) = run.get_meta_info("x")["logprobs"]
+    assert (told.text, told.logprob, told.top_texts) == ("x", -3.0, ("y",)[:num_top])
+    body = server.requests[0].body
+    asked_for = body.get("top_logprobs", 0) if chat else body["logprobs"]
+    assert asked_for == (1 if flavour == "llama.cpp" else num_top)
+
+
+@pytest.mark.parametrize("flavour", ["llama.cpp", "llama-cpp-python"])
+def test_llama_cpp_gets_no_negative_top_k(server: StubServer, connect: Any, flavour: str) -> None:
+    ask.run(backend=connect(flavour=flavour))
+    assert server.requests[0].body["top_k"] == 0
+
+
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_stream_gives_the_pieces_as_they_come(server: StubServer, connect: Any, chat: bool) -> None:
     program, backend = (ask, connect()) if chat else (complete, connect(is_chat_model=False))
@@ -272,6 +303,12 @@ def test_open_backend_knows_it_by_name(server: StubServer, monkeypatch: pytest.M
         ("sglang", True, {"regex": "[a-z ]+"}, {"regex": "[a-z ]+"}),
         ("sglang", False, {"json_schema": {"type": "object"}}, {"json_schema": '{"type":"object"}'}),
         ("llama.cpp", False, {"json_schema": {"type": "object"}}, {"json_schema": {"type": "object"}}),
+        (
+            "llama-cpp-python",
+            True,
+            {"json_schema": {"type": "object"}},
+            {"response_format": {"type": "json_object", "schema": {"type": "object"}}},
+        ),
         *(
             (
                 flavour,
@@ -478,6 +515,8 @@ def test_schemas_that_are_no_objects_are_refused_by_openai(server: StubServer, c
         ("compatible", False, {"json_schema": {"type": "object"}}),
         ("sglang", True, {"grammar": 'start: "a"'}),
         ("llama.cpp", True, {"regex": "a"}),
+        ("llama-cpp-python", False, {"json_schema": {"type": "object"}}),
+        ("llama-cpp-python", True, {"ignore_eos": True}),
     ],
 )
 def test_constraints_that_the_flavour_lacks_are_refused(
@@ -669,7 +708,7 @@ def test_text_after_the_last_generation_may_stand_anywhere(connect: Any) -> None
     [
         ("vllm", {"continue_final_message": True, "add_generation_prompt": False}),
         ("sglang", {"continue_final_message": True}),
-        ("llama.cpp", {}),
+        ("llama.cpp", {"stream": True, "stream_options": {"include_usage": True}}),
     ],
 )
 def test_servers_that_can_continue_a_message_do_when_told_so(
