@@ -1,13 +1,10 @@
-"""A session to type into: piped, and on a terminal, in tmux."""
+"""A session to type lines into."""
 
 from __future__ import annotations
 
 import io
 import re
-import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from ramify.backends.scripted import ScriptedBackend
@@ -16,7 +13,7 @@ from ramify.lang.options import set_default_backend
 from ramify.lang.repl import read_lines
 from ramify.lang.session import Session
 
-from .terminal import HELLO, Tmux, Type
+from .terminal import Type
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +42,3 @@ def type_in(session: Session) -> Type:
         return re.sub(r"[\d.]+ m?s$", "TIME", written, flags=re.MULTILINE)
 
     return type_in
-
-
-@pytest.fixture
-def tmux(tmp_path: Path) -> Iterator[Tmux]:
-    if shutil.which("tmux") is None:
-        pytest.skip("tmux is not installed: the REPL is not tried on a terminal")
-    (tmp_path / "hello_file.py").write_text("import ramify as rf\n\n" + HELLO)
-    repl = f"{sys.executable} -m ramify.lang.cli repl hello_file.py --model scripted:1.5"
-    terminal = Tmux(f"cd {tmp_path} && XDG_STATE_HOME={tmp_path} {repl}; echo left with $?; sleep 60")
-    yield terminal
-    terminal.end()

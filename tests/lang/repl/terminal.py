@@ -48,7 +48,12 @@ class Tmux:
         self.wait_for(wanted)
         return self._run("capture-pane", "-p", "-e", "-t", "repl")
 
-    def narrow(self, columns: int) -> None:
+    def paste(self, text: str) -> None:
+        """Paste text, with the marks around it that a program has asked the terminal for."""
+        self._run("set-buffer", text)
+        self._run("paste-buffer", "-p", "-t", "repl")
+
+    def resize(self, columns: int) -> None:
         """Make it as wide as so many characters."""
         self._run("resize-window", "-t", "repl", "-x", str(columns), "-y", "40")
 

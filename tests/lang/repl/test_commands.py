@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from ramify.lang.commands.table import Commands
 from ramify.lang.session import Session
 
-from .terminal import HELLO, Tmux, Type
+from .terminal import HELLO, Type
 
 TWICE = """\
 @rf.program
@@ -82,26 +81,3 @@ def test_completion_of_commands(session: Session, type_in: Type) -> None:
     assert list(complete(":explain hello 'x', ")) == list(complete(":explain nobody ")) == []
     assert list(complete(":time ")) == ["on", "off"] and "clear" in complete(":cache ")
     assert list(complete(":nothing ")) == list(complete(":tree ")) == []
-
-
-def test_commands_on_a_terminal(tmux: Tmux, tmp_path: Path) -> None:
-    tmux.wait_for("^>>>")
-    tmux.keys(":pas", "Tab")
-    tmux.wait_for("^>>> :passes")
-    tmux.keys("hel", "Tab")
-    tmux.wait_for("^>>> :passes hello")
-    tmux.keys(" promote", "Enter")
-    assert "\x1b[32m+" in tmux.coloured(r"^\+  %s1 = cell.load")
-    tmux.keys(":time 1 + 1", "Enter")
-    tmux.wait_for(r"^2\ntime: [\d.]+ ms\n>>>")
-    with (tmp_path / "hello_file.py").open("a") as file:
-        file.write("LIMIT = 3\n")
-    tmux.keys("1 + 2", "Enter")
-    tmux.wait_for(r"^3\nhello_file\.py has changed on disk; :reload runs it again\n>>>")
-    tmux.narrow(40)
-    tmux.keys(":reload", "Enter", "hello.run('Bob')", "Enter")
-    tmux.wait_for(r"^value:  [ \w]+\nprompt 3 tokens, 0 cached")
-    tmux.keys(":runs", "Enter")
-    tmux.wait_for(r"^ +1 +hello")
-    tmux.keys(":tree", "Enter")
-    tmux.wait_for(r"^└── assistant: \[1\] a = .*\n")

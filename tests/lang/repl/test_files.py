@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -46,13 +46,21 @@ def test_what_cannot_be_loaded(type_in: Type, tmp_path: Path) -> None:
     assert type_in(f":load {tmp_path}/none.py\n").startswith("error: there is no file")
 
 
-def test_a_session_is_saved_and_runs(type_in: Type, tmp_path: Path) -> None:
+def test_a_session_is_saved_and_runs(
+    type_in: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path_before = [*sys.path]
     (tmp_path / "greetings_here.py").write_text("GREETING = 'Hi'\n")
     saved = tmp_path / "saved.py"
     type_in(f":load {tmp_path}/greetings_here.py\n{HELLO}:usage\n1 / 0\nx = GREETING.upper()\nprint(x)\n")
     assert type_in(f":save {saved}\n") == f"{saved}: 3 inputs, and as comments 4 commands and failed inputs\n"
-    done = subprocess.run([sys.executable, saved], capture_output=True, text=True, check=True, cwd="/")
-    assert done.stdout == "HI\n"
+    # As in a new process, which has neither the loaded module nor its folder.
+    monkeypatch.delitem(sys.modules, "greetings_here", raising=False)
+    monkeypatch.setattr(sys, "path", path_before)
+    monkeypatch.chdir("/")
+    capsys.readouterr()
+    runpy.run_path(str(saved), run_name="__main__")
+    assert capsys.readouterr().out == "HI\n"
     text = saved.read_text()
     assert "# :usage\n" in text and "# 1 / 0\n" in text and HELLO.strip() in text
     type_in(f"x = 4\n:save {saved}\n")

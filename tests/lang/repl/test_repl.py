@@ -1,9 +1,9 @@
-"""The REPL: piped, with its exact output, and on a terminal, in tmux."""
+"""The REPL: piped, with its exact output."""
 
 from __future__ import annotations
 
+import io
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from ramify.backends.local import LocalBackend
 from ramify.backends.tiny import model_dir
+from ramify.lang.cli import main
 from ramify.lang.commands.table import Commands
 from ramify.lang.console import NameCompleter, is_whole
 from ramify.lang.options import set_default_backend
 from ramify.lang.session import Session
 
-from .terminal import HELLO, Tmux, Type
+from .terminal import HELLO, Type
 
 
 def test_values_and_names(type_in: Type) -> None:
@@ -226,34 +227,12 @@ def test_when_enter_runs_what_was_typed(session: Session) -> None:
     assert [is_whole(session, text) for text in open_] == [False] * len(open_)
 
 
-def test_piped(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ramify.lang.cli", "repl", "--model", "scripted"]
+def test_piped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     text = HELLO + "r = hello.run('é')\nr.usage.calls\nimport sys; sys.exit(5)\n"
-    done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (5, "")
-    assert re.fullmatch(r"\[user\] Hi é\n\[assistant\] [ \w]+\n1\n", done.stdout)
-
-
-def test_on_a_terminal(tmux: Tmux, tmp_path: Path) -> None:
-    tmux.wait_for("^>>>")
-    tmux.keys("hello.opt", "Tab")
-    tmux.wait_for(r"^>>> hello\.options")
-    tmux.keys("C-c")
-    tmux.keys("def f(x):", "Enter", "return x + 1", "Enter", "Enter")
-    tmux.wait_for(r"^\.\.\.     return x \+ 1\n\.\.\.\s*\n>>>")
-    tmux.keys("f(1)", "Enter")
-    tmux.wait_for(r"^2\n>>>")
-    tmux.keys("hello.run('Bob')", "Enter")
-    tmux.wait_for(r"^assistant:  \w+")
-    tmux.keys("C-c")
-    tmux.wait_for(r"^interrupted\n>>>")
-    tmux.keys("hello.run('Ann')", "Enter")
-    tmux.wait_for(r"^user: Hi Ann\nassistant:  [ \w]+\nvalue:  [ \w]+\nprompt 3 tokens, .*\n>>>")
-    tmux.keys("Up", "Up", "Up")
-    tmux.wait_for(r"^>>> f\(1\)")
-    tmux.keys("C-c", "C-d")
-    tmux.wait_for("^left with 0")
-    assert "+hello.run('Bob')\n" in (tmp_path / "ramify" / "history").read_text()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert main(["repl", "--model", "scripted"]) == 5
+    written = capsys.readouterr()
+    assert written.err == "" and re.fullmatch(r"\[user\] Hi é\n\[assistant\] [ \w]+\n1\n", written.out)
 
 
 def test_the_cache(type_in: Type, tmp_path: Path) -> None:

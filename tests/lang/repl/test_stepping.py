@@ -20,8 +20,6 @@ from ramify.lang.options import set_default_backend
 from ramify.lang.repl import read_lines, run_script
 from ramify.lang.session import Session
 
-from .terminal import Tmux
-
 SHOP = '''\
 import ramify as rf
 
@@ -453,28 +451,6 @@ def test_ctrl_c_ends_the_program_and_keeps_the_session(stepped: Stepped, backend
     backend.reply, backend.delay = interrupted, 30.0
     shown = stepped(':step ask "Why?"\nc\n1 + 1\n')
     assert shown.endswith("(ask:15) c\ninterrupted\n>>> 1 + 1\n2\n")
-
-
-def test_on_a_terminal(tmux: Tmux) -> None:
-    tmux.wait_for("^>>>")
-    tmux.keys(":step hello 'Bob'", "Enter")
-    tmux.wait_for(r"^step 1, hello_file\.py:5 in hello: append\n.*\n +\^+\n\(hello:5\)")
-    tmux.keys("p wh", "Tab")
-    tmux.wait_for(r"^\(hello:5\) p who")
-    tmux.keys("Enter")
-    tmux.wait_for(r"^'Bob'\n\(hello:5\)")
-    tmux.keys("Enter", "typed", "C-c", "n", "Enter")
-    tmux.wait_for(r"hello: gen a\n.*\n +\^+\n\(hello:6\)")
-    tmux.keys("C-d")
-    tmux.wait_for(r"^\(hello:6\)\s*\n>>>")
-    tmux.keys("@program", "Enter", "def slow(s):", "Enter", "print('now')", "Enter", "s += gen('a')", "Enter", "Enter")
-    tmux.wait_for(r"^\.\.\.\s*\n>>>")
-    tmux.keys(":step slow", "Enter", "c", "Enter")
-    tmux.wait_for("^now$")
-    tmux.keys("C-c")
-    tmux.wait_for(r"interrupted\n>>>")
-    tmux.keys("C-d")
-    tmux.wait_for("^left with 0")
 
 
 def test_a_loaded_program(stepped: Stepped, shop: Session, tmp_path: Path) -> None:
