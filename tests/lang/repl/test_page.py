@@ -17,7 +17,9 @@ from ramify.lang.session import Session
 
 PAGE = Path(__file__).parents[3] / "docs" / "repl.md"
 PROMPT = re.compile(r"(?:>>> |\.\.\.(?: |$)|\([^()]+:\d+\) )(.*)")
-TURN = re.compile(r"\[[a-z\d. ]+\] ")
+TURN = re.compile(r"(?:[\d.]+ )?(?:user|assistant): ")
+# The page has the turns as a terminal shows them; elsewhere their labels are in brackets.
+LABEL = re.compile(r"^\[([a-z\d. ]+)\] ")
 # Times, what the machine has room for, and what the model was asked before in this process.
 VARYING = [
     (re.compile(r"[\d.]+ m?s$"), "TIME"),
@@ -55,8 +57,9 @@ def alike(lines: list[str]) -> list[str]:
     same: list[str] = []
     turns: list[str] = []
     for line in lines:
+        line = LABEL.sub(r"\1: ", line.rstrip())
         for pattern, instead in VARYING:
-            line = pattern.sub(instead, line.rstrip())
+            line = pattern.sub(instead, line)
         if TURN.match(line):
             turns.append(line)
             continue
