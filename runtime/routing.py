@@ -19,8 +19,8 @@ from ..ir.errors import UsageError
 from .known_cache import KnownCache
 from .radix import TokenArray, common_len
 
-# A replica is overloaded that has so many times the mean load to do, and more than a copy of the prefix costs.
-_MOST_LOAD = 1.25
+# A replica is overloaded whose load is more than so many times the least one and what a copy of the prefix costs.
+_MOST_LOAD = 3.0
 # What is generated is guessed by the mean of the last so many requests.
 _MEAN_OVER = 256
 
@@ -109,7 +109,7 @@ class Router:
 
     def route(self, token_ids: TokenArray, max_tokens: int) -> Routed:
         """Choose where a request goes that generates at most so many tokens. Raises UsageError without replicas."""
-        return self._place(token_ids, max_tokens, self._choose(token_ids, self._decode_seconds(max_tokens)))
+        return self._place(token_ids, max_tokens, self._choose(token_ids))
 
     def route_all(self, requests: Sequence[tuple[TokenArray, int]]) -> list[Routed]:
         """The same for requests that are known together, each a prompt and its max_tokens; in their order.
@@ -120,11 +120,9 @@ class Router:
         found: dict[int, Routed] = {}
         share = self._share(requests)
         for group in self._groups([requests[index] for index in order], share):
-            prompts = [requests[index] for index in order[group.start : group.stop]]
-            decode = sum(self._decode_seconds(max_tokens) for _, max_tokens in prompts)
-            own = sum(len(token_ids) - group.shared for token_ids, _ in prompts) * self.costs.prefill
-            replica = self._choose(prompts[0][0][: group.shared], decode + own)
-            for index in order[group.start : group.stop]:
+            together = order[group.start : group.stop]
+            replica = self._choose(requests[together[0]][0][: group.shared])
+            for index in together:
                 found[index] = self._place(*requests[index], replica)
         return [found[index] for index in range(len(requests))]
 
@@ -164,8 +162,8 @@ class Router:
         replica.cached += cached
         return routed
 
-    def _choose(self, token_ids: TokenArray, more: float) -> _Replica:
-        """Where a prompt goes that comes with so many more seconds of work."""
+    def _choose(self, token_ids: TokenArray) -> _Replica:
+        """Where a prompt goes. Raises UsageError without replicas."""
         replicas = list(self._replicas.values())
         if not replicas:
             raise UsageError("there is no replica to send a request to", help="add one")
@@ -176,8 +174,7 @@ class Router:
             holders = [replica for replica, length in zip(replicas, lengths, strict=True) if length == longest]
             best = min(holders, key=lambda replica: replica.load)
             saved = (longest - lengths[replicas.index(least)]) * self.costs.prefill
-            mean = sum(replica.load for replica in replicas) / len(replicas)
-            if best.load + more <= max(_MOST_LOAD * (mean + more), least.load + saved + more):
+            if best.load <= _MOST_LOAD * least.load + saved:
                 return best
         index = min(range(len(replicas)), key=lambda at: self._cost(replicas[at], len(token_ids), lengths[at]))
         return replicas[index]
