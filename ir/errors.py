@@ -54,6 +54,10 @@ def nearest(name: str, known: Iterable[str], listing: str = "") -> str:
     return f"{listing} {', '.join(names)}" if listing else ""
 
 
+class ChangedFileWarning(UserWarning):
+    """A batch is resumed whose finished rows were given a file that holds something else now."""
+
+
 class ReboundStateWarning(UserWarning):
     """The name of a state is given a text, which is appended to nothing."""
 

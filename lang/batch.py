@@ -27,6 +27,7 @@ from .arguments import Arguments
 from .execution import Execution
 from .journal import Journal
 from .mailbox import CANCEL_SECONDS, Mailbox
+from .named_files import named_files
 from .progress import Progress, Tally, shown
 from .records import recorded_run, run_record
 from .restored import restored, written_types
@@ -426,7 +427,7 @@ class _Running:
         if journal is None or was_cancelled:
             self._tell(_Ended(run, was_cancelled))
             return
-        written = host_pool().submit(lambda: journal.add(row, bound.key, run_record(run) | written_types(run)))
+        written = host_pool().submit(lambda: journal.add(row, bound.key, _written(bound, run)))
         written.add_callback(lambda written: self._tell(_Ended(run, False, written.error)))
 
     def _tell(self, ended: _Ended) -> None:
@@ -434,6 +435,12 @@ class _Running:
         self._mailbox.post(_wake)
         self._num_left -= 1
         self._check_released()
+
+
+def _written(bound: BoundRow, run: Run) -> dict[str, Any]:
+    """What is written of a row that has ended."""
+    files = {} if isinstance(bound.arguments, UsageError) else named_files(bound.arguments.values)
+    return run_record(run) | written_types(run) | ({"files": files} if files else {})
 
 
 def _wake() -> None:

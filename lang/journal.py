@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 
 from ..ir.errors import UsageError
 from .identity import Identity, difference
+from .named_files import file_content
 from .plain import to_json
 
 How = Literal["new", "resume", "overwrite"]
@@ -70,6 +71,8 @@ class Journal:
         # By row: where its line begins in OUT.part (or _NOT_FINISHED), and the hash of its arguments.
         self._starts = array("q")
         self._keys = array("Q")
+        # What finished rows found in the files that their arguments name; None where they differ.
+        self._files: dict[str, str | None] = {}
 
     def open(self, how: How) -> None:
         """Begin. Raises UsageError if that would touch an earlier output, or go on with one of something else."""
@@ -96,6 +99,10 @@ class Journal:
                 f"row {len(self._starts) - 1} is finished in {self.out}, but there are only {num_rows} rows now",
                 help=f"resume with the same rows, or {_AGAIN}",
             )
+
+    def changed_files(self) -> list[str]:
+        """The files that finished rows name and that hold something else now; not those that changed meanwhile, too."""
+        return [name for name, found in self._files.items() if found is not None and found != file_content(name)]
 
     def record(self, row: int) -> dict[str, Any]:
         """What was written of a finished row."""
@@ -245,13 +252,18 @@ class Journal:
             record = json.loads(line)
             row, key = record["row"], record["key"]
             if isinstance(row, int) and row >= 0 and 0 <= int(key, 16) < 2**64:
+                self._note_files(record.get("files", {}))
                 return row, key, record["error"] is not None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             pass
         raise UsageError(
             f"{self.part}:{number} is not a row that this run could have written",
             help=f"repair or delete the line, or {_AGAIN}",
         )
+
+    def _note_files(self, files: Mapping[str, str]) -> None:
+        for name, content in files.items():
+            self._files[name] = content if self._files.get(name, content) == content else None
 
     def _note(self, row: int, key: str, start: int, failed: bool) -> None:
         missing = row + 1 - len(self._starts)

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pickle
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from functools import update_wrapper
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from ..ir.errors import UsageError
+from ..ir.errors import ChangedFileWarning, UsageError
 from ..ir.types import CELL
 from ..runtime.arranging import Arranger
 from ..runtime.generation import StreamEvent
@@ -30,7 +31,7 @@ from .batch import MAX_IN_FLIGHT, Batch, BatchKeywords, BatchOptions, BoundRow, 
 from .cassettes import opened, plays
 from .execution import Execution, is_async
 from .identity import identity, row_key
-from .journal import How, check_output, open_journal
+from .journal import How, Journal, check_output, open_journal
 from .mailbox import Mailbox
 from .options import RUN_OPTIONS, Options
 from .ordering import depth_first
@@ -208,6 +209,7 @@ class Program:
                 mode: How = "resume" if resume else "overwrite" if overwrite else "new"
                 keys = [row.key for row in bound] if isinstance(bound, list) else None
                 journal = open_journal(Path(out), identity(self.fn, self._receiver, options), mode, keys)
+                _warn_of_changes(journal)
             # The rows of an `async def` program share a loop; eagerly each has its own, for it blocks where it reads.
             sharing = Sharing(Arranger())
             home = PrivateLoop() if compiled is not None and is_async(self.fn) else None
@@ -613,6 +615,14 @@ def _tell(home: asyncio.AbstractEventLoop, callback: Callable[[Any], None], valu
     except RuntimeError:
         if not home.is_closed():
             raise
+
+
+def _warn_of_changes(journal: Journal) -> None:
+    """A ChangedFileWarning for files that the finished rows had otherwise; the caller of run_batch is shown."""
+    if names := journal.changed_files():
+        told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        words = f"what finished rows of {journal.out} were given has changed since: {told}; they are not run again"
+        warnings.warn(f"{words} (overwrite, or --overwrite, does that)", ChangedFileWarning, stacklevel=3)
 
 
 def _stream_to(mailbox: Mailbox, options: Options) -> Callable[[StreamEvent], None] | None:
