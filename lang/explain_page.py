@@ -17,6 +17,7 @@ from .explain_table import (
     outline_cells,
     same_text,
     stop_text,
+    total_note,
     unseen_calls,
 )
 from .explain_tree import tree_drawing
@@ -89,7 +90,7 @@ def _costs(found: Explanation) -> str:
         )
         if found.measured is not None:
             rows.append(_measured_row(found, line.measured or Costs()))
-    rows.append(("total", ["total", "", *_escaped(found, found.total, found.doubt)]))
+    rows.append(("total", ["total", total_note(found), *_escaped(found, found.total, found.doubt)]))
     if found.measured is not None:
         rows.append(_measured_row(found, found.measured))
     notes = "".join(f'<p class="dim">{escape(mark)} {escape(MEANINGS[mark])}</p>' for mark in marks_of(found))

@@ -135,10 +135,15 @@ def _costs_table(found: Explanation) -> Table:
     for line in found.lines:
         _add_line(table, found, line)
     told = cells(found.total, found.doubt, found.bytes_per_token)
-    table.add_row("total", "", *told, style="bold")
+    table.add_row("total", total_note(found), *told, style="bold")
     if found.measured is not None:
         table.add_row("", "measured", *_measured_cells(found.measured, found.bytes_per_token), style="cyan")
     return table
+
+
+def total_note(found: Explanation) -> str:
+    """What is to be known of the total where it is not all."""
+    return "known part" if found.stops else ""
 
 
 def _add_line(table: Table, found: Explanation, line: Line) -> None:
@@ -185,7 +190,8 @@ def stop_text(stop: Stop) -> str:
     what = f"row {rows}" if len(stop.rows) == 1 else f"rows {rows}"
     where = "" if stop.is_certain else ", with placeholders for generated text"
     kind = type(stop.error).__name__
-    return f"the prediction for {what} ends early{where}:\n{kind}: {stop.error}{_place_note(stop.error)}"
+    unknown = "what is asked for behind this is unknown, and in no figure"
+    return f"the prediction for {what} ends early{where}; {unknown}:\n{kind}: {stop.error}{_place_note(stop.error)}"
 
 
 def _place_note(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -385,6 +386,27 @@ def test_constrained_text_is_taken_as_the_shortest_that_matches():
         found = program.explain([{"question": "What?"}] * 2, passes=False)
         assert found.stops == []
         assert "x" in [line.name for line in found.lines]
+
+
+def test_a_program_that_reads_a_file_says_what_is_unknown_and_what_to_add(tmp_path):
+    file = tmp_path / "note.txt"
+    file.write_text("Note: ")
+
+    @rf.program
+    def reads(s, question):
+        s += question + rf.gen("before", max_tokens=2)
+        text = file.read_text()
+        s += text + rf.gen("after", max_tokens=3)
+
+    told = str(reads.explain([{"question": "What?"}], passes=False))
+    assert (
+        re.search("total +known part", told)
+    assert "what is asked for behind this is unknown, and in no figure:" in told
+    )
+    assert "text = file.read_text()" in told and "--run-host" in told
+    assert "gen 'after'" in told.split("Not asked for in the prediction:")[1]
+    whole = reads.explain([{"question": "What?"}], passes=False, run_host=True)
+    assert "known part" not in str(whole) and [line.name for line in whole.lines] == ["before", "after"]
 
 
 def test_what_cannot_be_predicted_says_why():
