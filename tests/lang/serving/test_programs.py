@@ -185,6 +185,14 @@ func @f(%s: cell) {
   %n = py.const {value = None} : obj
   flow.return %n
 }""", "read files"),
+    "a pattern of Python's": ("""
+module @f
+func @f(%s: cell) {
+  %p = cell.load %s : prompt
+  %x = lm.gen %p {name = "x", params = {stop_regex = ["(a+)+$"]}} : prompt
+  %n = py.const {value = None} : obj
+  flow.return %n
+}""", "have stop_regex"),
     "an import": ("""
 module @f
 import os = "os"
