@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .backends.anthropic import Anthropic as Anthropic
     from .backends.endpoint import RuntimeEndpoint as RuntimeEndpoint
     from .backends.openai import OpenAI as OpenAI
+    from .ir.errors import ChangedFileWarning as ChangedFileWarning
     from .ir.errors import OutputError as OutputError
     from .ir.errors import RamifyError as RamifyError
     from .ir.errors import ReboundStateWarning as ReboundStateWarning
@@ -99,8 +100,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "lang.embedding": ("embed",),
     "ir.errors": (
-        "OutputError", "RamifyError", "ReboundStateWarning", "RecordingError", "RecordingWarning", "ReplayMismatch",
-        "UsageError",
+        "ChangedFileWarning", "OutputError", "RamifyError", "ReboundStateWarning", "RecordingError",
+        "RecordingWarning", "ReplayMismatch", "UsageError",
     ),
     "lang.mcp": ("connect_mcp",),
     "lang.options": ("set_default_backend",),

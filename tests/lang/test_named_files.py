@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import ramify as rf
 from ramify.backends.scripted import ScriptedBackend
-from ramify.ir.errors import ChangedFileWarning
 from ramify.lang.named_files import named_files
 
 
@@ -37,7 +36,7 @@ def test_a_changed_template_is_noticed_on_resuming(tmp_path: Path) -> None:
     template.touch()
     filled.run_batch(rows[:2], backend=ScriptedBackend(), out=out, resume=True)
     template.write_text("The number {n}: ")
-    with pytest.warns(ChangedFileWarning, match=r"has changed since: .*template\.txt; they are not run again"):
+    with pytest.warns(rf.ChangedFileWarning, match=r"has changed since: .*template\.txt; they are not run again"):
         runs = filled.run_batch(rows, backend=ScriptedBackend(), out=out, resume=True)
     assert len(runs) == 3 and "The number" not in runs[0].text and "The number" in runs[2].text
     with warnings.catch_warnings():  # rows that found it otherwise say that it changes
