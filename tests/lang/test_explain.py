@@ -399,10 +399,8 @@ def test_a_program_that_reads_a_file_says_what_is_unknown_and_what_to_add(tmp_pa
         s += text + rf.gen("after", max_tokens=3)
 
     told = str(reads.explain([{"question": "What?"}], passes=False))
-    assert (
-        re.search("total +known part", told)
+    assert re.search("total +known part", told)
     assert "what is asked for behind this is unknown, and in no figure:" in told
-    )
     assert "text = file.read_text()" in told and "--run-host" in told
     assert "gen 'after'" in told.split("Not asked for in the prediction:")[1]
     whole = reads.explain([{"question": "What?"}], passes=False, run_host=True)
