@@ -223,7 +223,7 @@ def explain(
     if rows is None and (missing := program.signature.missing()):
         return _without_arguments(program, compiled, missing)
     rows = [{}] if rows is None else list(rows)
-    bound = [program.signature.bind((), row, number) for number, row in enumerate(rows)]
+    bound = [program.bind_row(number, row) for number, row in enumerate(rows)]
     found = _predict(program, compiled, bound, run_host=run_host, passes=passes and not run_host)
     if actual:
         from .explain_actual import measure

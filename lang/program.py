@@ -390,11 +390,12 @@ class Program:
 
     def _bound_row(self, number: int, row: Row, key: str) -> BoundRow:
         try:
-            return BoundRow(self._bind_row(number, row), key)
+            return BoundRow(self.bind_row(number, row), key)
         except UsageError as error:
             return BoundRow(error, key)
 
-    def _bind_row(self, number: int, row: Row) -> Arguments:
+    def bind_row(self, number: int, row: Row) -> Arguments:
+        """The arguments that a row of data gives. Raises UsageError, which names the row."""
         if not isinstance(row, Mapping):
             raise UsageError(
                 f"{self.name}: row {number} is {type(row).__name__}, not a dict of arguments",

@@ -453,6 +453,8 @@ def test_no_rows_cost_nothing():
 def test_a_wrong_row_is_named_before_anything_runs():
     with pytest.raises(UsageError, match=r"unknown argument 'wrong' \(row 1\)|missing .*\(row 1\)"):
         few_shot.explain([{"question": "What?"}, {"wrong": 1}])
+    with pytest.raises(UsageError, match="row 0 is str, not a dict of arguments"):
+        few_shot.explain("What?")
 
 
 def test_a_compiled_program_explains_itself(tmp_path):
