@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -249,10 +250,12 @@ def test_the_command_line_takes_adapters(tmp_path: Path, capsys: pytest.CaptureF
 
     program = tmp_path / "program.py"
     program.write_text('import ramify as rf\n\n@rf.program\ndef p(s):\n    s += rf.gen("a", adapter="formal")\n')
+    model = shutil.copytree(model_dir(), tmp_path / "model")  # which no other test has opened
+    missing = ["--model", str(model), "--adapter", f"formal={tmp_path}/nowhere", "--kv-tokens", "99"]
     for words, message in (
         (["--adapter", "formal"], "--adapter 'formal' is not NAME=DIR"),
         (["--adapter", "formal=a", "--adapter", "formal=b"], "its name was given before"),
-        (["--adapter", f"formal={tmp_path}/nowhere", "--kv-tokens", "99"], "nowhere is not a directory"),
+        (missing, "nowhere is not a directory"),
         (["--model", "scripted"], "the backend 'scripted' cannot take adapter (LoRA)"),
         (["--model", "scripted", "--adapter", "formal=a"], "only a model in this process does"),
     ):

@@ -52,7 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def terminal(folder: Path) -> Iterator[Tmux]:
     if shutil.which("tmux") is None:
         pytest.skip("tmux is not installed: the REPL is not tried on a terminal")
-    repl = f"XDG_STATE_HOME={folder} {sys.executable} -m ramify.lang.cli repl hello_file.py --model scripted:0.1"
+    # Not the folder itself: Python would take the `ramify` in it, where the history is, for a package.
+    repl = f"XDG_STATE_HOME={folder}/state {sys.executable} -m ramify.lang.cli repl hello_file.py --model scripted:0.1"
     # Enter begins the next session once one has ended.
     terminal = Tmux(f"cd {folder}; while true; do {repl}; echo left with $?; read -r line; done")
     terminal.wait_for("^>>>")
