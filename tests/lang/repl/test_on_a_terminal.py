@@ -169,4 +169,4 @@ def test_the_history_of_one_session_is_that_of_the_next(tmux: Tmux, folder: Path
     tmux.wait_for(r"^>>> if first:\n\.\.\.     first\.upper\(\)")
     tmux.keys("Enter")  # only the input is kept, not what it gave a value to
     tmux.wait_for("^NameError: name 'first' is not defined")
-    assert (folder / "ramify" / "history").stat().st_mode & 0o077 == 0
+    assert (folder / "state" / "ramify" / "history").stat().st_mode & 0o077 == 0
