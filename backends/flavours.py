@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -162,6 +162,19 @@ _VLLM: dict[str, Constraining] = {
 }
 _SGLANG: dict[str, Constraining] = {"regex": lambda regex: {"regex": regex}}
 
+_VLLM_SERVER = Flavour(
+    "vllm",
+    _OPEN,
+    continues={"continue_final_message": True, "add_generation_prompt": False},
+    call_schema=msgspec.json.decode,
+    chat=_VLLM,
+    text=_VLLM,
+    choice=_structured_choice,
+    echoes_logprobs=True,
+    tells_tokens=True,
+    tokens_as_ids={"return_tokens_as_token_ids": True},
+)
+
 FLAVOURS = {
     flavour.name: flavour
     for flavour in (
@@ -177,18 +190,7 @@ FLAVOURS = {
             chat={"json_schema": _strict_format},
         ),
         Flavour("compatible", _BASIC),
-        Flavour(
-            "vllm",
-            _OPEN,
-            continues={"continue_final_message": True, "add_generation_prompt": False},
-            call_schema=msgspec.json.decode,
-            chat=_VLLM,
-            text=_VLLM,
-            choice=_structured_choice,
-            echoes_logprobs=True,
-            tells_tokens=True,
-            tokens_as_ids={"return_tokens_as_token_ids": True},
-        ),
+        _VLLM_SERVER,
         Flavour(
             "sglang",
             _OPEN,
@@ -199,16 +201,11 @@ FLAVOURS = {
             tells_tokens=True,
             choice=lambda texts: {"regex": "|".join(f"({literal(text)})" for text in texts)},
         ),
-        Flavour(
-            "ramify",
-            _OPEN,
+        replace(
+            _VLLM_SERVER,
+            name="ramify",
             continues={"continue_final_message": True},
-            chat=_VLLM,
-            text=_VLLM,
-            choice=_structured_choice,
-            echoes_logprobs=True,
-            tells_tokens=True,
-            tokens_as_ids={"return_tokens_as_token_ids": True},
+            call_schema=None,
             has_tools=True,
             takes_images=False,
         ),

@@ -150,16 +150,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
 
 def _describe_run(parser: _Parser) -> None:
+    _describe_running(parser, _RUN_TARGET)
     add = parser.add_argument
-    add("target", metavar="FILE[:PROGRAM]", help=_RUN_TARGET)
-    add("--arg", metavar="NAME=VALUE", action="append", default=[],
-        help="an argument of the program: JSON, or a text; NAME=@FILE reads a file")  # fmt: skip
-    add("--data", metavar="FILE", help="run once for each row: JSON lines, or a JSON list")
     add("--out", metavar="FILE", help="where the rows' results go, as JSON lines")
     add("--resume", action="store_true", help="go on with a run over data that was stopped")
     add("--overwrite", action="store_true", help="replace the output of an earlier run")
-    add("--in-flight", metavar="N", type=int, default=256, help="rows at once; with fewer, the first finish sooner")
-    _describe_model(parser)
     add("--cache", metavar="FILE", help="where a model in this process keeps computed prompts between runs")
     add("--cache-tokens", metavar="N", type=int, help="the most tokens to keep there: those used last")
     add("--kv-tokens", metavar="N", type=int, help="the most tokens of KV that a model in this process keeps")
@@ -170,17 +165,12 @@ def _describe_run(parser: _Parser) -> None:
         action="append",
         help="a LoRA adapter, which gen(adapter=NAME) uses; repeatable",
     )
-    add("--trust", action="store_true", help="run the host code that a saved program holds")
     add("--on", metavar="URL", help="run it on a server (`ramify serve`), beside its KV cache")
     add("--api-key", metavar="KEY", help="with --on: the server's key, if it asks for one; @FILE reads it from a file")
     add(
         "--program-key", metavar="KEY", help="with --on: signs the program, which one with Python in it needs; or @FILE"
     )
-    add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
-    add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
-    _describe_sampling(parser)
     add("--record", metavar="FILE", help="write every answer of the model and of tools to a new file")
-    add("--replay", metavar="FILE", help="take every answer from that file; no model is loaded, no tool is called")
     add("--partial", action="store_true", help="with --replay: ask anew for what is not in the file")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--quiet", action="store_true", help="print the value only; no progress")
@@ -206,18 +196,11 @@ def _describe_check(parser: _Parser) -> None:
 
 
 def _describe_explain(parser: _Parser) -> None:
+    _describe_program(parser, _RUN_TARGET, "predict for each row: JSON lines, or a JSON list")
     add = parser.add_argument
-    add("target", metavar="FILE[:PROGRAM]", help=_RUN_TARGET)
-    add("--arg", metavar="NAME=VALUE", action="append", default=[],
-        help="an argument of the program: JSON, or a text; NAME=@FILE reads a file")  # fmt: skip
-    add("--data", metavar="FILE", help="predict for each row: JSON lines, or a JSON list")
-    _describe_model(parser)
     add("--actual", action="store_true", help="also run it, and show what was measured beside what was predicted")
     add("--run-host", action="store_true", help="run all of the program's own code in the prediction, tools included")
-    add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
     add("--no-passes", action="store_true", help="do not tell what each pass of the compiler saves")
-    add("--trust", action="store_true", help="run the host code that a saved program holds")
-    _describe_sampling(parser)
     add("--html", metavar="FILE", help="also write a page with the table, the prefix tree, the IR and the source")
     add("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -229,25 +212,32 @@ def _describe_trace(parser: _Parser) -> None:
 
 def _describe_pictured(parser: _Parser, target: str) -> None:
     """What the commands that draw a run have in common. target: what is said of it."""
+    _describe_running(parser, target)
     add = parser.add_argument
-    add("target", metavar="FILE[:PROGRAM]", help=target)
-    add("--arg", metavar="NAME=VALUE", action="append", default=[],
-        help="an argument of the program: JSON, or a text; NAME=@FILE reads a file")  # fmt: skip
-    add("--data", metavar="FILE", help="run once for each row: JSON lines, or a JSON list")
-    add("--in-flight", metavar="N", type=int, default=256, help="rows at once")
-    _describe_model(parser)
-    add("--trust", action="store_true", help="run the host code that a saved program holds")
-    add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
-    add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
-    _describe_sampling(parser)
-    add("--replay", metavar="FILE", help="take every answer from that file; no model is loaded, no tool is called")
     add("--quiet", action="store_true", help="do not show the run as it goes")
     add("--html", metavar="FILE", help="a page that needs nothing from elsewhere")
     add("--svg", metavar="FILE", help="a drawing that stands alone")
 
 
-def _describe_sampling(parser: _Parser) -> None:
+def _describe_running(parser: _Parser, target: str) -> None:
+    """What the commands that run a program have in common."""
+    _describe_program(parser, target, "run once for each row: JSON lines, or a JSON list")
     add = parser.add_argument
+    add("--in-flight", metavar="N", type=int, default=256, help="rows at once; with fewer, the first finish sooner")
+    add("--eager", action="store_true", help="run the Python function itself instead of its compiled form")
+    add("--replay", metavar="FILE", help="take every answer from that file; no model is loaded, no tool is called")
+
+
+def _describe_program(parser: _Parser, target: str, rows: str) -> None:
+    """What the commands that run a program, or predict a run, have in common. rows: what is done with --data."""
+    add = parser.add_argument
+    add("target", metavar="FILE[:PROGRAM]", help=target)
+    add("--arg", metavar="NAME=VALUE", action="append", default=[],
+        help="an argument of the program: JSON, or a text; NAME=@FILE reads a file")  # fmt: skip
+    add("--data", metavar="FILE", help=rows)
+    _describe_model(parser)
+    add("--trust", action="store_true", help="run the host code that a saved program holds")
+    add("--disable", metavar="PASS", action="append", default=[], help=_DISABLE)
     add("--temperature", metavar="X", type=float, help="0 is greedy; for generations that do not say it themselves")
     add("--max-tokens", metavar="N", type=int, help="the longest generation; likewise")
     add("--seed", metavar="N", type=int, help="the seed of sampling; likewise")
@@ -287,8 +277,8 @@ def _describe_repl(parser: _Parser) -> None:
 def _describe_model(parser: _Parser) -> None:
     parser.add_argument(
         "--model",
-        metavar="DIR",
-        help="a model directory, or `tiny` (the embedded model, the default); DIR:int8 rounds its weights",
+        help="a model directory, or a name on the Hugging Face Hub, either with `:int8` for rounded weights; `tiny` is "
+        "the embedded model, the default; docs/backends.md has more",
     )
 
 

@@ -8,7 +8,6 @@ from ..backends.replay.values import decode_error
 from ..ir.errors import RecordingError
 from ..ir.span import Span
 from ..runtime.generation import GenRecord
-from ..runtime.request import Done
 from ..runtime.toolcall import ToolRecord
 from .timeline import HOST, TOOLS, Part, RunTimes, Timed, Timeline, assemble, parts_of
 
@@ -44,25 +43,8 @@ def _request(answer: events.LMRecord) -> Timed | None:
 
 
 def _record(answer: events.LMRecord) -> GenRecord:
-    done = answer.done or Done("", (), "cancelled")
-    return GenRecord(
-        answer.kind,
-        answer.name,
-        answer.branch,
-        answer.sample,
-        _span(answer.where),
-        done.text,
-        done.finish_reason,
-        done.prompt_tokens,
-        done.cached_tokens,
-        done.generated_tokens,
-        done.queue_ms,
-        done.wall_ms,
-        done.logprobs,
-        done.scores,
-        done.shared,
-        None if answer.error is None else decode_error(answer.error),
-    )
+    error, span = None if answer.error is None else decode_error(answer.error), _span(answer.where)
+    return GenRecord.of(answer.kind, answer.name, answer.branch, answer.sample, span, answer.done, error)
 
 
 def _tool(call: events.ToolRecord) -> Timed | None:

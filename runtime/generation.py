@@ -70,6 +70,38 @@ class GenRecord:
     shared: bool
     error: BaseException | None
 
+    @classmethod
+    def of(
+        cls,
+        kind: Literal["gen", "select", "score"],
+        name: str | None,
+        branch: tuple[int, ...],
+        sample: int,
+        span: Span | None,
+        done: Done | None,
+        error: BaseException | None,
+    ) -> GenRecord:
+        """The record of a request that was answered so, or without an answer was given up."""
+        done = done or Done("", (), "cancelled")
+        return cls(
+            kind,
+            name,
+            branch,
+            sample,
+            span,
+            done.text,
+            done.finish_reason,
+            done.prompt_tokens,
+            done.cached_tokens,
+            done.generated_tokens,
+            done.queue_ms,
+            done.wall_ms,
+            done.logprobs,
+            done.scores,
+            done.shared,
+            error,
+        )
+
 
 class Generation:
     """A request to the backend and its sink. `pending` is done when the text is there; `done` holds it then.
@@ -361,25 +393,8 @@ class Generation:
 
     def record(self) -> GenRecord:
         """Its line in the trace."""
-        done = self.done or Done("", (), "cancelled")
-        return GenRecord(
-            self.expression.kind,
-            self.expression.name,
-            self.prompt.branch,
-            self.sample,
-            span_of(self.where),
-            done.text,
-            done.finish_reason,
-            done.prompt_tokens,
-            done.cached_tokens,
-            done.generated_tokens,
-            done.queue_ms,
-            done.wall_ms,
-            done.logprobs,
-            done.scores,
-            done.shared,
-            self.error,
-        )
+        asked, span = self.expression, span_of(self.where)
+        return GenRecord.of(asked.kind, asked.name, self.prompt.branch, self.sample, span, self.done, self.error)
 
 
 def _same(value: Any) -> Any:

@@ -31,7 +31,18 @@ def page_colours() -> str:
     )
 
 
-def drawing_colours(names: Iterable[str]) -> str:
+def drawing_style(kinds: Iterable[str]) -> str:
+    """How a drawing looks that shows these kinds of things, each by its colour: ground, text, and what is filled."""
+    kinds = list(kinds)
+    fills = "".join(f".{kind}{{fill:var(--{kind})}}" for kind in kinds)
+    return (
+        f"{_drawing_colours(['ground', 'ink', 'dim', 'rule', 'failed', *kinds])}"
+        "text{font:11px ui-monospace,'DejaVu Sans Mono',monospace;fill:var(--ink)}text.dim{fill:var(--dim)}"
+        f".ground{{fill:var(--ground)}}{fills}"
+    )
+
+
+def _drawing_colours(names: Iterable[str]) -> str:
     """These colours as properties of a drawing; those on a dark ground where its reader prefers one."""
     names = list(names)
     light, dark = ("".join(f"--{name}:{_COLOURS[name][ground]};" for name in names) for ground in (0, 1))

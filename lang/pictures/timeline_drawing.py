@@ -15,7 +15,7 @@ from math import floor, log10
 from ...runtime.generation import GenRecord
 from ..rendering import seconds
 from ..timeline import MEANINGS, Bar, Timeline
-from .colours import drawing_colours
+from .colours import drawing_style
 from .telling import head_of, place_of, text_of
 
 MOST_BARS = 20_000
@@ -142,13 +142,8 @@ def _title(timeline: Timeline) -> str:
 
 
 def _style(entries: list[tuple[str, str]]) -> str:
-    kinds = [kind for kind, _ in entries]
-    fills = "".join(f".{kind}{{fill:var(--{kind})}}" for kind in kinds)
-    return (
-        f"{drawing_colours(['ground', 'ink', 'dim', 'rule', 'failed', *kinds])}"
-        "text{font:11px ui-monospace,'DejaVu Sans Mono',monospace;fill:var(--ink)}text.dim{fill:var(--dim)}"
-        f".ground{{fill:var(--ground)}}.tick{{stroke:var(--rule)}}.failed rect{{stroke:var(--failed)}}{fills}"
-    )
+    own = ".tick{stroke:var(--rule)}.failed rect{stroke:var(--failed)}"
+    return drawing_style(kind for kind, _ in entries) + own
 
 
 def _axis(length_ms: float, width: int, height: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from .colours import drawing_colours
+from .colours import drawing_style
 from .telling import head_of
 from .tree_rows import MEANINGS, Row, Rows, row_text
 
@@ -42,13 +42,8 @@ def origins_in(found: Rows) -> list[tuple[str, str]]:
 
 
 def _style() -> str:
-    names = ["ground", "ink", "dim", "rule", "failed", *MEANINGS]
-    fills = "".join(f".{origin}{{fill:var(--{origin})}}" for origin in MEANINGS)
-    return (
-        f"{drawing_colours(names)}text{{font:11px ui-monospace,'DejaVu Sans Mono',monospace;fill:var(--ink)}}"
-        "text.dim,tspan.dim{fill:var(--dim)}.strong{font-weight:bold}.wrong{fill:var(--failed)}"
-        f".ground{{fill:var(--ground)}}.rule{{stroke:var(--rule)}}.end{{stroke:var(--ink)}}{fills}"
-    )
+    own = "tspan.dim{fill:var(--dim)}.strong{font-weight:bold}.wrong{fill:var(--failed)}"
+    return f"{drawing_style(MEANINGS)}{own}.rule{{stroke:var(--rule)}}.end{{stroke:var(--ink)}}"
 
 
 def _row(row: Row, number: int, length: int) -> str:
